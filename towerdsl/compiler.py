@@ -1,0 +1,68 @@
+"""The whole story: text --> spec --> names resolved --> types --> one form of each condition --> kernels --> source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from towerdsl.diagnostics import Diagnostics
+from towerdsl.emit.source import write_source
+from towerdsl.ir import nodes as n
+from towerdsl.ir.parameters import parameter_shapes
+from towerdsl.kernels.base import Plan
+from towerdsl.kernels.choose import attentions, choose
+from towerdsl.lang import library
+from towerdsl.passes.infer import infer
+from towerdsl.passes.resolve import Resolved, resolve
+from towerdsl.passes.simplify import simplify
+from towerdsl.passes.static import Static
+from towerdsl.weights import CheckpointMap, check, parse_map
+
+#: Passes over the typed model, in order: each a pure function Model --> Model.
+PASSES: tuple[Callable[[n.Model], n.Model], ...] = (simplify,)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A model with a plan for each attention (by the id of its block)."""
+
+    model: n.Model
+    resolved: Resolved
+    plans: Mapping[int, Plan]
+    checkpoints: tuple[CheckpointMap, ...]
+
+    def source(self, standalone: bool = False) -> str:
+        """The Python source of the model."""
+        maps = {m.name: m.to_data() for m in self.checkpoints}
+        return write_source(self.model, self.plans, self.resolved, maps, standalone)
+
+
+def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, kernel: str | None = None) -> Compiled:
+    """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
+    resolved = resolve(library.read(spec))
+    model = infer(resolved, sizes or {})
+    for one_pass in PASSES:
+        model = one_pass(model)
+    plans = {id(block): choose(block.average, kernel) for block in attentions(model.root) if block.average}
+    return Compiled(model, resolved, plans, _checkpoints(resolved, model, bool(sizes)))
+
+
+def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[CheckpointMap, ...]:
+    """The maps of the spec, checked against the model's parameters. Raises TowerError."""
+    errors = Diagnostics()
+    numbers: dict[str, Any] = {k: v for k, v in model.sizes if isinstance(v, int) and not isinstance(v, bool)}
+    shapes = {name: shape for name, shape, _ in parameter_shapes(model.root)}
+    found = []
+    for section in resolved.spec.checkpoints:
+        parsed = parse_map(section, errors, numbers)
+        found.append(parsed)
+        if len(errors):
+            continue
+        for d in check(parsed, shapes):
+            # with other sizes, a part that a rule is about may be gone
+            if not (overridden and d.code == "checkpoint-unmatched"):
+                errors.add(d.code, d.message, d.span, d.notes, d.help)
+    errors.raise_if_any()
+    return tuple(found)

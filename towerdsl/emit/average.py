@@ -1,0 +1,356 @@
+"""One `Average` --> statements: the sources laid out, the kernel's part, the result laid out.
+
+Legend of the layout inside: [batch..., head, positions..., feature].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from towerdsl.emit.frame import ATOM, PRODUCT, Code, Frame, Letters
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis
+from towerdsl.kernels.base import Plan
+from towerdsl.ops import python
+from towerdsl.ops.normalizers import NORMALIZERS
+from towerdsl.passes.locality import Locality
+from towerdsl.passes.score import DotScore
+
+
+class AverageWriter:
+    """Writes one attention into a frame; kernels use its parts."""
+
+    def __init__(self, frame: Frame, average: n.Average, plan: Plan) -> None:
+        self.frame, self.average, self.plan = frame, average, plan
+        heads = (average.heads,) if average.heads is not None else ()
+        self.lead: tuple[Axis, ...] = (*average.batch, *heads)
+
+    def write(self) -> None:
+        self._sources()
+        result = self.plan.kernel.write(self.average, self.plan.facts, self)
+        self.frame.assign("y", self._result(Code(result, self._strength)).text)
+
+    _strength = ATOM
+
+    # --- sources ----------------------------------------------------------------------------------------------
+
+    def _sources(self) -> None:
+        """`q`, `k` and `v` of one head each, as far as they are used."""
+        average, frame = self.average, self.frame
+        used = average.uses
+        frame.taken |= {"q", "k", "v", "y"}
+        for name, value, features, moved, heads in (
+            ("q", average.query, average.query_features, average.positions, average.heads),
+            ("k", average.key, average.key_features, average.over, average.heads),
+            ("v", average.value, average.value_features, average.over, average.heads),
+        ):
+            if value is None or name not in used:
+                continue
+            count = average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
+            code = self._laid_out(value, features, [a.on("") for a in moved], count)
+            frame.assign(name, code.text)
+        if "q" in used:
+            frame.device_from = frame.dtype_from = "q"
+        elif "v" in used:
+            frame.device_from = frame.dtype_from = "v"
+
+    def _laid_out(self, value: n.Value, features: Sequence[Axis], moved: Sequence[Axis], heads: Size | None) -> Code:
+        frame = self.frame
+        batch = [a for a in self.average.batch if a in value.axes]
+        others = [a for a in value.axes if a not in features]
+        code = frame.code(value)
+        if heads is None:
+            code = frame.permuted(code, value.axes, [*batch, *moved, *features])
+            if len(features) > 1:
+                code = Code(f"{code.atom}.flatten(-{len(features)})")
+            return code
+        each = features[0].size.opaque("//", heads)
+        code = frame.permuted(code, value.axes, [*others, *features])
+        sizes = f"({frame.size(heads, 'heads')}, {frame.size(each, 'head_dim')})"
+        code = Code(f"{code.atom}.unflatten(-1, {sizes})")
+        head, feature = Axis("head", heads), Axis("", each)
+        code = frame.permuted(code, [*others, head, feature], [*batch, head, *moved, feature])
+        groups = self._groups(heads)
+        if groups is not None and not self._grouped_by_kernel:
+            code = Code(f"{code.atom}.repeat_interleave({frame.size(groups, 'groups')}, {len(batch)})")
+        return code
+
+    def _groups(self, heads: Size) -> Size | None:
+        """How many query heads each key head serves, where that is more than one."""
+        if self.average.heads is None or heads == self.average.heads.size:
+            return None
+        return self.average.heads.size.opaque("//", heads)
+
+    @property
+    def _grouped_by_kernel(self) -> bool:
+        """Whether the kernel itself lets query heads share key heads: then `k` and `v` are not repeated."""
+        if not self.plan.kernel.shares_key_heads or isinstance(self.plan.facts.score, str):
+            return False
+        right = self.plan.facts.score.right
+        return isinstance(right, n.Local) and right.name == "k" and len(self.lead) == 2
+
+    # --- dense parts ------------------------------------------------------------------------------------------
+
+    def weights(self) -> tuple[str, tuple[Axis, ...]]:
+        """Write the weights, dense; returns their variable and axes [batch, head, i, j] (some may be missing)."""
+        average, frame = self.average, self.frame
+        score, axes = self._score()
+        frame.assign("score", score)
+        visible = "None"
+        if average.visible is not None:
+            shown = self._full_keys(frame.aligned(average.visible, axes), average.visible, axes)
+            visible = frame.assign(frame.fresh("visible"), shown)
+        entry = NORMALIZERS[average.normalize]
+        flat = len(average.over) > 1
+        dims = f"-{len(average.over)}"
+        score_code, visible_code = "score", visible
+        if flat:
+            score_code = f"score.flatten({dims})"
+            visible_code = visible if visible == "None" else f"{visible}.flatten({dims})"
+        arguments = [score_code, visible_code]
+        if entry.draws:
+            arguments.append("self.training")
+        arguments += [f"{key}={python(value)}" for key, value in average.options]
+        function = entry.function.__name__
+        frame.helpers.add(function)
+        call = f"{function}({', '.join(arguments)})"
+        if average.log_prob:
+            frame.line(f"weights, log_prob = {call}")
+        else:
+            frame.line(f"weights = {call}")
+        if flat:
+            frame.line(f"weights = weights.unflatten(-1, ({frame.sizes(average.over)}))")
+        if average.dropout:
+            frame.line(f"weights = F.dropout(weights, {python(average.dropout)}, self.training)")
+        return "weights", axes
+
+    def _score(self) -> tuple[str, tuple[Axis, ...]]:
+        """The score, with every averaged axis, and all axes that the condition has; a drawn choice is one per query."""
+        average, frame = self.average, self.frame
+        present = set(average.score.axes) | set(average.over)
+        if average.visible is not None:
+            present |= set(average.visible.axes)
+        if NORMALIZERS[average.normalize].draws or average.dropout:
+            present |= {*self.lead, *average.positions}
+        axes = tuple(a for a in (*self.lead, *average.positions, *average.over) if a in present)
+        needed = [a for a in axes if a not in average.score.axes]
+        if average.score.type.scalar:
+            number = frame.text(average.score)
+            sizes = frame.sizes(axes)
+            comma = "," if len(axes) == 1 else ""
+            return f"torch.full(({sizes}{comma}), {number}, device={frame.device}, dtype={frame.dtype})", axes
+        code = frame.aligned(average.score, axes)
+        must = [a for a in needed if a in average.over or NORMALIZERS[average.normalize].draws or average.dropout]
+        if average.score.type.dtype != "float":
+            code = Code(f"{code.atom}.to({frame.dtype})")
+        if must:
+            code = self._expanded(code, average.score.axes, axes, set(must))
+        return code.text, axes
+
+    def _expanded(self, code: Code, own: Sequence[Axis], axes: Sequence[Axis], must: set[Axis]) -> Code:
+        """Expand the dims of length 1 that stand for `must`."""
+        sizes = [self.frame.size(a.size, a.name or "size") if a in must else "-1" for a in axes]
+        first = next(k for k, a in enumerate(axes) if a in own)
+        if any(a in must for a in axes[:first]) or first == 0:
+            # leading dims are made by expand itself: those that need not exist get length 1
+            sizes = [s if s != "-1" or k >= first else "1" for k, s in enumerate(sizes)]
+        else:
+            sizes = sizes[first:]
+        return Code(f"{code.atom}.expand({', '.join(sizes)})")
+
+    def _full_keys(self, code: Code, value: n.Value, axes: Sequence[Axis]) -> str:
+        """A condition that will be flattened over several averaged axes needs them all."""
+        if value.type.scalar:
+            return f"torch.tensor({code.text}, device={self.frame.device})"
+        over = self.average.over
+        missing = [a for a in over if a not in value.axes]
+        if len(over) == 1 or not missing:
+            return code.text
+        if len(missing) == len(over):
+            shape = ", ".join(self.frame.size(a.size, a.name or "size") for a in over)
+            return f"{code.atom}.expand(*{code.atom}.shape[:-{len(over)}], {shape})"
+        return self._expanded(code, value.axes, axes, set(missing)).text
+
+    def weighted_sum(self, weights: str, axes: tuple[Axis, ...]) -> str:
+        """The sum of messages by their weights."""
+        message = self.average.message
+        letters = Letters()
+        a = letters.of(axes)
+        b = letters.of(message.axes)
+        found = {*axes, *message.axes}
+        kept = [x for x in (*self.lead, *self.average.positions, message.axes[-1]) if x in found]
+        self._kept = tuple(kept)
+        return f'torch.einsum("{a},{b}->{letters.of(kept)}", {weights}, {self.frame.text(message)})'
+
+    _kept: tuple[Axis, ...] | None = None
+
+    # --- scaled dot product -----------------------------------------------------------------------------------
+
+    def scaled_dot_product(self, score: DotScore, locality: Locality) -> str:
+        """`F.scaled_dot_product_attention` on [batch, head, query, feature], positions flattened."""
+        average, frame = self.average, self.frame
+        size = score.left.axes[-1].size.integer
+        scale = score.scale
+        left, right = score.left, score.right
+        q = self._operand(left, average.positions, "q", negative=scale < 0)
+        k = self._operand(right, average.over, "k")
+        v = self._operand(average.message, average.over, "v")
+        arguments = [q, k, v]
+        causal = locality.causal and not score.biases
+        mask = None if causal else self._mask(score, frame)
+        if mask is not None:
+            arguments.append(f"attn_mask={mask}")
+        if average.dropout:
+            arguments.append(f"dropout_p={python(average.dropout)} if self.training else 0.0")
+        if causal:
+            arguments.append("is_causal=True")
+        if size is None or abs(abs(scale) - size**-0.5) > 1e-12 * size**-0.5:
+            arguments.append(f"scale={python(abs(scale))}")
+        if self._grouped_by_kernel and average.key_heads is not None:
+            arguments.append("enable_gqa=True")
+        text = f"F.scaled_dot_product_attention({', '.join(arguments)})"
+        for _ in range(2 - len(self.lead)):
+            text = f"{text}.squeeze({1 if self._batch_only else 0})"
+        if not average.positions:
+            text = f"{text}.squeeze(-2)"
+        elif len(average.positions) > 1:
+            text = f"{text}.unflatten(-2, ({frame.sizes(average.positions)}))"
+        return text
+
+    @property
+    def _batch_only(self) -> bool:
+        """One batch axis and no heads: a head axis of length 1 is put in, so that torch's fast paths apply."""
+        return len(self.lead) == 1 and self.average.heads is None
+
+    def _operand(self, value: n.Value, positions: Sequence[Axis], name: str, negative: bool = False) -> str:
+        """An operand as [batch, head, position, feature]."""
+        frame, lead = self.frame, self.lead
+        feature = value.axes[-1]
+        order = [*lead, *positions, feature]
+        plain = isinstance(value, n.Local) and value.name == name
+        code = frame.permuted(frame.code(value), value.axes, [a for a in order if a in value.axes])
+        if value.type.dtype != "float":
+            code = Code(f"{code.atom}.to({frame.dtype})")
+        present = [a for a in order if a in value.axes]
+        missing = [a for a in (*lead, *positions) if a not in present]
+        if missing:
+            code = frame.spread(code, present, order)
+            code = self._expanded(code, present, order, set(missing))
+        if negative:
+            code = Code(f"-{code.at(PRODUCT)}", PRODUCT)
+        if not positions:
+            code = Code(f"{code.atom}.unsqueeze(-2)")
+        elif len(positions) > 1:
+            code = Code(f"{code.atom}.flatten(-{len(positions) + 1}, -2)")
+        if len(lead) == 0:
+            code = Code(f"{code.atom}[None, None]")
+        elif len(lead) == 1:
+            code = Code(f"{code.atom}[:, None]" if self._batch_only else f"{code.atom}[None]")
+        if plain and code.text == name:
+            return name
+        return frame.assign(name, code.text)
+
+    def _mask(self, score: DotScore, frame: Frame) -> str | None:
+        average = self.average
+        visible = average.visible
+        bias: Code | None = None
+        axes: tuple[Axis, ...] = (*self.lead, *average.positions, *average.over)
+        own: tuple[Axis, ...] = ()
+        if score.biases:
+            terms = [(f, v) for f, v in score.biases]
+            own = tuple(a for a in axes if any(a in v.axes for _, v in terms))
+            parts = []
+            for factor, value in terms:
+                code = frame.aligned(value, own)
+                if value.type.scalar:
+                    code = Code(f"torch.tensor({code.text}, device={frame.device}, dtype={frame.dtype})")
+                elif value.type.dtype != "float":
+                    code = Code(f"{code.atom}.to({frame.dtype})")
+                if factor != 1:
+                    code = Code(f"{python(factor)} * {code.at(PRODUCT)}", PRODUCT) if factor > 0 else Code(
+                        f"({python(factor)}) * {code.at(PRODUCT)}", PRODUCT
+                    )
+                parts.append(code)
+            text = " + ".join(c.at(PRODUCT) for c in parts)
+            bias = Code(text, ATOM if len(parts) == 1 and parts[0].strength == ATOM else 6)
+        if visible is None and bias is None:
+            return None
+        if bias is None:
+            assert visible is not None
+            return frame.assign("mask", self._pairs(frame.code(visible), visible.axes).text)
+        if visible is not None:
+            frame.assign("bias", bias.text)
+            every = tuple(a for a in axes if a in own or a in visible.axes)
+            spread_bias = frame.spread(Code("bias"), own, every) if own else Code("bias")
+            hidden = frame.aligned(visible, every)
+            bias = Code(f'{spread_bias.atom}.masked_fill(~{hidden.at(ATOM)}, float("-inf"))')
+            own = every
+        return frame.assign("mask", self._pairs(bias, own).text)
+
+    def _pairs(self, code: Code, own: Sequence[Axis]) -> Code:
+        """A mask or bias as [batch, head, query, key], dims of length 1 where it does not vary."""
+        frame, average = self.frame, self.average
+        own = list(own)
+        axes = [*self.lead, *average.positions, *average.over]
+        code = frame.permuted(code, own, [a for a in axes if a in own])
+        own = [a for a in axes if a in own]
+        # positions of one side stand together: all of them, flattened, or none
+        full = list(own)
+        for side in (average.positions, average.over):
+            if any(a in own for a in side) and not all(a in own for a in side):
+                full = [a for a in axes if a in full or a in side]
+        if full != own:
+            code = self._expanded(frame.spread(code, own, full), own, full, set(full) - set(own))
+        groups: list[tuple[Axis, ...]] = [(a,) for a in self.lead]
+        groups += [average.positions, average.over]
+        picks: list[str] = []
+        at = 0
+        flattened = code
+        for group in groups:
+            present = [a for a in group if a in full]
+            if not present:
+                picks.append("None")
+                continue
+            if len(present) > 1:
+                end = at + len(present) - 1
+                flattened = Code(f"{flattened.atom}.flatten({at}, {end})")
+            picks.append(":")
+            at += 1
+        missing_lead = 2 - len(self.lead)
+        if missing_lead > 0:
+            picks = picks[:1] + ["None"] + picks[1:] if self._batch_only else ["None"] * missing_lead + picks
+        while picks and picks[0] == "None" and len(picks) > 2:
+            picks.pop(0)
+        if set(picks) == {":"}:
+            return flattened
+        while picks[-1] == ":" and "None" in picks:
+            picks.pop()
+        return Code(f"{flattened.atom}[{', '.join(picks)}]")
+
+    # --- the result -------------------------------------------------------------------------------------------
+
+    def _result(self, code: Code) -> Code:
+        """[batch, head, positions, feature] --> the axes of the result, heads merged."""
+        average, frame = self.average, self.frame
+        feature = average.message.axes[-1]
+        order = [*self.lead, *average.positions, feature]
+        if self._kept is not None and self._kept != tuple(order):
+            missing = {a for a in order if a not in self._kept}
+            frame.assign("y", code.text)
+            code = frame.spread(Code("y"), self._kept, order)
+            code = self._expanded(code, self._kept, order, missing)
+        positions = [a.on("") for a in average.positions]
+        batch = list(average.batch)
+        if average.heads is not None:
+            if average.merge in ("mean", "sum"):
+                code = Code(f"{code.atom}.{average.merge}({len(batch)})")
+            else:
+                code = frame.permuted(
+                    code, [*batch, average.heads, *positions, feature], [*batch, *positions, average.heads, feature]
+                )
+                code = Code(f"{code.atom}.flatten(-2)")
+        own = [*batch, *positions, *average.features]
+        if len(average.features) > 1:
+            code = Code(f"{code.atom}.unflatten(-1, ({frame.sizes(average.features)}))")
+        return frame.permuted(code, own, list(average.layout))

@@ -1,0 +1,359 @@
+"""One block instance --> one class; instances of a block that differ in numbers only --> one class with arguments."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from towerdsl.emit.average import AverageWriter
+from towerdsl.emit.frame import MARK, Frame, mark, unmark
+from towerdsl.ir import nodes as n
+from towerdsl.ir.types import TensorType
+from towerdsl.kernels.base import Plan
+from towerdsl.lang import tree as t
+from towerdsl.ops import python
+from towerdsl.passes.resolve import Resolved
+
+WIDTH = 110
+INIT = {
+    "zeros": "nn.init.zeros_({w})",
+    "ones": "nn.init.ones_({w})",
+    "eye": "nn.init.eye_({w})",
+    "constant": "nn.init.constant_({w}, {0})",
+    "normal": "nn.init.normal_({w}, std={0})",
+    "truncated_normal": "nn.init.trunc_normal_({w}, std={0})",
+    "uniform": "nn.init.uniform_({w}, -{0}, {0})",
+    "xavier_uniform": "nn.init.xavier_uniform_({w})",
+    "xavier_normal": "nn.init.xavier_normal_({w})",
+    "kaiming_uniform": "nn.init.kaiming_uniform_({w})",
+}
+
+
+@dataclass
+class Draft:
+    """A class before its name and arguments are known: text with marked numbers."""
+
+    block: n.BlockInstance
+    init: list[str]
+    forward: list[str]
+    docstring: list[str]
+    signature: str
+    returns: str
+    helpers: set[str] = field(default_factory=set)
+
+    @property
+    def skeleton(self) -> tuple[str, ...]:
+        """The text without its numbers: classes with the same skeleton can be one."""
+        text = "\n".join((*self.init, "", *self.forward, self.signature, self.returns, *self.docstring))
+        return (MARK.sub("\x01", text),)
+
+    @property
+    def numbers(self) -> list[tuple[str, str]]:
+        return [(m[1], m[2]) for line in (*self.init, *self.forward) for m in MARK.finditer(line)]
+
+
+def camel(name: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_") if part) or "Model"
+
+
+def module_code(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
+    """The expression that builds a submodule."""
+    if slot.block is not None:
+        return constructors[id(slot.block)]
+    if slot.result is None:
+        return "nn.Identity()" if not slot.items else module_list(slot, constructors)
+    template = slot.result.module or ""
+    for key, value in slot.result.attrs:
+        text = python(value, lambda s: mark(s.integer, _hint(key)) if s.integer is not None else str(s))
+        template = template.replace("{" + key + "}", text)
+    return template
+
+
+def _hint(key: str) -> str:
+    return {"in": "features", "out": "features_out"}.get(key, key)
+
+
+def module_list(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
+    items = [module_list(s, constructors) if s.items else module_code(s, constructors) for s in slot.items]
+    if len(set(items)) == 1:
+        return f"nn.ModuleList([{items[0]} for _ in range({len(items)})])"
+    return f"nn.ModuleList([{', '.join(items)}])"
+
+
+class ClassWriter:
+    """Writes the parts of one class."""
+
+    def __init__(
+        self, block: n.BlockInstance, plans: Mapping[int, Plan], constructors: Mapping[int, str], resolved: Resolved
+    ) -> None:
+        self.block, self.plans, self.constructors, self.resolved = block, plans, constructors, resolved
+        self.frame = Frame(block)
+
+    def draft(self) -> Draft:
+        block = self.block
+        for step in block.body:
+            self._step(step, ())
+        results = [
+            self.frame.variable(r.name) if isinstance(r, n.Relation) else self.frame.text(r) for r in block.results
+        ]
+        result = ", ".join(results)
+        forward = [*self.frame.lines]
+        forward.append(f"return {result}")
+        forward = [*self.frame.prelude(), *forward]
+        returns = "Tensor" if len(results) == 1 else f"tuple[{', '.join('Tensor' for _ in results)}]"
+        arguments = [f"{self.frame.variable(name)}: {_annotation(kind)}" for name, kind in block.parameters]
+        signature = ", ".join(["self", *arguments])
+        return Draft(block, self._init(), forward, self._docstring(), signature, returns, self.frame.helpers)
+
+    # --- __init__ ---------------------------------------------------------------------------------------------
+
+    def _init(self) -> list[str]:
+        lines = []
+        for w in self.block.weights:
+            sizes = ", ".join(mark(s.integer, a.name or "size") for s, a in zip(w.type.shape, w.type.axes, strict=True))
+            lines.append(f"self.{w.name} = nn.Parameter(torch.empty({sizes or '()'}))")
+            numbers = {str(k): python(x) for k, x in enumerate(w.options)}
+            template = INIT[w.init].replace("{w}", f"self.{w.name}")
+            for key, value in numbers.items():
+                template = template.replace("{" + key + "}", value)
+            lines.append(template)
+        for name, slot in self.block.modules:
+            lines.append(f"self.{name} = {module_code(slot, self.constructors)}")
+        return lines
+
+    # --- forward ----------------------------------------------------------------------------------------------
+
+    def _step(self, step: n.Step, loops: tuple[str, ...]) -> None:
+        frame = self.frame
+        if isinstance(step, n.Set):
+            targets = ", ".join(frame.variable(name) for name in step.names)
+            frame.taken |= {frame.variable(name) for name in step.names}
+            frame.assign(targets, frame.text(step.value))
+        elif isinstance(step, n.Evaluate):
+            AverageWriter(frame, step.average, self.plans[id(self.block)]).write()
+        else:
+            self._loop(step, loops)
+
+    def _loop(self, loop: n.Loop, loops: tuple[str, ...]) -> None:
+        """A Python loop where all repetitions read alike, otherwise one after the other."""
+        frame = self.frame
+        if not loop.bodies:
+            return
+        written: list[list[str]] = []
+        for body in dict.fromkeys(map(id, loop.bodies)):
+            steps = next(b for b in loop.bodies if id(b) == body)
+            start = len(frame.lines)
+            frame.depth += 1
+            for step in steps:
+                self._step(step, (*loops, loop.index))
+            frame.depth -= 1
+            written.append(frame.lines[start:])
+            del frame.lines[start:]
+        texts = {tuple(unmark(x) for x in lines) for lines in written}
+        indent = "    " * frame.depth
+        if len(texts) == 1:
+            body_lines = written[0]
+            header = self._loop_header(loop, body_lines)
+            frame.lines += [indent + header[0], *header[1]]
+            return
+        order = {id(b): lines for b, lines in zip(dict.fromkeys(loop.bodies), written, strict=False)}
+        by_id = dict(zip(dict.fromkeys(map(id, loop.bodies)), written, strict=True))
+        del order
+        for repetition, body in enumerate(loop.bodies):
+            for line in by_id[id(body)]:
+                frame.lines.append(line[4:].replace(f"[{loop.index}]", f"[{repetition}]"))
+
+    def _loop_header(self, loop: n.Loop, lines: list[str]) -> tuple[str, list[str]]:
+        """`for layer in self.layer:` where the index only picks modules, otherwise `for l in range(count):`."""
+        count = len(loop.bodies)
+        picked: dict[str, str] = {}
+        text = "\n".join(lines)
+        for name, slot in self.block.modules:
+            here = f"self.{name}[{loop.index}]"
+            if here in text and len(slot.items) == count:
+                picked[name] = here
+        rest = text
+        for here in picked.values():
+            rest = rest.replace(here, "")
+        if f"[{loop.index}]" in rest or not picked:
+            return f"for {loop.index} in range({count}):", lines
+        for name, here in picked.items():
+            variable = self.frame.fresh(name)
+            text = text.replace(here, variable)
+            picked[name] = variable
+        names = ", ".join(picked.values())
+        lists = ", ".join(f"self.{name}" for name in picked)
+        source = lists if len(picked) == 1 else f"zip({lists})"
+        return f"for {names} in {source}:", text.split("\n")
+
+    # --- docstring --------------------------------------------------------------------------------------------
+
+    def _docstring(self) -> list[str]:
+        block = self.block
+        spec = self.resolved.blocks.get(block.name)
+        if spec is None or block.span is None:
+            return []
+        where = f"{block.span.source.name}:{block.span.line}"
+        head = f"{spec.signature.span.text}, {where}."
+        lines = [head]
+        if block.about:
+            lines += ["", *textwrap.wrap(block.about, WIDTH - 8)]
+        body = spec.body
+        if isinstance(body, t.Attention) and block.average is not None:
+            lines += ["", *self._formula(body, block.average)]
+        elif isinstance(body, t.Composition):
+            lines += ["", *(f"    {line}" for s in body.body for line in _statement_text(s))]
+        shapes = [f"{name} {kind}" for name, kind in block.parameters]
+        results = ", ".join(str(r.type) for r in block.results)
+        wrapped = textwrap.wrap(f"{', '.join(shapes)} -> {results}", WIDTH - 8, break_long_words=False)
+        return [*lines, "", *wrapped]
+
+    def _formula(self, body: t.Attention, average: n.Average) -> list[str]:
+        plan = self.plans[id(self.block)]
+        over = ", ".join(str(a.on("")) for a in average.over)
+        score = _words(body.score) if body.score else "dot(q, k) / sqrt(dk)" if average.query and average.key else "0"
+        message = _words(body.message) if body.message else "v"
+        at = "[i]" if average.positions else ""
+        lines = [f"    y{at} = sum over j of w{'[i, j]' if at else '[j]'} * {_indexed(message)}"]
+        formula = {"softmax": "softmax over j of", "none": ""}.get(average.normalize, f"{average.normalize} over j of")
+        lines.append(f"    w{'[i, j]' if at else '[j]'} = {formula} {_indexed(score)}".replace("  ", " ").rstrip())
+        conditions = [_words(e) for e in (body.locality, body.mask) if e is not None]
+        if conditions:
+            joined = " and ".join(f"({c})" if len(conditions) > 1 and " or " in c else c for c in conditions)
+            lines.append(f"    j is visible to i where {joined}")
+        facts = [f"over {over}"]
+        if average.heads is not None:
+            shared = f" on {average.key_heads} key heads" if average.key_heads is not None else ""
+            facts.append(f"heads{shared} merged by {average.merge}")
+        if average.dropout:
+            facts.append(f"dropout of weights {python(average.dropout)}")
+        lines += ["", f"Averaged {', '.join(facts)}; kernel: {plan.kernel.name}."]
+        return lines
+
+
+def _words(e: t.Expr) -> str:
+    return " ".join(e.span.text.split())
+
+
+def _indexed(text: str) -> str:
+    """`dot(q, k)` --> `dot(q[i], k[j])`, for the formula in a docstring."""
+    import re
+
+    for name, index in (("q", "i"), ("k", "j"), ("v", "j")):
+        text = re.sub(rf"\b{name}\b(?!\s*[\[(=])", f"{name}[{index}]", text)
+    return text
+
+
+def _statement_text(s: t.Statement, indent: str = "") -> list[str]:
+    if isinstance(s, t.For):
+        inner = [x for b in s.body for x in _statement_text(b, indent + "    ")]
+        return [f"{indent}{' '.join(s.span.text.split())}:", *inner]
+    if isinstance(s, t.If):
+        lines = [f"{indent}{' '.join(s.span.text.split())}:"]
+        lines += [x for b in s.body for x in _statement_text(b, indent + "    ")]
+        if s.orelse:
+            lines += [f"{indent}else:", *(x for b in s.orelse for x in _statement_text(b, indent + "    "))]
+        return lines
+    return [indent + " ".join(s.span.text.split())]
+
+
+def _annotation(kind: n.Type) -> str:
+    if isinstance(kind, TensorType) and kind.scalar:
+        return {"int": "int", "bool": "bool"}.get(kind.dtype, "float")
+    return "Tensor"
+
+
+# --- merging ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Written:
+    """A finished class, and how each of its instances is built."""
+
+    name: str
+    lines: list[str]
+    constructors: dict[int, str]
+    helpers: set[str]
+
+
+def merge(drafts: Sequence[Draft], name: str) -> Written:
+    """Drafts with one skeleton --> one class; numbers that differ become arguments of `__init__`."""
+    columns = list(zip(*(d.numbers for d in drafts), strict=True))
+    arguments: dict[tuple[str, ...], str] = {}
+    hints: dict[str, int] = {}
+    chosen: list[str | None] = []
+    for column in columns:
+        values = tuple(value for value, _ in column)
+        if len(set(values)) == 1:
+            chosen.append(None)
+            continue
+        if values not in arguments:
+            known = [k for k, _ in drafts[0].block.constants]
+            fitting = [
+                k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values
+            ]
+            hint = fitting[0] if fitting else column[0][1]
+            hints[hint] = hints.get(hint, 0) + 1
+            arguments[values] = hint if hints[hint] == 1 else f"{hint}_{hints[hint]}"
+        chosen.append(arguments[values])
+    at = iter(chosen)
+    used_in_forward: list[str] = []
+
+    def fill(line: str, inside: str) -> str:
+        def one(match: object) -> str:
+            argument = next(at)
+            value = match[1]  # type: ignore[index]
+            if argument is None:
+                return str(value)
+            if inside == "self." and argument not in used_in_forward:
+                used_in_forward.append(argument)
+            return inside + argument
+
+        return MARK.sub(one, line)
+
+    first = drafts[0]
+    init = [fill(line, "") for line in first.init]
+    forward = [fill(line, "self.") for line in first.forward]
+    kept = [f"self.{a} = {a}" for a in used_in_forward]
+    lines = [f"class {name}(nn.Module):"]
+    lines += _doc(first.docstring, 1)
+    signature = ", ".join(["self", *(f"{a}: {'float' if '.' in v[0] else 'int'}" for v, a in arguments.items())])
+    if init or kept:
+        lines += [f"    def __init__({signature}) -> None:", "        super().__init__()"]
+        lines += [f"        {line}" for line in (*kept, *init)]
+        lines.append("")
+    lines.append(f"    def forward({unmark(first.signature)}) -> {first.returns}:")
+    lines += [f"        {line}" for line in forward]
+    constructors = {}
+    for k, d in enumerate(drafts):
+        given = ", ".join(f"{a}={mark(v[k], a)}" for v, a in arguments.items())
+        constructors[id(d.block)] = f"{name}({given})"
+    return Written(name, [_wrapped(x) for x in lines], constructors, set().union(*(d.helpers for d in drafts)))
+
+
+def _doc(text: Sequence[str], level: int) -> list[str]:
+    if not text:
+        return []
+    pad = "    " * level
+    safe = [line.replace("\\", "\\\\").replace('"""', "'''") for line in text]
+    if len(safe) == 1:
+        return [f'{pad}"""{safe[0]}"""', ""]
+    return [f'{pad}"""{safe[0]}', *(f"{pad}{line}".rstrip() for line in safe[1:]), f'{pad}"""', ""]
+
+
+def _wrapped(line: str) -> str:
+    """A long call is broken after its opening bracket, as a formatter would."""
+    if len(line) <= WIDTH or not line.endswith(")") or '"""' in line:
+        return line
+    indent = len(line) - len(line.lstrip())
+    depth = 0
+    for position in range(len(line) - 1, -1, -1):
+        depth += (line[position] in ")]") - (line[position] in "([")
+        if depth == 0:
+            break
+    inner = line[position + 1 : -1]
+    if position == 0 or not inner:
+        return line
+    pad = " " * (indent + 4)
+    return f"{line[: position + 1]}\n{pad}{inner}\n{' ' * indent})"

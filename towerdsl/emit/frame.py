@@ -1,0 +1,553 @@
+"""Typed values --> Python expressions, in the `forward` of one class.
+
+A `Frame` collects the statements of one `forward` and what they need first (lengths, the model's dtype). Numbers that
+come from sizes are written between marks, so that classes which differ in nothing else can be merged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, TensorType
+from towerdsl.ops import ELEMENTWISE, python
+from towerdsl.passes.scope import safe
+
+#: Strength of binding of Python's operators; higher binds tighter.
+OR, AND, NOT, COMPARE, BITOR, BITAND, SUM, PRODUCT, UNARY, POWER, ATOM = range(11)
+STRENGTH = {
+    "or": BITOR,
+    "and": BITAND,
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), COMPARE),
+    **dict.fromkeys("+-", SUM),
+    **dict.fromkeys(("*", "/", "//", "%"), PRODUCT),
+    "**": POWER,
+}
+MODULE_NAMES = {"torch", "nn", "F", "math", "self", "Tensor", "NamedTuple"}
+MARK = re.compile("\x01([^\x02]*)\x02([^\x03]*)\x03")
+
+
+def mark(value: object, hint: str) -> str:
+    """A number that may become an argument of the class, with the name it would have."""
+    return f"\x01{value}\x02{hint}\x03"
+
+
+def unmark(text: str) -> str:
+    return MARK.sub(lambda m: m[1], text)
+
+
+@dataclass
+class Code:
+    """A piece of Python and how strongly its outermost operator binds."""
+
+    text: str
+    strength: int = ATOM
+
+    def at(self, strength: int) -> str:
+        """The text, in parentheses if it binds less than `strength`."""
+        return self.text if self.strength >= strength else f"({self.text})"
+
+    @property
+    def atom(self) -> str:
+        return self.at(ATOM)
+
+
+@dataclass
+class Frame:
+    block: n.BlockInstance
+    lines: list[str] = field(default_factory=list)
+    depth: int = 0
+    lengths: dict[str, str] = field(default_factory=dict)  # free name -> code that reads it
+    needs: dict[str, str] = field(default_factory=dict)  # variable -> code, to stand first
+    helpers: set[str] = field(default_factory=set)  # functions of towerdsl.runtime and the normalizers
+    taken: set[str] = field(default_factory=set)
+    device_from: str = ""
+    dtype_from: str = ""
+
+    def __post_init__(self) -> None:
+        for name, kind in self.block.parameters:
+            variable = self.variable(name)
+            self.taken.add(variable)
+            if not isinstance(kind, TensorType):
+                self.device_from = self.device_from or variable
+                continue
+            if kind.scalar:
+                self.lengths.setdefault(name, variable)
+                continue
+            self.device_from = self.device_from or variable
+            if kind.dtype == "float" and not self.dtype_from:
+                self.dtype_from = variable
+            for dim, axis in enumerate(kind.axes):
+                name_of = next(iter(axis.size.free_names), "")
+                if axis.size == Size.free(name_of):
+                    self.lengths.setdefault(name_of, f"{variable}.shape[{dim}]")
+        if not self.dtype_from:
+            self.dtype_from = self._any_weight() or "next(self.parameters())"
+        if not self.device_from:
+            self.device_from = self.dtype_from
+
+    def _any_weight(self) -> str | None:
+        if self.block.weights:
+            return f"self.{self.block.weights[0].name}"
+        for name, slot in self.block.modules:
+            if slot.result is not None and slot.result.parameters:
+                return f"self.{name}.{slot.result.parameters[0][0]}"
+        return None
+
+    # --- statements and names ---------------------------------------------------------------------------------
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " * self.depth + text)
+
+    def variable(self, name: str) -> str:
+        """The Python name of a variable of the spec."""
+        return f"{name}_" if name in MODULE_NAMES else safe(name) if name != "self" else "self_"
+
+    def fresh(self, name: str) -> str:
+        """A variable name that is not in use."""
+        base, number = name, 1
+        while name in self.taken or name in MODULE_NAMES:
+            number += 1
+            name = f"{base}_{number}"
+        self.taken.add(name)
+        return name
+
+    def assign(self, name: str, code: str) -> str:
+        if name != code:
+            self.line(f"{name} = {code}")
+        return name
+
+    def size(self, size: Size, hint: str = "size") -> str:
+        """A length as Python: free ones become variables that are read first."""
+        number = size.integer
+        if number is not None:
+            return mark(number, hint)
+
+        def free(name: str) -> str:
+            source = self.lengths.get(name, name)
+            if source == self.variable(name):
+                return source
+            variable = self.variable(name)
+            if variable in self.taken and variable not in self.needs:
+                return source
+            self.needs[variable] = source
+            return variable
+
+        return size.render(free)
+
+    def sizes(self, axes: Sequence[Axis]) -> str:
+        return ", ".join(self.size(a.size, a.name or "size") for a in axes)
+
+    @property
+    def device(self) -> str:
+        return f"{self.device_from}.device"
+
+    @property
+    def dtype(self) -> str:
+        return f"{self.dtype_from}.dtype"
+
+    @property
+    def wide(self) -> str:
+        """A variable that holds the dtype for what is computed from positions."""
+        self.needs["wide"] = f"torch.promote_types({self.dtype}, torch.float32)"
+        return "wide"
+
+    def prelude(self) -> list[str]:
+        """Statements that stand before all others: lengths that are used, and the dtype for positions."""
+        rows: dict[str, list[str]] = {}
+        found: list[str] = []
+        for variable, source in self.needs.items():
+            base, _, rest = source.partition(".shape[")
+            if rest:
+                rows.setdefault(base, []).append(variable)
+            else:
+                found.append(f"{variable} = {source}")
+        for base, variables in rows.items():
+            kind = dict((self.variable(name), kind) for name, kind in self.block.parameters)[base]
+            assert isinstance(kind, TensorType)
+            dims = {v: int(self.needs[v].partition(".shape[")[2][:-1]) for v in variables}
+            ordered = sorted(variables, key=dims.__getitem__)
+            if len(ordered) == 1:
+                found.append(f"{ordered[0]} = {self.needs[ordered[0]]}")
+            else:
+                names = {d: v for v, d in dims.items()}
+                every = ", ".join(names.get(d, "_") for d in range(len(kind.axes)))
+                found.append(f"{every} = {base}.shape")
+        return found
+
+    # --- expressions ------------------------------------------------------------------------------------------
+
+    def code(self, value: n.Value) -> Code:
+        method = getattr(self, f"_{type(value).__name__.lower()}")
+        result: Code = method(value)
+        return result
+
+    def text(self, value: n.Value) -> str:
+        return self.code(value).text
+
+    def aligned(self, value: n.Value, axes: Sequence[Axis]) -> Code:
+        """Code that broadcasts against a tensor with `axes`."""
+        code = self.code(value)
+        return code if value.type.scalar else self.spread(code, value.axes, axes)
+
+    def spread(self, code: Code, own: Sequence[Axis], axes: Sequence[Axis]) -> Code:
+        """Reorder a tensor's axes like `axes`, with dims of length 1 for those that it lacks after its first."""
+        order = [a for a in axes if a in own]
+        code = self.permuted(code, own, order)
+        if not order:
+            return code
+        first = next(k for k, a in enumerate(axes) if a in order)
+        picks = [":" if a in order else "None" for a in axes[first:]]
+        while picks and picks[-1] == ":" and "None" not in picks:
+            picks.pop()
+        if not picks:
+            return code
+        shortened = picks[:]
+        trailing = 0
+        while shortened and shortened[-1] == ":":
+            shortened.pop()
+            trailing += 1
+        leading = 0
+        while shortened and shortened[0] == ":":
+            shortened.pop(0)
+            leading += 1
+        if trailing and leading > 1 and "None" in shortened and ":" not in shortened:
+            inner = ", ".join([":"] * leading + shortened)
+            return Code(f"{code.atom}[{inner}]")
+        if not trailing and leading > 1 and ":" not in shortened:
+            return Code(f"{code.atom}[..., {', '.join(shortened)}]")
+        while picks[-1] == ":":
+            picks.pop()
+        return Code(f"{code.atom}[{', '.join(picks)}]")
+
+    def permuted(self, code: Code, own: Sequence[Axis], order: Sequence[Axis]) -> Code:
+        """The tensor with its axes in another order."""
+        own, order = list(own), list(order)
+        if own == order:
+            return code
+        dims: list[int] = []
+        for axis in order:
+            dims.append(next(k for k, a in enumerate(own) if a == axis and k not in dims))
+        if dims == sorted(dims):
+            return code
+        moved = [k for k, d in enumerate(dims) if k != d]
+        if len(moved) == 2:
+            a, b = moved
+            last = len(dims) - 1
+            a_, b_ = (a - last - 1, b - last - 1) if b == last and a == last - 1 else (a, b)
+            return Code(f"{code.atom}.transpose({a_}, {b_})")
+        return Code(f"{code.atom}.permute({', '.join(map(str, dims))})")
+
+    # Leaves
+
+    def _const(self, value: n.Const) -> Code:
+        return self.number(value.value)
+
+    def number(self, number: float | int | bool) -> Code:
+        if isinstance(number, bool):
+            return Code(str(number))
+        text = python(number)
+        return Code(text, UNARY if number < 0 else ATOM)
+
+    def _sizeof(self, value: n.SizeOf) -> Code:
+        text = self.size(value.size)
+        return Code(text, ATOM if text.isidentifier() or value.size.integer is not None else SUM)
+
+    def _local(self, value: n.Local) -> Code:
+        return Code(self.variable(value.name))
+
+    def _weight(self, value: n.Weight) -> Code:
+        return Code(".".join(("self", *value.path)))
+
+    def _position(self, value: n.Position) -> Code:
+        axis = value.axes[0]
+        return Code(self.position_variable(axis))
+
+    def position_variable(self, axis: Axis) -> str:
+        """The variable that holds 0, 1, 2, ... along an axis of an attention."""
+        base = axis.side or axis.name or "position"
+        name = f"{axis.side}_{axis.name}" if axis.side and self.several(axis) else base
+        key = (axis.side, axis.name)
+        known: dict[tuple[str, str | None], str] = self.__dict__.setdefault("_positions", {})
+        if key not in known:
+            variable = self.fresh(self.variable(name))
+            known[key] = variable
+            hint = "heads" if name == "head" else axis.name or "size"
+            self.line(f"{variable} = torch.arange({self.size(axis.size, hint)}, device={self.device})")
+        return known[key]
+
+    def several(self, axis: Axis) -> bool:
+        average = self.block.average
+        if average is None:
+            return False
+        return len(average.positions if axis.side == "i" else average.over) > 1
+
+    def _range(self, value: n.Range) -> Code:
+        size = self.size(value.axes[0].size, value.axes[0].name or "size")
+        return Code(f"torch.arange({size}, device={self.device})")
+
+    def _fill(self, value: n.Fill) -> Code:
+        function = "torch.zeros" if value.value == 0 else "torch.ones"
+        return Code(f"{function}({self.sizes(value.axes)}, device={self.device}, dtype={self.dtype})")
+
+    # Elementwise
+
+    def _cast(self, value: n.Cast) -> Code:
+        dtype = self.wide if value.type.dtype == "wide" else self.dtype
+        return Code(f"{self.code(value.arg).atom}.to({dtype})")
+
+    def _pointwise(self, value: n.Pointwise) -> Code:
+        op, axes = value.op, value.axes
+        if value.type.scalar:
+            return self._scalar(value)
+        if op == "neg":
+            return Code(f"-{self.aligned(value.args[0], axes).at(UNARY)}", UNARY)
+        if op == "not":
+            return Code(f"~{self.aligned(value.args[0], axes).at(UNARY)}", UNARY)
+        if op in STRENGTH:
+            strength = STRENGTH[op]
+            symbol = {"and": "&", "or": "|"}.get(op, op)
+            left, right = (self.aligned(a, axes) for a in value.args)
+            tight = strength + 1
+            if op == "**":
+                return Code(f"{left.at(ATOM)} ** {right.at(UNARY)}", POWER)
+            left_text = left.at(tight if strength in (COMPARE,) else strength)
+            return Code(f"{left_text} {symbol} {right.at(tight)}", strength)
+        return self._function(value)
+
+    def _function(self, value: n.Pointwise) -> Code:
+        entry = ELEMENTWISE[value.op]
+        tensors, options = list(value.args[: entry.arity]), value.args[entry.arity :]
+        template = entry.code
+        if entry.code_number is not None and any(a.type.scalar for a in tensors):
+            tensors.sort(key=lambda a: a.type.scalar)
+            template = entry.code_number
+        elif entry.arity == 1 and entry.reads != "bool" and tensors[0].type.dtype == "bool":
+            tensors[0] = n.Cast(TensorType("wide", tensors[0].axes), tensors[0].span, tensors[0])
+        codes = [self.aligned(a, value.axes) for a in tensors]
+        fields: dict[str, Any] = {name: self.text(o) for (name, _), o in zip(entry.options, options, strict=True)}
+        if "{dtype}" in template:
+            fields["dtype"] = self.wide if value.type.dtype == "wide" else self.dtype
+        return Code(_filled(template, {str(k): c for k, c in enumerate(codes)}, fields))
+
+    def _scalar(self, value: n.Pointwise) -> Code:
+        """A number that is known only at run time."""
+        if value.op == "neg":
+            return Code(f"-{self.code(value.args[0]).at(UNARY)}", UNARY)
+        if value.op == "not":
+            return Code(f"not {self.code(value.args[0]).at(NOT)}", NOT)
+        if value.op in ("and", "or"):
+            strength = AND if value.op == "and" else OR
+            return Code(f" {value.op} ".join(self.code(a).at(strength + 1) for a in value.args), strength)
+        if value.op in STRENGTH:
+            strength = STRENGTH[value.op]
+            left, right = (self.code(a) for a in value.args)
+            tight = ATOM if value.op == "**" else strength
+            return Code(f"{left.at(tight)} {value.op} {right.at(strength + 1)}", strength)
+        entry = ELEMENTWISE[value.op]
+        codes = {str(k): self.code(a) for k, a in enumerate(value.args[: entry.arity])}
+        options = zip(entry.options, value.args[entry.arity :], strict=True)
+        fields = {name: self.text(o) for (name, _), o in options}
+        if entry.scalar is not None:
+            return Code(_filled(entry.scalar, codes, fields))
+        tensor = {k: Code(f"torch.tensor({c.text}, dtype={self.wide})") for k, c in codes.items()}
+        return Code(_filled(entry.code, tensor, fields))
+
+    # Contractions, reductions, lookups
+
+    def _dot(self, value: n.Dot) -> Code:
+        left, right = value.left, value.right
+        if len(right.axes) == 2 and len(left.axes) >= 2 and value.axes == (*left.axes[:-1], right.axes[0]):
+            return Code(f"F.linear({self.text(left)}, {self.text(right)})")
+        for vector, other in ((right, left), (left, right)):
+            if len(vector.axes) == 1 and value.axes == other.axes[:-1]:
+                return Code(f"{self.code(other).at(PRODUCT)} @ {self.code(vector).at(UNARY)}", PRODUCT)
+        letters = Letters()
+        a = letters.of(left.axes[:-1]) + "_"
+        b = letters.of(right.axes[:-1]) + "_"
+        contracted = letters.new(left.axes[-1], "d")
+        a, b = a.replace("_", contracted), b.replace("_", contracted)
+        pattern = f"{a},{b}->{letters.of(value.axes)}"
+        return Code(f'torch.einsum("{pattern}", {self.text(left)}, {self.text(right)})')
+
+    def _reduce(self, value: n.Reduce) -> Code:
+        dims = [value.arg.type.dim(a) for a in value.over]
+        rank = len(value.arg.axes)
+        shown = [d - rank if d == rank - 1 else d for d in dims]
+        where = str(shown[0]) if len(shown) == 1 else f"({', '.join(map(str, shown))})"
+        arg = value.arg
+        return Code(f"{self.code(arg).atom}.{value.op}({where})")
+
+    def _gather(self, value: n.Gather) -> Code:
+        table = value.table
+        index_axes = [a for a in value.axes if any(a in x.axes for x in value.indices)]
+        lead, width = table.axes[: value.lead], len(value.indices)
+        looked_up = table.axes[value.lead : value.lead + width]
+        plain = [a for a in lead if a not in index_axes]
+        advanced = [a for a in lead if a in index_axes]
+        rest = table.axes[value.lead + width :]
+        inner = table.arg if isinstance(table, n.Rename) else table
+        code = self.permuted(self.code(inner), inner.axes, [*plain, *advanced, *looked_up, *rest]) if _distinct(
+            inner.axes
+        ) else self.code(inner)
+        picks = [":"] * len(plain)
+        for a in advanced:
+            arange = Code(f"torch.arange({self.size(a.size, a.name or 'size')}, device={self.device})")
+            picks.append(self.spread(arange, [a], index_axes).text)
+        for axis, index in zip(looked_up, value.indices, strict=True):
+            picks.append(self._inside(index, axis, index_axes))
+        return Code(f"{code.atom}[{', '.join(picks)}]")
+
+    def _inside(self, index: n.Value, axis: Axis, axes: Sequence[Axis]) -> str:
+        """Code of an index, kept inside the table."""
+        low, high = bounds(index)
+        last = axis.size - 1
+        code = self.aligned(index, axes)
+        if index.type.dtype == "bool" and not index.type.scalar:
+            code = Code(f"{code.atom}.long()")
+        size = self.size(last, "last")
+        below = low is not None and low >= 0
+        above = high is not None and last.integer is not None and high <= last.integer
+        if index.type.scalar:
+            if below and above:
+                return code.text
+            return f"min(max({code.text}, 0), {size})"
+        if below and above:
+            return code.text
+        if below:
+            return f"{code.atom}.clamp(max={size})"
+        return f"{code.atom}.clamp(min=0)" if above else f"{code.atom}.clamp(0, {size})"
+
+    def _member(self, value: n.Member) -> Code:
+        self.helpers.add("adjacency")
+        ends = [self.size(a.size, "size") for a in value.axes]
+        return Code(f"adjacency({self.variable(value.relation)}, {ends[0]}, {ends[1]})")
+
+    def _pick(self, value: n.Pick) -> Code:
+        dim = value.arg.type.dim(value.axis)
+
+        def end(size: Size | None) -> str:
+            return "" if size is None else self.size(size, "position")
+
+        inside = f"{end(value.start)}:{end(value.stop)}" if value.is_range else end(value.start)
+        picks = [":"] * dim + [inside]
+        if dim > 1 and dim == len(value.arg.axes) - 1:
+            picks = ["...", inside]
+        return Code(f"{self.code(value.arg).atom}[{', '.join(picks)}]")
+
+    def _rename(self, value: n.Rename) -> Code:
+        return self.permuted(self.code(value.arg), value.arg.axes, value.axes) if set(value.axes) == set(
+            value.arg.axes
+        ) and _distinct(value.axes) else self.code(value.arg)
+
+    # Calls
+
+    def _apply(self, value: n.Apply) -> Code:
+        names: list[str] = []
+        for name in value.op.tensors:
+            if name.endswith("..."):
+                base = name.removesuffix("...")
+                names += [f"{base}{k}" for k in range(len(value.args) - len(value.op.tensors) + 1)]
+            else:
+                names.append(name)
+        codes = {name: self.code(a) for name, a in zip(names, value.args, strict=True)}
+        if value.module is not None:
+            codes["self"] = Code(self.module(value.module))
+        fields = {key: python(v, lambda s: self.size(s, "size")) for key, v in value.result.attrs}
+        text = _filled(value.result.call, codes, fields)
+        bare = value.result.call.strip("{}") in codes
+        return codes[value.result.call.strip("{}")] if bare else Code(text)
+
+    def module(self, reference: n.ModuleRef) -> str:
+        return f"self.{reference.name}" + "".join(f"[{index}]" for index in reference.indices)
+
+    def _callblock(self, value: n.CallBlock) -> Code:
+        args = [self.variable(a.name) if isinstance(a, n.Relation) else self.text(a) for a in value.args]
+        return Code(f"{self.module(value.module)}({', '.join(args)})")
+
+
+def _filled(template: str, codes: dict[str, Code], fields: dict[str, Any]) -> str:
+    """A template with its fields replaced; an operand before `.` or `[` is put in parentheses if it needs them."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, after = match[1], match[2]
+        if name in codes:
+            return (codes[name].atom if after else codes[name].text) + after
+        return f"{fields[name]}{after}"
+
+    return re.sub(r"\{(\w+)\}([.\[]?)", replace, template)
+
+
+def _distinct(axes: Sequence[Axis]) -> bool:
+    return len(set(axes)) == len(axes)
+
+
+class Letters:
+    """Einsum letters for axes: the first letter of each name where it is free."""
+
+    def __init__(self) -> None:
+        self.known: dict[Axis, str] = {}
+        self.used: set[str] = set()
+
+    def new(self, axis: Axis, wish: str | None = None) -> str:
+        first = wish or (axis.side if axis.side else (axis.name or "d")[0].lower())
+        for letter in (first, *"abcdefghijklmnopqrstuvwxyz"):
+            if letter not in self.used and letter.isalpha() and letter.isascii():
+                self.used.add(letter)
+                return letter
+        raise AssertionError("more axes than letters")
+
+    def of(self, axes: Sequence[Axis]) -> str:
+        for axis in axes:
+            if axis not in self.known:
+                self.known[axis] = self.new(axis)
+        return "".join(self.known[a] for a in axes)
+
+
+def bounds(value: n.Value) -> tuple[float | None, float | None]:
+    """The least and the largest number a value can be, as far as that is easy to see."""
+    if isinstance(value, n.Const):
+        return float(value.value), float(value.value)
+    if isinstance(value, n.Position | n.Range):
+        size = value.axes[0].size.integer
+        return 0.0, None if size is None else float(size - 1)
+    if value.type.dtype == "bool":
+        return 0.0, 1.0
+    if isinstance(value, n.Rename):
+        return bounds(value.arg)
+    if not isinstance(value, n.Pointwise):
+        return None, None
+    args = [bounds(a) for a in value.args]
+    (a, b), (c, d) = args[0], args[1] if len(args) > 1 else (None, None)
+
+    def both(x: float | None, y: float | None, how: Any) -> float | None:
+        return None if x is None or y is None else how(x, y)
+
+    match value.op:
+        case "+":
+            return both(a, c, lambda x, y: x + y), both(b, d, lambda x, y: x + y)
+        case "-":
+            return both(a, d, lambda x, y: x - y), both(b, c, lambda x, y: x - y)
+        case "neg":
+            return (None if b is None else -b), (None if a is None else -a)
+        case "abs":
+            return 0.0, None if a is None or b is None else max(abs(a), abs(b))
+        case "clip":
+            return args[1][0], args[2][1]
+        case "min":
+            known = [x for x in (b, d) if x is not None]
+            return both(a, c, min), min(known) if known else None
+        case "max":
+            known = [x for x in (a, c) if x is not None]
+            return max(known) if known else None, both(b, d, max)
+        case "where":
+            return both(args[1][0], args[2][0], min), both(args[1][1], args[2][1], max)
+        case "%" if c is not None and c == d and c > 0:
+            return 0.0, c - 1
+        case "//" if c is not None and c == d and c > 0:
+            return (None if a is None else a // c), (None if b is None else b // c)
+    return None, None

@@ -1,0 +1,254 @@
+"""Model and plans --> the Python source of a module: a class for each block, the model last."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from towerdsl import runtime
+from towerdsl.emit.classes import WIDTH, ClassWriter, Draft, Written, _doc, camel, merge
+from towerdsl.emit.frame import unmark
+from towerdsl.ir import nodes as n
+from towerdsl.ir.types import TensorType
+from towerdsl.kernels.base import Plan
+from towerdsl.ops import normalizers, python
+from towerdsl.passes.resolve import Resolved
+
+
+def write_source(
+    model: n.Model,
+    plans: Mapping[int, Plan],
+    resolved: Resolved,
+    checkpoints: Mapping[str, Any],
+    standalone: bool = False,
+) -> str:
+    """The source of a module with the model's class. `standalone` copies in the functions that it uses."""
+    written: list[Written] = []
+    constructors: dict[int, str] = {}
+    taken = {camel(model.name), "Tensor", "NamedTuple"}
+    for name, instances in _groups(model.root).items():
+        drafts: dict[tuple[str, ...], list[Draft]] = {}
+        for block in instances:
+            draft = ClassWriter(block, plans, constructors, resolved).draft()
+            drafts.setdefault(draft.skeleton, []).append(draft)
+        for group in drafts.values():
+            class_name = _unique(camel(name), taken)
+            found = merge(group, class_name)
+            constructors.update(found.constructors)
+            written.append(found)
+    root = _root(model, plans, constructors, resolved, checkpoints)
+    classes = [*(w.lines for w in written), *root.lines_of_classes]
+    helpers = sorted(set(root.helpers).union(*(w.helpers for w in written)) if written else root.helpers)
+    body = "\n\n\n".join("\n".join(lines) for lines in classes)
+    return _header(model, body, helpers, standalone) + body + "\n"
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    base, number = name, 1
+    while name in taken:
+        number += 1
+        name = f"{base}{number}"
+    taken.add(name)
+    return name
+
+
+def _groups(root: n.BlockInstance) -> dict[str, list[n.BlockInstance]]:
+    """The instances of each block, those that others need first; the root is left out."""
+    order: list[n.BlockInstance] = []
+    seen: set[int] = set()
+
+    def visit_slot(slot: n.ModuleSlot) -> None:
+        for item in slot.items:
+            visit_slot(item)
+        if slot.block is not None:
+            visit(slot.block)
+
+    def visit(block: n.BlockInstance) -> None:
+        if id(block) in seen:
+            return
+        seen.add(id(block))
+        for _, slot in block.modules:
+            visit_slot(slot)
+        order.append(block)
+
+    visit(root)
+    names: dict[str, list[n.BlockInstance]] = {}
+    # a block's name comes after the names of all blocks that any of its instances call
+    for block in order[:-1]:
+        names.setdefault(block.name, []).append(block)
+    ranked: dict[str, list[n.BlockInstance]] = {}
+
+    def place(name: str) -> None:
+        if name in ranked or name not in names:
+            return
+        for block in names[name]:
+            for inner in _called(block):
+                place(inner)
+        ranked[name] = names[name]
+
+    for name in names:
+        place(name)
+    return ranked
+
+
+def _called(block: n.BlockInstance) -> list[str]:
+    found: list[str] = []
+
+    def visit(slot: n.ModuleSlot) -> None:
+        for item in slot.items:
+            visit(item)
+        if slot.block is not None:
+            found.append(slot.block.name)
+
+    for _, slot in block.modules:
+        visit(slot)
+    return found
+
+
+class _root:  # noqa: N801 - a function with two results, written as they are built
+    """The class of the model, its named tuple of results, and its docstring."""
+
+    def __init__(
+        self,
+        model: n.Model,
+        plans: Mapping[int, Plan],
+        constructors: Mapping[int, str],
+        resolved: Resolved,
+        checkpoints: Mapping[str, Any],
+    ) -> None:
+        writer = ClassWriter(model.root, plans, constructors, resolved)
+        draft = writer.draft()
+        self.helpers = draft.helpers
+        name = camel(model.name)
+        lines = [f"class {name}(nn.Module):", *_doc(_about(model), 1)]
+        self.lines_of_classes: list[list[str]] = []
+        results = model.root.results
+        returns = draft.returns
+        if len(results) > 1 and all(model.root.result_names):
+            fields = [f"    {x}: Tensor" for x in model.root.result_names]
+            self.lines_of_classes.append([f"class {name}Output(NamedTuple):", *fields])
+            returns = f"{name}Output"
+            draft.forward[-1] = f"return {name}Output({draft.forward[-1].removeprefix('return ')})"
+        if checkpoints:
+            lines += [*textwrap.indent(_table("checkpoints", checkpoints), "    ").split("\n"), ""]
+        arguments = ["self"]
+        for i in model.inputs:
+            variable = writer.frame.variable(i.name)
+            arguments.append(f"{variable}: Tensor" if i.default is None else f"{variable}: Tensor | None = None")
+        lines += ["    def __init__(self) -> None:", "        super().__init__()"]
+        lines += [f"        {line}" for line in draft.init]
+        lines.append("")
+        signature = f"    def forward({', '.join(arguments)}) -> {returns}:"
+        if len(signature) > WIDTH:
+            inner = "".join(f"        {a},\n" for a in arguments)
+            signature = f"    def forward(\n{inner}    ) -> {returns}:"
+        lines.append(signature)
+        lines += [f"        {line}" for line in self._defaults(model, writer, draft)]
+        self.lines_of_classes.append([_finished(line) for line in lines])
+
+    def _defaults(self, model: n.Model, writer: ClassWriter, draft: Draft) -> list[str]:
+        """Inputs that were left out are filled; then the statements of the flow."""
+        frame = writer.frame
+        filled: list[str] = []
+        for i in model.inputs:
+            if i.default is None or not isinstance(i.type, TensorType):
+                continue
+            variable = frame.variable(i.name)
+            dtype = {"int": "torch.long", "bool": "torch.bool"}.get(i.type.dtype, frame.dtype)
+            sizes = ", ".join(unmark(frame.size(a.size)) for a in i.type.axes)
+            required = next((frame.variable(x.name) for x in model.inputs if x.default is None), variable)
+            like = f"({sizes}{',' if len(i.type.axes) == 1 else ''}), {python(i.default)}"
+            filled.append(f"if {variable} is None:")
+            filled.append(f"    {variable} = torch.full({like}, dtype={dtype}, device={required}.device)")
+        prelude = frame.prelude()
+        before = len(draft.forward) - len(frame.lines) - 1
+        return [*prelude, *filled, *draft.forward[before:]]
+
+
+def _finished(line: str) -> str:
+    from towerdsl.emit.classes import _wrapped
+
+    return _wrapped(unmark(line))
+
+
+def _about(model: n.Model) -> list[str]:
+    """What the model is, where it comes from, and its inputs and outputs with their axes."""
+    lines = [f"{camel(model.name)}, compiled from {model.source_name}."]
+    for text in (model.paper, model.about):
+        if text:
+            lines += ["", *textwrap.wrap(text, WIDTH - 8)]
+    lines += ["", "Inputs:"]
+    for i in model.inputs:
+        optional = "" if i.default is None else f" = {python(i.default).lower()}"
+        lines.append(f"    {i.name}: {i.type}{optional}")
+    lines.append("Output:" if len(model.root.results) == 1 else "Outputs:")
+    for name, value in zip(model.root.result_names, model.root.results, strict=True):
+        lines.append(f"    {name or 'result'}: {value.type}")
+    return lines
+
+
+def _table(name: str, value: Mapping[str, Any]) -> str:
+    """A nested mapping of texts as an assignment, one entry a line."""
+    import pprint
+
+    text = pprint.pformat(dict(value), width=WIDTH - 8, sort_dicts=False)
+    return f"{name} = {text}"
+
+
+def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> str:
+    from towerdsl import __version__
+
+    imports = []
+    if "math." in body:
+        imports.append("import math")
+    if "(NamedTuple)" in body:
+        imports.append("from typing import NamedTuple")
+    if imports:
+        imports.append("")
+    third = ["import torch"] if "torch." in body or standalone else []
+    if "F." in body:
+        third.append("import torch.nn.functional as F")
+    third.append("from torch import Tensor, nn")
+    copied = ""
+    if helpers and standalone:
+        sources = [_source_of(name) for name in _with_needed(helpers)]
+        copied = "\n\n\n".join(sources) + "\n\n\n"
+    elif helpers:
+        by_module = {
+            "towerdsl.ops.normalizers": [h for h in helpers if hasattr(normalizers, h)],
+            "towerdsl.runtime": [h for h in helpers if not hasattr(normalizers, h)],
+        }
+        third.append("")
+        third += [f"from {module} import {', '.join(names)}" for module, names in by_module.items() if names]
+    text = f'"""{camel(model.name)}: compiled by towerdsl {__version__} from {model.source_name}.'
+    docs = f'{text}"""\n\nfrom __future__ import annotations\n\n'
+    return docs + "\n".join([*imports, *third]) + "\n\n\n" + copied
+
+
+def _with_needed(helpers: list[str]) -> list[str]:
+    """The functions and those that they call, callees first."""
+    found: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in found:
+            return
+        source = _source_of(name)
+        for other, function in inspect.getmembers(normalizers, inspect.isfunction):
+            if other != name and f"{other}(" in source and function.__module__ == normalizers.__name__:
+                if other not in ("normalizer", "dataclass"):
+                    visit(other)
+        found.append(name)
+
+    for name in helpers:
+        visit(name)
+    return found
+
+
+def _source_of(name: str) -> str:
+    function = getattr(normalizers, name, None) or getattr(runtime, name)
+    lines = inspect.getsource(function).rstrip().split("\n")
+    while lines[0].startswith("@"):
+        lines.pop(0)
+    return "\n".join(lines)

@@ -1,0 +1,344 @@
+"""The typed form of a model: values, statements, blocks, and the one attention node, `Average`.
+
+Values form expression trees, close to what the spec says, because the emitted source should read like it.
+Every value has a type with named axes; equality ignores spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from towerdsl.diagnostics import Span
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, RelationType, TensorType, Type
+
+if TYPE_CHECKING:
+    from towerdsl.ops.base import Op, OpResult
+
+
+@dataclass(frozen=True)
+class Value:
+    type: TensorType
+    span: Span | None = field(compare=False, repr=False)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return self.type.axes
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        found: list[Value] = []
+        for f in fields(self):
+            x = getattr(self, f.name)
+            if isinstance(x, Value):
+                found.append(x)
+            elif isinstance(x, tuple):
+                found += [y for y in x if isinstance(y, Value)]
+        return tuple(found)
+
+    def walk(self) -> Iterator[Value]:
+        """This value and all below it, parents first."""
+        stack: list[Value] = [self]
+        while stack:
+            value = stack.pop()
+            yield value
+            stack.extend(reversed(value.operands))
+
+
+@dataclass(frozen=True)
+class Const(Value):
+    """A number or truth value that is known when compiling."""
+
+    value: int | float | bool
+
+
+@dataclass(frozen=True)
+class SizeOf(Value):
+    """A length that is known at run time, as a Python integer."""
+
+    size: Size
+
+
+@dataclass(frozen=True)
+class Local(Value):
+    """A variable: an input, a parameter of the block, an assigned name, or `q`, `k`, `v`, `y` in an attention."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Weight(Value):
+    """A learned tensor: `table`, or `words.weight` of a module."""
+
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Position(Value):
+    """The index along `axis` of the query's or key's position; a head's number has axis `head`."""
+
+
+@dataclass(frozen=True)
+class Range(Value):
+    """0, 1, 2, ... along its one axis."""
+
+
+@dataclass(frozen=True)
+class Fill(Value):
+    """A tensor full of one number."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Cast(Value):
+    """The same numbers in the dtype of the type: "wide" (at least float32, for what is computed from positions) or
+    "float" (the model's)."""
+
+    arg: Value
+
+
+@dataclass(frozen=True)
+class Pointwise(Value):
+    """An elementwise function (`op` is its name, or a symbol such as `+`), operands combined by axis name."""
+
+    op: str
+    args: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Dot(Value):
+    """The last axes of both contracted, the others combined by name."""
+
+    left: Value
+    right: Value
+
+
+@dataclass(frozen=True)
+class Reduce(Value):
+    """`sum`, `mean`, `amax` or `amin` over axes."""
+
+    op: str
+    arg: Value
+    over: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Gather(Value):
+    """`table[index, ...]`: leading `lead` axes are aligned by name, each index reads one of the next axes.
+
+    `indices` combine by axis name; an index outside reads the nearest entry.
+    """
+
+    table: Value
+    lead: int
+    indices: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Member(Value):
+    """Whether (source, target) is in a relation: bool over both positions."""
+
+    relation: str
+    relation_type: RelationType
+
+
+@dataclass(frozen=True)
+class Pick(Value):
+    """One position (the axis goes) or a part of an axis."""
+
+    arg: Value
+    axis: Axis
+    start: Size | None
+    stop: Size | None
+    is_range: bool
+
+
+@dataclass(frozen=True)
+class Rename(Value):
+    """The same tensor with other axis names."""
+
+    arg: Value
+
+
+@dataclass(frozen=True)
+class ModuleRef:
+    """The attribute that holds a module, and the loop indices that choose one of a list."""
+
+    name: str
+    indices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Apply(Value):
+    """An operation of the vocabulary; `module` names the attribute that holds its weights."""
+
+    op: Op = field(compare=False)
+    result: OpResult
+    args: tuple[Value, ...]
+    module: ModuleRef | None
+
+
+@dataclass(frozen=True)
+class CallBlock(Value):
+    """A call of a block. Its type is that of its first result; `results` are all."""
+
+    block: BlockInstance
+    args: tuple[Value | Relation, ...]
+    module: ModuleRef
+    results: tuple[Type, ...]
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        return tuple(a for a in self.args if isinstance(a, Value))
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A relation that is passed along."""
+
+    name: str
+    type: RelationType
+
+
+# --- the attention node ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Average:
+    """y[i] = (1 / C[i]) * sum over visible j of f(q[i], k[j], i, j) * g(v[j]).
+
+    `query`, `key` and `value` are the sources with their heads not yet split. In `score`, `visible` and `message`
+    the locals `q`, `k`, `v` stand for one head's vectors, with axes [batch, head, i or j, feature].
+    """
+
+    query: Value | None
+    key: Value | None
+    value: Value
+    batch: tuple[Axis, ...]
+    positions: tuple[Axis, ...]  # of the query, side "i"
+    over: tuple[Axis, ...]  # averaged, side "j"
+    heads: Axis | None
+    key_heads: Size | None  # fewer than heads where key heads are shared
+    score: Value
+    visible: Value | None  # None: everything
+    normalize: str
+    options: tuple[tuple[str, Any], ...]  # of the normalizer
+    dropout: float
+    message: Value
+    merge: str
+    features: tuple[Axis, ...]  # of the result, heads merged
+    query_features: tuple[Axis, ...]
+    key_features: tuple[Axis, ...]
+    value_features: tuple[Axis, ...]
+    layout: tuple[Axis, ...]  # axes of the result
+    log_prob: bool
+    span: Span | None = field(compare=False, repr=False)
+
+    def _find(self, name: str) -> Iterator[Local]:
+        for root in (self.score, self.message):
+            for v in root.walk():
+                if isinstance(v, Local) and v.name == name:
+                    yield v
+
+    @property
+    def uses(self) -> set[str]:
+        """Which of q, k, v the score and message use."""
+        return {name for name in ("q", "k", "v") if next(self._find(name), None) is not None}
+
+
+# --- statements and blocks -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Set:
+    """names = value; with several names, the results of a call."""
+
+    names: tuple[str, ...]
+    value: Value
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """`names` = the results of an attention: the statement that an attention block is built around."""
+
+    names: tuple[str, ...]
+    average: Average
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A body for each repetition; where the index is not used all bodies are the same object."""
+
+    index: str
+    bodies: tuple[tuple[Step, ...], ...]
+
+
+Step = Set | Evaluate | Loop
+
+
+@dataclass(frozen=True)
+class ModuleSlot:
+    """A submodule: an operation's, a block's, or a list of slots, one for each repetition of a loop."""
+
+    op: Op | None = field(default=None, compare=False)
+    result: OpResult | None = None
+    block: BlockInstance | None = None
+    items: tuple[ModuleSlot, ...] = ()
+
+
+@dataclass(frozen=True)
+class WeightDecl:
+    name: str
+    type: TensorType
+    init: str
+    options: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class BlockInstance:
+    """A block with the types of its arguments known: one class of the emitted source.
+
+    `sizes` maps the free lengths used inside to where they can be read: (argument, dim).
+    """
+
+    name: str
+    parameters: tuple[tuple[str, Type], ...]
+    weights: tuple[WeightDecl, ...]
+    modules: tuple[tuple[str, ModuleSlot], ...]
+    body: tuple[Step, ...]
+    results: tuple[Value | Relation, ...]
+    result_names: tuple[str | None, ...]
+    about: str | None
+    constants: tuple[tuple[str, Any], ...]  # static arguments, for naming and docs
+    span: Span | None = field(compare=False, repr=False)
+
+    @property
+    def average(self) -> Average | None:
+        return next((s.average for s in self.body if isinstance(s, Evaluate)), None)
+
+
+@dataclass(frozen=True)
+class InputDecl:
+    name: str
+    type: Type
+    default: float | bool | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A whole typed model: its root block and what is said about it."""
+
+    name: str
+    root: BlockInstance
+    inputs: tuple[InputDecl, ...]
+    paper: str | None
+    about: str | None
+    sizes: tuple[tuple[str, Any], ...]
+    source_name: str
+
+
+def replaced(value: Value, **changes: Any) -> Any:
+    return replace(value, **changes)

@@ -1,0 +1,49 @@
+"""Names and shapes of everything in a model's `state_dict()`, and how many modules it has."""
+
+from __future__ import annotations
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+
+
+def count_modules(root: n.BlockInstance) -> int:
+    """How many submodules a block has, all levels counted."""
+    known: dict[int, int] = {}
+
+    def slot_count(slot: n.ModuleSlot) -> int:
+        if slot.items:
+            return sum(slot_count(s) for s in slot.items)
+        return 1 + (block_count(slot.block) if slot.block is not None else 0)
+
+    def block_count(block: n.BlockInstance) -> int:
+        if id(block) not in known:
+            known[id(block)] = sum(slot_count(s) for _, s in block.modules)
+        return known[id(block)]
+
+    return block_count(root)
+
+
+def parameter_shapes(root: n.BlockInstance) -> list[tuple[str, tuple[int, ...], bool]]:
+    """Every parameter and buffer of a block by its name in `state_dict()`: (name, shape, is a parameter)."""
+    found: list[tuple[str, tuple[int, ...], bool]] = []
+
+    def numbers(shape: tuple[Size, ...]) -> tuple[int, ...]:
+        return tuple(s.integer or 0 for s in shape)
+
+    def visit_slot(slot: n.ModuleSlot, prefix: str) -> None:
+        if slot.items:
+            for k, item in enumerate(slot.items):
+                visit_slot(item, f"{prefix}{k}.")
+        elif slot.block is not None:
+            visit_block(slot.block, prefix)
+        elif slot.result is not None:
+            found.extend((prefix + name, numbers(shape), True) for name, shape in slot.result.parameters)
+            found.extend((prefix + name, numbers(shape), False) for name, shape in slot.result.buffers)
+
+    def visit_block(block: n.BlockInstance, prefix: str) -> None:
+        found.extend((prefix + w.name, numbers(w.type.shape), True) for w in block.weights)
+        for name, slot in block.modules:
+            visit_slot(slot, f"{prefix}{name}.")
+
+    visit_block(root, "")
+    return found

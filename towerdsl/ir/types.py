@@ -1,0 +1,89 @@
+"""Axes and types.
+
+An axis is a name and a size. Inside an attention an axis that both query and key have stands twice in a score:
+once for the query's position (`side` "i") and once for the key's (`side` "j").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from towerdsl.ir.size import Size
+
+
+@dataclass(frozen=True)
+class Axis:
+    name: str | None
+    size: Size
+    side: str = ""
+    #: where the size comes from, for messages: "64 comes from d / heads, line 3"
+    origin: str = field(default="", compare=False, repr=False)
+
+    def __str__(self) -> str:
+        if self.name is None:
+            return str(self.size)
+        return f"{self.side}.{self.name}" if self.side else self.name
+
+    @property
+    def shown(self) -> str:
+        """The axis in a message: its name, and its length where the name does not say it."""
+        length = self.size.integer
+        return f"{self}={length}" if self.name is not None and length is not None else str(self)
+
+    def same(self, other: Axis) -> bool:
+        """Whether both are one axis by name."""
+        return self.name is not None and self.name == other.name and self.side == other.side
+
+    def on(self, side: str) -> Axis:
+        return replace(self, side=side)
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """`dtype` is "float", "int", "bool", or "wide": computed from positions, in at least float32.
+
+    A `scalar` is a Python number at run time, and has no axes.
+    """
+
+    dtype: str
+    axes: tuple[Axis, ...]
+    scalar: bool = False
+
+    def __str__(self) -> str:
+        dtype = "float" if self.dtype == "wide" else self.dtype
+        return f"{dtype}[{', '.join(a.shown for a in self.axes)}]"
+
+    @property
+    def shape(self) -> tuple[Size, ...]:
+        return tuple(a.size for a in self.axes)
+
+    def dim(self, axis: Axis) -> int:
+        """The position of an axis. Raises StopIteration if it has none."""
+        return next(n for n, a in enumerate(self.axes) if a == axis)
+
+    def without(self, axes: Iterable[Axis]) -> tuple[Axis, ...]:
+        gone = list(axes)
+        return tuple(a for a in self.axes if a not in gone)
+
+    def with_axes(self, axes: Iterable[Axis]) -> TensorType:
+        return TensorType(self.dtype, tuple(axes))
+
+
+@dataclass(frozen=True)
+class RelationType:
+    """A set of pairs (source, target), at run time an int64 tensor [2, edges]."""
+
+    source: Axis
+    target: Axis
+    dtype: str = "relation"
+
+    def __str__(self) -> str:
+        return f"relation[{self.source.shown}, {self.target.shown}]"
+
+
+Type = TensorType | RelationType
+
+
+def shown(axes: Iterable[Axis]) -> str:
+    return f"[{', '.join(a.shown for a in axes)}]"

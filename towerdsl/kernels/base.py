@@ -1,0 +1,54 @@
+"""What a kernel is: a reason to refuse, or code that computes an attention.
+
+Kernels see algebra (the `Average`, its locality, its score split in terms), never names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size
+from towerdsl.passes.locality import Locality
+from towerdsl.passes.score import DotScore
+
+if TYPE_CHECKING:
+    from towerdsl.emit.average import AverageWriter
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the analysis found of one attention."""
+
+    locality: Locality
+    score: DotScore | str  # the reason where the score is no dot product
+
+
+class Kernel(Protocol):
+    """One technique. `name` is what `explain` calls it, `how` is one line on what it does."""
+
+    name: str
+    how: str
+    shares_key_heads: bool  # takes fewer key heads than query heads as they are, without repeating them
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        """Why this kernel cannot compute the attention, or None if it can."""
+        ...
+
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        """Write statements; returns the code of y, laid out [batch..., head, positions..., feature]."""
+        ...
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        """Numbers held at once for the weights, beside the sources and the result."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The kernel chosen for one attention, and why each of the others was not."""
+
+    kernel: Kernel
+    refused: tuple[tuple[str, str], ...]
+    facts: Facts

@@ -1,0 +1,9 @@
+"""All kernels, in order of preference: the first that does not refuse is chosen."""
+
+from __future__ import annotations
+
+from towerdsl.kernels.base import Kernel
+from towerdsl.kernels.reference import Reference
+from towerdsl.kernels.sdpa import Sdpa
+
+CATALOG: tuple[Kernel, ...] = (Sdpa(), Reference())

@@ -1,0 +1,53 @@
+"""Average --> Plan: the first kernel of the catalog that does not refuse, with every refusal kept."""
+
+from __future__ import annotations
+
+from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
+from towerdsl.ir import nodes as n
+from towerdsl.kernels.base import Facts, Plan
+from towerdsl.kernels.catalog import CATALOG
+from towerdsl.passes.locality import analyze
+from towerdsl.passes.score import split
+
+
+def choose(average: n.Average, forced: str | None = None) -> Plan:
+    """The plan of one attention. Raises TowerError if the kernel asked for refuses, or there is none of that name."""
+    facts = Facts(analyze(average.visible), split(average.score))
+    refusals = {k.name: k.refuse(average, facts) for k in CATALOG}
+    refused = tuple((name, reason) for name, reason in refusals.items() if reason is not None)
+    if forced is not None:
+        if forced not in refusals:
+            help = did_you_mean(forced, refusals, f"kernels are {', '.join(refusals)}")
+            raise TowerError([Diagnostic("kernel", f"there is no kernel `{forced}`", help=help)])
+        if (reason := refusals[forced]) is not None:
+            message = f"the kernel `{forced}` cannot compute this attention: {reason}"
+            raise TowerError([Diagnostic("kernel", message, average.span)])
+        return Plan(next(k for k in CATALOG if k.name == forced), refused, facts)
+    return Plan(next(k for k in CATALOG if refusals[k.name] is None), refused, facts)
+
+
+def attentions(root: n.BlockInstance) -> list[n.BlockInstance]:
+    """Every attention block of a model, each instance once, in the order of calls."""
+    found: dict[int, n.BlockInstance] = {}
+    seen: set[int] = set()
+
+    def visit_slot(slot: n.ModuleSlot) -> None:
+        for item in slot.items:
+            visit_slot(item)
+        if slot.block is not None:
+            visit(slot.block)
+
+    def visit(block: n.BlockInstance) -> None:
+        if id(block) in seen:
+            return
+        seen.add(id(block))
+        if block.average is not None:
+            found[id(block)] = block
+        for _, slot in block.modules:
+            visit_slot(slot)
+
+    visit(root)
+    return list(found.values())
+
+
+

@@ -1,0 +1,46 @@
+"""torch's scaled_dot_product_attention: softmax of a scaled dot product plus a bias, with a mask.
+
+It gives zeros for a query that sees no key, with zero gradients (torch 2.5 and later).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size, product
+from towerdsl.kernels.base import Facts
+
+if TYPE_CHECKING:
+    from towerdsl.emit.average import AverageWriter
+
+
+class Sdpa:
+    name = "sdpa"
+    how = "torch's scaled_dot_product_attention"
+    shares_key_heads = True
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        if average.normalize != "softmax":
+            return f"it computes softmax, the normalizer is {average.normalize}"
+        if not (isinstance(average.message, n.Local) and average.message.name == "v"):
+            return "it averages the value as it is, the message is another"
+        if isinstance(facts.score, str):
+            return facts.score
+        if facts.locality.never:
+            return "no key is visible"
+        return None
+
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        assert not isinstance(facts.score, str)
+        return writer.scaled_dot_product(facts.score, facts.locality)
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        """Blocks of the scores are made and dropped; a mask or bias is held whole."""
+        assert not isinstance(facts.score, str)
+        masks = [v for _, v in facts.score.biases]
+        if average.visible is not None and not facts.locality.causal:
+            masks.append(average.visible)
+        axes = {a for v in masks for a in v.axes}
+        return product(tuple(a.size for a in axes)) if masks else Size.of(0)

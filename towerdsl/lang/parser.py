@@ -1,0 +1,301 @@
+"""Text of one expression or statement --> tree, with spans into the file it stands in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
+
+from towerdsl.diagnostics import Diagnostic, Span, TowerError
+from towerdsl.lang import tree as t
+
+MAX_CHARACTERS = 10_000
+MAX_LEVELS = 100
+
+#: What the grammar's terminals are called when a message must say what was expected.
+_VALUE_TERMINALS = {"NAME", "NUMBER", "STRING", "TRUE", "FALSE", "LPAR", "LSQB", "MINUS", "NOT"}
+_TERMINAL_WORDS = {"RPAR": "`)`", "RSQB": "`]`", "COMMA": "`,`", "EQUAL": "`=`", "ELSE": "`else`", "IN": "`in`"}
+
+
+@cache
+def _lark() -> Lark:
+    grammar = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
+    return Lark(grammar, parser="lalr", start=["expression", "statement", "header"], propagate_positions=True)
+
+
+def parse_expression(text: str, span: Span) -> t.Expr:
+    """The expression in `text`, which stands at `span.start` in its source. Raises TowerError."""
+    return _Builder(span).build(_parse(text, span, "expression"))
+
+
+def parse_statement(text: str, span: Span) -> t.Statement:
+    """An assignment, a `return` or a bare expression. Raises TowerError."""
+    parsed = _parse(text, span, "statement")
+    builder = _Builder(span)
+    whole = builder.span_of(parsed)
+    assert isinstance(parsed, Tree)
+    items = builder.sequence(parsed.children[0])
+    if parsed.data == "returns":
+        return t.Return(whole, items)
+    if parsed.data == "assign":
+        value = builder.build(parsed.children[1])
+        return t.Assign(whole, tuple(target(e) for e in items), value)
+    if len(items) > 1:
+        raise _error("syntax", "several values, but nothing receives them", whole, "write `return a, b` or `a, b = ...`")
+    return t.Bare(whole, items[0])
+
+
+def parse_header(text: str, span: Span) -> tuple[str, str, t.Expr | None]:
+    """`for l in depth` --> ("for", "l", depth); `if c` --> ("if", "", c); `else` --> ("else", "", None)."""
+    parsed = _parse(text, span, "header")
+    builder = _Builder(span)
+    assert isinstance(parsed, Tree)
+    if parsed.data == "for_header":
+        return "for", str(parsed.children[0]), builder.build(parsed.children[1])
+    if parsed.data == "if_header":
+        return "if", "", builder.build(parsed.children[0])
+    return "else", "", None
+
+
+def parse_declaration(text: str, span: Span) -> tuple[t.Expr, t.Expr | None]:
+    """`left` or `left = right`: a type with a default, a signature."""
+    parsed = _parse(text, span, "statement")
+    builder = _Builder(span)
+    assert isinstance(parsed, Tree)
+    if parsed.data == "returns":
+        raise _error("syntax", "`return` belongs in a list of statements", builder.span_of(parsed), None)
+    items = builder.sequence(parsed.children[0])
+    if len(items) != 1:
+        raise _error("syntax", "one declaration was expected here", items[1].span, None)
+    return items[0], builder.build(parsed.children[1]) if parsed.data == "assign" else None
+
+
+def target(expr: t.Expr) -> t.Target:
+    """The left side of an assignment: `x` or `x[b, n, d]`. Raises TowerError."""
+    if isinstance(expr, t.Name):
+        return t.Target(expr.id, None, expr.span)
+    if isinstance(expr, t.Index) and isinstance(expr.base, t.Name):
+        return t.Target(expr.base.id, axes(expr.items), expr.span)
+    raise _error("syntax", "only a name can be assigned", expr.span, "write `x = ...` or `x[b, n, d] = ...`")
+
+
+def axes(items: Sequence[t.Expr]) -> tuple[t.AxisDecl, ...]:
+    """Index items read as axes: `n`, `3`, `4 * d`, `h = image`. Raises TowerError."""
+    found = []
+    for item in items:
+        if isinstance(item, t.Pick):
+            if item.is_range:
+                raise _error("syntax", "an axis has a name and a size, not a range", item.span, "write `h = image`")
+            found.append(t.AxisDecl(item.axis, item.start, item.span))
+        elif isinstance(item, t.Name):
+            found.append(t.AxisDecl(item.id, None, item.span))
+        else:
+            found.append(t.AxisDecl(None, item, item.span))
+    return tuple(found)
+
+
+def signature(expr: t.Expr) -> t.Signature:
+    """`look(x[b, n, d], keep, shift=0)` or, without parameters, `causal`. Raises TowerError."""
+    if isinstance(expr, t.Name):
+        return t.Signature(expr.id, (), expr.span)
+    if not (isinstance(expr, t.Call) and isinstance(expr.func, t.Name)):
+        raise _error("syntax", "a name with parameters was expected", expr.span, "write it as `look(x, keep):`")
+    found: list[t.Parameter] = []
+    for arg in expr.args:
+        named = target(arg)
+        found.append(t.Parameter(named.name, named.axes, None, named.span))
+    for name, default in expr.kwargs:
+        found.append(t.Parameter(name, None, default, default.span))
+    seen: set[str] = set()
+    for p in found:
+        if p.name in seen:
+            raise _error("name-reused", f"the parameter `{p.name}` is named twice", p.span, "give each its own name")
+        seen.add(p.name)
+    return t.Signature(expr.func.id, tuple(found), expr.span)
+
+
+def _error(code: str, message: str, span: Span, help: str | None) -> TowerError:
+    return TowerError([Diagnostic(code, message, span, (), help)])
+
+
+def _parse(text: str, span: Span, start: str) -> Tree[Token] | Token:
+    if len(text) > MAX_CHARACTERS:
+        message = f"this expression has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read"
+        raise _error("too-long", message, Span(span.source, span.start, span.start + 1), "name its parts in `define:`")
+    _check_levels(text, span)
+    try:
+        return _lark().parse(text, start=start)
+    except UnexpectedInput as error:
+        raise _explain(error, text, span) from None
+
+
+def _check_levels(text: str, span: Span) -> None:
+    level = 0
+    for match in re.finditer(r"[(\[)\]]", text):
+        level += 1 if match.group() in "([" else -1
+        if level > MAX_LEVELS:
+            place = Span(span.source, span.start + match.start(), span.start + match.end())
+            message = f"brackets are nested more than {MAX_LEVELS} levels deep"
+            raise _error("too-deep", message, place, "name its parts in `define:`")
+
+
+def _explain(error: UnexpectedInput, text: str, span: Span) -> TowerError:
+    def place(start: int, end: int) -> Span:
+        return Span(span.source, span.start + start, span.start + max(end, start + 1))
+
+    if isinstance(error, UnexpectedCharacters):
+        character = text[error.pos_in_stream : error.pos_in_stream + 1]
+        hints = {
+            "=": "compare with `==`",
+            "&": "write `and`",
+            "|": "write `or`",
+            "!": "write `not`, or `!=`",
+            "^": "powers are written `**`",
+            '"': "this text is not closed",
+            "'": "this text is not closed",
+        }
+        at = place(error.pos_in_stream, error.pos_in_stream + 1)
+        return _error("syntax", f"`{character}` has no meaning here", at, hints.get(character))
+    expected: set[str] = set()
+    if isinstance(error, UnexpectedToken):
+        expected = set(error.expected)
+    words = ["a value"] if expected & _VALUE_TERMINALS else []
+    words += [word for terminal, word in _TERMINAL_WORDS.items() if terminal in expected]
+    wanted = f"expected {' or '.join(words[:3])}" if words else None
+    if isinstance(error, UnexpectedEOF) or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
+        if not text.strip():
+            return _error("syntax", "an expression was expected here", place(0, 1), None)
+        end = len(text.rstrip())
+        return _error("syntax", "the expression ends too early", place(end - 1, end), wanted)
+    assert isinstance(error, UnexpectedToken)
+    token = error.token
+    start = token.start_pos or 0
+    hints = {"=": "compare with `==`"}
+    message = f"`{token}` was not expected here"
+    return _error("syntax", message, place(start, start + len(token)), hints.get(str(token), wanted))
+
+
+class _Builder:
+    def __init__(self, span: Span) -> None:
+        self.source, self.offset = span.source, span.start
+
+    def span_of(self, node: Tree[Token] | Token) -> Span:
+        meta = node if isinstance(node, Token) else node.meta
+        start, end = getattr(meta, "start_pos", None), getattr(meta, "end_pos", None)
+        return Span(self.source, self.offset + (start or 0), self.offset + (end or start or 0))
+
+    def sequence(self, node: Tree[Token] | Token | None) -> tuple[t.Expr, ...]:
+        return tuple(self.build(c) for c in node.children if c is not None) if isinstance(node, Tree) else ()
+
+    def build(self, root: Tree[Token] | Token) -> t.Expr:
+        """Build bottom up without recursion, and bound the depth of what is built."""
+        depth: dict[int, int] = {}
+        built: dict[int, t.Expr] = {}
+        assert isinstance(root, Tree)
+        for node in root.iter_subtrees():  # children before parents
+            below = [depth[id(c)] for c in node.children if isinstance(c, Tree)]
+            depth[id(node)] = 1 + max(below, default=0)
+            if depth[id(node)] > 4 * MAX_LEVELS:
+                message = f"this expression is nested more than {4 * MAX_LEVELS} levels deep"
+                raise _error("too-deep", message, self.span_of(node), "name its parts in `define:`")
+            make = getattr(self, f"_{node.data}", None)
+            if make is not None:
+                built[id(node)] = make(node, self.span_of(node), built)
+        return built[id(root)]
+
+    # Each method below builds one node; its operands are in `built`.
+
+    def _number(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        text = str(node.children[0])
+        if len(text) > 40:
+            raise _error("too-long", "this number has too many digits", span, None)
+        return t.Number(span, int(text) if text.isdigit() else float(text))
+
+    def _string(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return t.String(span, str(node.children[0])[1:-1])
+
+    def _true(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return t.Bool(span, True)
+
+    def _false(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return t.Bool(span, False)
+
+    def _name(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return t.Name(span, str(node.children[0]))
+
+    def _group(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return built[id(node.children[0])]
+
+    def _list(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        inner = node.children[0]
+        items = tuple(built[id(c)] for c in inner.children) if isinstance(inner, Tree) else ()
+        return t.List(span, items)
+
+    def _attribute(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return t.Attribute(span, built[id(node.children[0])], str(node.children[1]))
+
+    def _call(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        func, arguments = node.children
+        args: list[t.Expr] = []
+        kwargs: list[tuple[str, t.Expr]] = []
+        for argument in arguments.children if isinstance(arguments, Tree) else ():
+            if not isinstance(argument, Tree):
+                continue
+            if argument.data == "keyword":
+                name = str(argument.children[0])
+                if name in dict(kwargs):
+                    raise _error("arguments", f"`{name}` is given twice", self.span_of(argument), None)
+                kwargs.append((name, built[id(argument.children[1])]))
+            elif kwargs:
+                message = "an argument in order cannot follow one given by name"
+                raise _error("arguments", message, self.span_of(argument), "put it before the named ones")
+            else:
+                args.append(built[id(argument.children[0])])
+        return t.Call(span, built[id(func)], tuple(args), tuple(kwargs))
+
+    def _index(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        base, picks = node.children
+        assert isinstance(picks, Tree)
+        items: list[t.Expr] = []
+        for pick in picks.children:
+            if not isinstance(pick, Tree):
+                continue
+            parts = [built[id(c)] if isinstance(c, Tree) else c for c in pick.children]
+            where = self.span_of(pick)
+            if pick.data == "position":
+                assert isinstance(parts[0], t.Expr)
+                items.append(parts[0])
+            else:
+                start, stop = parts[1], parts[2] if len(parts) > 2 else None
+                assert not isinstance(start, Token) and not isinstance(stop, Token)
+                items.append(t.Pick(where, str(parts[0]), start, stop, pick.data == "pick_range"))
+        return t.Index(span, built[id(base)], tuple(items))
+
+    def _unary(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        op, operand = str(node.children[0]), built[id(node.children[1])]
+        return operand if op == "+" else t.Unary(span, "-", operand)
+
+    def _binary(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        left, op, right = node.children
+        return t.Binary(span, str(op), built[id(left)], built[id(right)])
+
+    def _comparison(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        operands = tuple(built[id(c)] for c in node.children[::2])
+        return t.Compare(span, tuple(str(c) for c in node.children[1::2]), operands)
+
+    def _conjunction(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return t.Logic(span, "and", tuple(built[id(c)] for c in node.children))
+
+    def _disjunction(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return t.Logic(span, "or", tuple(built[id(c)] for c in node.children))
+
+    def _not_(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        return t.Not(span, built[id(node.children[0])])
+
+    def _cond(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
+        then, test, otherwise = (built[id(c)] for c in node.children)
+        return t.Cond(span, test, then, otherwise)

@@ -1,0 +1,287 @@
+"""The parsed form: expressions, statements and the parts of a spec file, each with its span.
+
+Nothing here is resolved: a `Name` is only a name. Equality ignores spans, so that two texts that say the same
+thing compare equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from towerdsl.diagnostics import Source, Span
+
+
+@dataclass(frozen=True)
+class Expr:
+    span: Span = field(compare=False, repr=False)
+
+    def children(self) -> Iterator[Expr]:
+        for f in fields(self):
+            yield from _expressions(getattr(self, f.name))
+
+
+def _expressions(value: object) -> Iterator[Expr]:
+    if isinstance(value, Expr):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _expressions(item)
+
+
+@dataclass(frozen=True)
+class Number(Expr):
+    value: int | float
+
+
+@dataclass(frozen=True)
+class Bool(Expr):
+    value: bool
+
+
+@dataclass(frozen=True)
+class String(Expr):
+    value: str
+
+
+@dataclass(frozen=True)
+class Name(Expr):
+    id: str
+
+
+@dataclass(frozen=True)
+class Attribute(Expr):
+    base: Expr
+    name: str
+
+
+@dataclass(frozen=True)
+class Call(Expr):
+    func: Expr
+    args: tuple[Expr, ...]
+    kwargs: tuple[tuple[str, Expr], ...]
+
+
+@dataclass(frozen=True)
+class Pick(Expr):
+    """`axis=start` (one position, the axis goes) or `axis=start:stop` (a part of it)."""
+
+    axis: str
+    start: Expr | None
+    stop: Expr | None
+    is_range: bool
+
+
+@dataclass(frozen=True)
+class Index(Expr):
+    base: Expr
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Unary(Expr):
+    op: str
+    operand: Expr
+
+
+@dataclass(frozen=True)
+class Binary(Expr):
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True)
+class Compare(Expr):
+    """`a op b op c`: every neighbouring pair must hold."""
+
+    ops: tuple[str, ...]
+    operands: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Logic(Expr):
+    """`and` or `or` of two or more."""
+
+    op: str
+    operands: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Not(Expr):
+    operand: Expr
+
+
+@dataclass(frozen=True)
+class Cond(Expr):
+    test: Expr
+    then: Expr
+    otherwise: Expr
+
+
+@dataclass(frozen=True)
+class List(Expr):
+    items: tuple[Expr, ...]
+
+
+# --- the parts of a file ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of text that is not an expression: a name, a title, a checkpoint rule."""
+
+    text: str
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class AxisDecl:
+    """`n`, `3`, `4 * d` or `h = image`."""
+
+    name: str | None
+    size: Expr | None
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class TypeDecl:
+    """`int[b, n] = 0`: what an input or a parameter is."""
+
+    dtype: str
+    axes: tuple[AxisDecl, ...]
+    default: Expr | None
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a block or definition; `axes` where the signature names them."""
+
+    name: str
+    axes: tuple[AxisDecl, ...] | None
+    default: Expr | None
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Signature:
+    name: str
+    parameters: tuple[Parameter, ...]
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str
+    axes: tuple[AxisDecl, ...] | None
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Statement:
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Assign(Statement):
+    targets: tuple[Target, ...]
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Bare(Statement):
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Return(Statement):
+    values: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class For(Statement):
+    index: str
+    count: Expr
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class If(Statement):
+    test: Expr
+    body: tuple[Statement, ...]
+    orelse: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Definition:
+    signature: Signature
+    body: Expr
+    source: Source = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """An attention block's fields, as expressions; absent fields are None."""
+
+    let: tuple[Statement, ...]
+    params: tuple[tuple[Text, TypeDecl], ...]
+    modules: tuple[tuple[Text, Expr], ...]
+    query: Expr | None
+    key: Expr | None
+    value: Expr
+    over: Expr | None
+    features: Expr | None
+    heads: tuple[Expr, Expr] | None  # query heads, key heads
+    score: Expr | None
+    mask: Expr | None
+    locality: Expr | None
+    normalize: Expr | None
+    dropout: Expr | None
+    message: Expr | None
+    merge: Text | None
+    output: Expr | None
+
+
+@dataclass(frozen=True)
+class Composition:
+    params: tuple[tuple[Text, TypeDecl], ...]
+    modules: tuple[tuple[Text, Expr], ...]
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    signature: Signature
+    body: Attention | Composition
+    about: str | None
+    span: Span = field(compare=False, repr=False)  # the whole block
+    source: Source = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class CheckpointSection:
+    name: Text
+    rules: tuple[tuple[Text, Text], ...]
+    ignore: tuple[Text, ...]
+    prefix: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
+class SpecFile:
+    source: Source = field(repr=False)
+    path: Path | None
+    tower: Text | None
+    paper: str | None
+    about: str | None
+    sizes: tuple[tuple[Text, Expr], ...]
+    use: tuple[Text, ...]
+    define: tuple[Definition, ...]
+    inputs: tuple[tuple[Text, TypeDecl], ...]
+    params: tuple[tuple[Text, TypeDecl], ...]
+    modules: tuple[tuple[Text, Expr], ...]
+    blocks: tuple[Block, ...]
+    flow: tuple[Statement, ...]
+    outputs: tuple[tuple[Text | None, Expr], ...]
+    checkpoints: tuple[CheckpointSection, ...]

@@ -1,0 +1,55 @@
+"""The vocabulary: every operation as data, and `register_op` to add your own."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable
+
+from towerdsl.ops import layers, shape
+from towerdsl.ops.base import OPS, Op, OpCall, OpError, OpResult, SizeArg, new_axis, op, python
+from towerdsl.ops.elementwise import ELEMENTWISE, Elementwise
+
+__all__ = [
+    "BUILT_IN",
+    "ELEMENTWISE",
+    "OPS",
+    "Elementwise",
+    "Op",
+    "OpCall",
+    "OpError",
+    "OpResult",
+    "SizeArg",
+    "layers",
+    "new_axis",
+    "python",
+    "register_op",
+    "shape",
+]
+
+#: operations that the compiler itself knows
+BUILT_IN = frozenset({"amax", "amin", "dot", "mean", "ones", "range", "sum", "zeros"})
+
+
+def register_op(
+    name: str,
+    tensors: str = "x",
+    statics: str = "",
+    *,
+    imports: tuple[str, ...] = (),
+    extra_statics: bool = False,
+) -> Callable[[Callable[[OpCall], OpResult]], Callable[[OpCall], OpResult]]:
+    """Add an operation to the language, in this process.
+
+        @towerdsl.register_op("scale", tensors="x", statics="by:float=2.0")
+        def scale(call):
+            return OpResult(call.x, "torch.mul({x}, {by})", attrs=(("by", call.statics["by"]),))
+
+    `tensors` names the tensor arguments, separated by spaces; one that ends in `...` takes one or more. `statics` lists
+    the others as `name:kind` or `name:kind=default`, with the kinds size, int, ints, float, bool, axis, axes and text.
+    A name that the language has already is refused.
+    """
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"an operation's name is a Python identifier, got {name!r}")
+    if name in OPS or name in ELEMENTWISE or name in BUILT_IN:
+        raise ValueError(f"the operation `{name}` exists already; choose another name")
+    return op(name, tensors, statics, imports=imports, extra_statics=extra_statics)

@@ -1,0 +1,174 @@
+"""What an operation is: its signature, its shape rule, and the torch code that it emits, as data.
+
+A rule gets an `OpCall` (types and static arguments) and returns an `OpResult`. Code is a template: `{x}` is the code of
+the tensor argument `x`, `{self}` the module, and any other field an entry of `attrs`, written by `python`. The code of
+a variadic argument `parts...` is `{parts0}`, `{parts1}`, and so on. Filled in, a template is a call or the argument
+itself, so it needs no parentheses. An argument needs them where `.` follows its field and it is a sum or the like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, TensorType
+
+
+class OpError(Exception):
+    """A call that does not fit the operation: turned into a diagnostic at `argument`, or at the call."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        notes: tuple[str, ...] = (),
+        help: str | None = None,
+        argument: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.notes, self.help, self.argument = code, message, notes, help, argument
+
+
+@dataclass(frozen=True)
+class OpCall:
+    """The arguments of one call: tensor types by name (a tuple for a variadic one), and static values by name.
+
+    A static value of kind "size" is a `SizeArg`, of kind "axis" an `Axis`, of "axes" a tuple of them.
+    `texts` holds how arguments are written in the spec, for messages.
+    """
+
+    op: Op
+    tensors: Mapping[str, Any]
+    statics: Mapping[str, Any]
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def x(self) -> TensorType:
+        found = self.tensors["x"]
+        assert isinstance(found, TensorType)
+        return found
+
+    def text(self, argument: str) -> str:
+        """An argument as the spec writes it."""
+        return self.texts.get(argument, argument)
+
+    def fail(
+        self, code: str, message: str, *notes: str, help: str | None = None, argument: str | None = None
+    ) -> NoReturn:
+        raise OpError(code, message, notes, help, argument)
+
+
+@dataclass(frozen=True)
+class SizeArg:
+    """A static size and, if it was written as a plain name, that name: the new axis is called so."""
+
+    size: Size
+    name: str | None
+
+
+@dataclass(frozen=True)
+class OpResult:
+    """What a call gives: its type, its code, and the module that it needs.
+
+    `parameters` and `buffers` map names inside the module to shapes. `macs` is the number of multiply-adds.
+    """
+
+    type: TensorType
+    call: str
+    module: str | None = None
+    attrs: tuple[tuple[str, Any], ...] = ()
+    parameters: tuple[tuple[str, tuple[Size, ...]], ...] = ()
+    buffers: tuple[tuple[str, tuple[Size, ...]], ...] = ()
+    macs: Size = field(default=Size(()))
+
+
+@dataclass(frozen=True)
+class StaticParameter:
+    name: str
+    kind: str  # size, int, ints, float, bool, axis, axes, text
+    default: Any = ...  # ... means required
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation. `tensors` name the tensor arguments; one that ends in `...` takes one or more."""
+
+    name: str
+    tensors: tuple[str, ...]
+    statics: tuple[StaticParameter, ...]
+    rule: Callable[[OpCall], OpResult]
+    doc: str
+    extra_statics: bool = False  # accepts further `name=integer` arguments (rearrange)
+    #: imports that the emitted code needs, such as "import torch.nn.functional as F"
+    imports: tuple[str, ...] = ()
+
+    @property
+    def signature(self) -> str:
+        parts = list(self.tensors)
+        for p in self.statics:
+            default = p.default
+            shown = str(default).lower() if isinstance(default, bool | None) else python(default)
+            parts.append(p.name if default is ... else f"{p.name}={shown}")
+        return f"{self.name}({', '.join(parts)})"
+
+
+OPS: dict[str, Op] = {}
+KINDS = ("size", "int", "ints", "float", "bool", "axis", "axes", "text")
+
+
+def op(
+    name: str,
+    tensors: str = "x",
+    statics: str = "",
+    *,
+    imports: tuple[str, ...] = (),
+    extra_statics: bool = False,
+) -> Callable[[Callable[[OpCall], OpResult]], Callable[[OpCall], OpResult]]:
+    """Register an operation: `statics` is written `size:size bias:bool=true`, with kinds after the colon."""
+
+    def register(rule: Callable[[OpCall], OpResult]) -> Callable[[OpCall], OpResult]:
+        parameters = []
+        for item in statics.split():
+            left, _, default = item.partition("=")
+            parameter, _, kind = left.partition(":")
+            if kind not in KINDS:
+                raise ValueError(f"{name}: the kind of `{item}` has to be one of {', '.join(KINDS)}")
+            parameters.append(StaticParameter(parameter, kind, _default(kind, default) if default else ...))
+        OPS[name] = Op(
+            name, tuple(tensors.split()), tuple(parameters), rule, rule.__doc__ or "", extra_statics, imports
+        )
+        return rule
+
+    return register
+
+
+def _default(kind: str, text: str) -> Any:
+    if text == "none":
+        return None
+    readers: dict[str, Callable[[str], Any]] = {
+        "bool": lambda t: t == "true",
+        "float": float,
+        "int": int,
+        "ints": int,
+        "size": int,
+    }
+    return readers.get(kind, str)(text)
+
+
+def new_axis(size: SizeArg, dtype_origin: str = "") -> Axis:
+    """The axis that a size argument makes."""
+    return Axis(size.name, size.size, origin=dtype_origin)
+
+
+def python(value: Any, size: Callable[[Size], str] = str) -> str:
+    """An entry of `attrs` as Python; `size` writes a size."""
+    if isinstance(value, Size):
+        return size(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(python(v, size) for v in value)}{',' if len(value) == 1 else ''})"
+    if isinstance(value, float):
+        return re.sub(r"e([+-]?)0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", repr(value))
+    return str(value)

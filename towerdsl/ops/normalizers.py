@@ -1,0 +1,162 @@
+"""How scores become weights: one function for each entry of `normalize:`, in torch's tensor methods.
+
+Legend: B batch axes, Q queries, K keys (last, and flat where several axes are averaged).
+`score` and `visible` broadcast to [B..., Q..., K]; `visible` is None where every key is visible.
+Each function returns the weights; a query that sees no key gets zeros, and zero gradient. Adding a normalizer is
+adding a function here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """One entry of `normalize:`.
+
+    `weights` says what the weights are: "convex" (not negative, each row sums to 1), "bounded" (each between 0 and 1) or
+    "signed". `formula` is the weight of j in words. `draws` is true where the function takes `training`.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    weights: str
+    formula: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options and their defaults."""
+        parameters = list(inspect.signature(self.function).parameters.values())[2:]
+        return {p.name: p.default for p in parameters if p.name != "training"}
+
+    @property
+    def draws(self) -> bool:
+        return "training" in inspect.signature(self.function).parameters
+
+
+NORMALIZERS: dict[str, Normalizer] = {}
+
+
+def normalizer(name: str, weights: str, formula: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as an entry of `normalize:`; `hard(gumbel)` is an entry of its own."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        NORMALIZERS[name] = Normalizer(name, function, weights, formula)
+        return function
+
+    return register
+
+
+@normalizer("softmax", "convex", "exp(f) / sum of exp(f)")
+def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
+    """exp(f) / sum of exp(f) over the visible keys."""
+    if visible is None:
+        return score.softmax(-1)
+    score = score.masked_fill(~visible, float("-inf"))
+    # a row of -inf has no softmax: give it numbers first and zeros after, so that its gradient is zero and not nan
+    empty = ~visible.any(-1, keepdim=True)
+    return score.masked_fill(empty, 0.0).softmax(-1).masked_fill(~visible, 0.0)
+
+
+@normalizer("sum", "convex where f is not negative", "f / sum of f")
+def normalize_sum(score: Tensor, visible: Tensor | None) -> Tensor:
+    """f / sum of f over the visible keys; zeros where the sum is zero."""
+    if visible is not None:
+        score = score.masked_fill(~visible, 0.0)
+    total = score.sum(-1, keepdim=True)
+    return (score / total.masked_fill(total == 0, 1.0)).masked_fill(total == 0, 0.0)
+
+
+@normalizer("count", "signed", "f / number of visible j")
+def normalize_count(score: Tensor, visible: Tensor | None) -> Tensor:
+    """f / number of visible keys."""
+    if visible is None:
+        return score / score.shape[-1]
+    return score.masked_fill(~visible, 0.0) / visible.expand_as(score).sum(-1, keepdim=True).clamp(min=1)
+
+
+@normalizer("sigmoid", "bounded", "1 / (1 + exp(-f))")
+def normalize_sigmoid(score: Tensor, visible: Tensor | None) -> Tensor:
+    """1 / (1 + exp(-f)) for each visible key by itself."""
+    weight = score.sigmoid()
+    return weight if visible is None else weight.masked_fill(~visible, 0.0)
+
+
+@normalizer("none", "signed", "f")
+def normalize_none(score: Tensor, visible: Tensor | None) -> Tensor:
+    """f, as it is."""
+    return score if visible is None else score.masked_fill(~visible, 0.0)
+
+
+@normalizer("sparsemax", "convex", "the projection of f on the simplex")
+def sparsemax(score: Tensor, visible: Tensor | None) -> Tensor:
+    """max(f - t, 0), with t such that the weights sum to 1 (Martins and Astudillo 2016, equation 2 and algorithm 1)."""
+    empty = None
+    if visible is not None:
+        empty = ~visible.any(-1, keepdim=True)
+        # far below the largest score a key has weight 0; -inf would make the cumulative sum nan
+        low = score.masked_fill(~visible, float("inf")).amin(-1, keepdim=True).masked_fill(empty, 0.0) - 2.0
+        score = score.where(visible, low)
+    ordered = score.sort(-1, descending=True).values
+    count = ordered.new_ones(ordered.shape[-1]).cumsum(-1)
+    total = ordered.cumsum(-1) - 1
+    support = (count * ordered > total).sum(-1, keepdim=True)
+    threshold = total.gather(-1, support - 1) / support
+    weight = (score - threshold).clamp(min=0)
+    if visible is not None and empty is not None:
+        weight = weight.masked_fill(~visible, 0.0)
+    return weight
+
+
+def _pick(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
+    """The choice as one-hot weights, and softmax(f): a draw from it while training, its largest entry otherwise."""
+    probability = softmax(score, visible)
+    if training:
+        noise = -probability.new_empty(probability.shape).exponential_().log()
+        chosen = (probability.detach().log() + noise).argmax(-1, keepdim=True)  # the Gumbel-max trick
+    else:
+        chosen = probability.detach().argmax(-1, keepdim=True)
+    onehot = probability.new_zeros(probability.shape).scatter(-1, chosen, 1.0)
+    if visible is not None:
+        onehot = onehot.masked_fill(~visible, 0.0)
+    return onehot, probability
+
+
+@normalizer("hard", "convex", "1 for one j, drawn from softmax(f) while training, the largest otherwise")
+def hard(score: Tensor, visible: Tensor | None, training: bool) -> Tensor:
+    """One key for each query; no gradient reaches the score."""
+    return _pick(score, visible, training)[0]
+
+
+@normalizer("hard(straight_through)", "convex", "1 for one j; the gradient is that of softmax(f)")
+def hard_straight_through(score: Tensor, visible: Tensor | None, training: bool) -> Tensor:
+    """One key for each query, with the gradient of softmax (Bengio et al. 2013)."""
+    onehot, probability = _pick(score, visible, training)
+    return onehot + probability - probability.detach()
+
+
+@normalizer("hard(gumbel)", "convex", "1 for the largest f + noise; the gradient is that of its softmax")
+def hard_gumbel(score: Tensor, visible: Tensor | None, training: bool, temperature: float = 1.0) -> Tensor:
+    """The largest of f + Gumbel noise, with the gradient of softmax((f + noise) / temperature) (Jang et al. 2017)."""
+    if training:
+        score = score - score.new_empty(score.shape).exponential_().log()
+    onehot, probability = _pick(score / temperature, visible, False)
+    return onehot + probability - probability.detach()
+
+
+@normalizer("hard(score_function)", "convex", "1 for one j; log_prob gives log p of the choice")
+def hard_score_function(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
+    """One key for each query, and the log of its probability, [B..., Q...], for REINFORCE (Williams 1992).
+
+    E[reward * gradient of log_prob] is the gradient of E[reward]. A query that sees no key has log_prob 0.
+    """
+    onehot, probability = _pick(score, visible, training)
+    chosen = (onehot * probability).sum(-1)
+    return onehot, chosen.masked_fill(chosen == 0, 1.0).log()

@@ -1,0 +1,556 @@
+"""Calls of operations, blocks and shared modules: arguments are bound, modules are named, instances are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from towerdsl.diagnostics import Span, did_you_mean
+from towerdsl.ir import nodes as n
+from towerdsl.ir.parameters import count_modules, parameter_shapes
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
+from towerdsl.lang import tree as t
+from towerdsl.ops import OPS, Op, OpCall, OpError, OpResult, SizeArg
+from towerdsl.passes import static as st
+from towerdsl.passes.attention import type_attention
+from towerdsl.passes.infer_expression import Result, cast
+from towerdsl.passes.scope import POISON, Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
+from towerdsl.passes.static import Static
+
+if TYPE_CHECKING:
+    from towerdsl.passes.infer import Infer
+
+MAX_MODULES = 20_000
+
+
+@dataclass
+class _Bound:
+    """The arguments of a block call, and how its inner axes and lengths read outside."""
+
+    types: list[tuple[str, Type]]
+    values: list[n.Value | n.Relation]
+    constants: list[tuple[str, Static]]
+    outer: dict[str, Size]  # inner free name -> length outside
+    axes: dict[Axis, Axis]  # inner axis -> axis outside
+    scope: Scope
+
+
+class Calls:
+    def __init__(self, infer: Infer) -> None:
+        self.infer = infer
+        self.instances: dict[Any, n.BlockInstance | None] = {}
+        self.depth = 0
+
+    # --- operations -------------------------------------------------------------------------------------------
+
+    def op(self, e: t.Call, scope: Scope) -> n.Value:
+        assert isinstance(e.func, t.Name)
+        operation = OPS.get(e.func.id)
+        if operation is None:
+            help = did_you_mean(e.func.id, {*OPS, *self.infer.resolved.definitions, *self.infer.resolved.blocks})
+            raise Fault("unknown-name", f"there is no function or block `{e.func.id}`", e.func.span, (), help)
+        name = next((v for k, v in e.kwargs if k == "name"), None)
+        tensors, statics, spans, texts = self._op_arguments(operation, e, scope, True)
+        result = self._apply_rule(operation, e, tensors, statics, spans, texts)
+        reference = None
+        if result.module is not None:
+            attribute = scope.builder.name(operation.name, name)
+            reference = n.ModuleRef(*scope.builder.place(attribute, n.ModuleSlot(op=operation, result=result)))
+        elif name is not None:
+            message = f"`{operation.name}` has no weights, so it has no name"
+            raise Fault("arguments", message, name.span, (), "remove `name=`")
+        return n.Apply(result.type, e.span, operation, result, self._flat(operation, tensors), reference)
+
+    def _flat(self, operation: Op, tensors: Mapping[str, Any]) -> tuple[n.Value, ...]:
+        found: list[n.Value] = []
+        for name in operation.tensors:
+            value = tensors[name.removesuffix("...")]
+            found += value if isinstance(value, tuple) else [value]
+        return tuple(found)
+
+    def _op_arguments(
+        self, operation: Op, e: t.Call, scope: Scope, with_tensors: bool
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Span], dict[str, str]]:
+        """Tensor and static arguments by name. Raises Fault, Unknown."""
+        written = f"write `{operation.signature}`"
+        positional = list(e.args)
+        tensors: dict[str, Any] = {}
+        spans: dict[str, Span] = {}
+        texts: dict[str, str] = {}
+        values: list[n.Value] = []
+        tensor_exprs: list[t.Expr] = []
+        if with_tensors:
+            for name in operation.tensors:
+                if name.endswith("..."):
+                    tensor_exprs += positional
+                    positional = []
+                elif positional:
+                    tensor_exprs.append(positional.pop(0))
+                else:
+                    message = f"`{operation.name}` needs a tensor `{name}`"
+                    raise Fault("arguments", message, e.span, (), written)
+            values = self.infer.expressions.all(tensor_exprs, scope)
+            values = [cast(v, "float") if v.type.dtype == "wide" else v for v in values]
+            names = [x for x in operation.tensors]
+            for position, (value, expr) in enumerate(zip(values, tensor_exprs, strict=True)):
+                name = names[min(position, len(names) - 1)]
+                if name.endswith("..."):
+                    key = name.removesuffix("...")
+                    tensors[key] = (*tensors.get(key, ()), value)
+                else:
+                    key = name
+                    tensors[name] = value
+                spans.setdefault(key, expr.span)
+                texts.setdefault(key, expr.span.text)
+            for name in names:
+                if name.endswith("...") and name.removesuffix("...") not in tensors:
+                    raise Fault("arguments", f"`{operation.name}` needs tensors", e.span, (), written)
+        given: dict[str, t.Expr] = {}
+        parameters = {p.name: p for p in operation.statics}
+        for p, expr in zip(operation.statics, positional, strict=False):
+            given[p.name] = expr
+        if len(positional) > len(operation.statics):
+            extra = positional[len(operation.statics)]
+            message = f"`{operation.name}` has {len(e.args) - len(positional) + len(operation.statics)} arguments at most"
+            raise Fault("arguments", message, extra.span, (), written)
+        for name, expr in e.kwargs:
+            if name == "name":
+                continue
+            if name in given:
+                raise Fault("arguments", f"`{name}` is given twice", expr.span, (), written)
+            if name not in parameters and not operation.extra_statics:
+                help = did_you_mean(name, [*parameters, "name"], written)
+                raise Fault("arguments", f"`{operation.name}` has no option `{name}`", expr.span, (), help)
+            given[name] = expr
+        statics: dict[str, Any] = {}
+        first = values[0] if values else None
+        for p in operation.statics:
+            if p.name not in given:
+                if p.default is ...:
+                    message = f"`{operation.name}` needs `{p.name}`"
+                    raise Fault("arguments", message, e.span, (), written)
+                statics[p.name] = p.default
+                continue
+            expr = given[p.name]
+            spans[p.name], texts[p.name] = expr.span, expr.span.text
+            statics[p.name] = self._static_argument(p.kind, expr, scope, first, operation.name, p.name)
+        for name, expr in given.items():
+            if name not in parameters:
+                statics[name] = self._static_argument("int", expr, scope, first, operation.name, name)
+        return tensors, statics, spans, texts
+
+    def _static_argument(
+        self, kind: str, e: t.Expr, scope: Scope, first: n.Value | None, function: str, name: str
+    ) -> Any:
+        typer = self.infer.expressions
+        what = f"`{name}` of `{function}`"
+        if kind in ("axis", "axes"):
+            assert first is not None
+            return typer.axis_of(e, first, scope, what) if kind == "axis" else typer.axes_of(e, first, scope, what)
+        if kind == "ints" and isinstance(e, t.List):
+            return tuple(typer.integer(x, scope, what) for x in e.items)
+        value = typer.static(e, scope, what)
+        if kind == "size":
+            size = st.as_size(value)
+            if size is None and isinstance(value, float):
+                message = f"{what} is a whole number, not {st.show(value)}"
+                raise Fault("size", message, e.span, (), "use `//` to round down")
+            if size is None:
+                raise Fault("size", f"{what} is a size, not {st.show(value)}", e.span)
+            return SizeArg(size, e.id if isinstance(e, t.Name) else None)
+        if kind in ("int", "ints"):
+            return typer.integer(e, scope, what)
+        if kind == "text":
+            if not isinstance(value, str):
+                raise Fault("type", f"{what} is a text in quotes", e.span)
+            return value
+        if kind == "bool":
+            if not isinstance(value, bool):
+                raise Fault("type", f"{what} is true or false, not {st.show(value)}", e.span)
+            return value
+        if isinstance(value, (bool, str, Size)):
+            raise Fault("type", f"{what} is a number, not {st.show(value)}", e.span)
+        return float(value)
+
+    def _apply_rule(
+        self,
+        operation: Op,
+        e: t.Call,
+        tensors: Mapping[str, Any],
+        statics: Mapping[str, Any],
+        spans: Mapping[str, Span],
+        texts: Mapping[str, str],
+    ) -> OpResult:
+        types = {k: tuple(x.type for x in v) if isinstance(v, tuple) else v.type for k, v in tensors.items()}
+        try:
+            result = operation.rule(OpCall(operation, types, statics, texts))
+        except OpError as error:
+            span = spans.get(error.argument or "", e.span)
+            raise Fault(error.code, error.message, span, error.notes, error.help) from None
+        line = f"line {e.span.line}"
+        axes = tuple(
+            a if a.origin else Axis(a.name, a.size, a.side, f"{e.span.text}, {line}") for a in result.type.axes
+        )
+        kind = TensorType(result.type.dtype, axes)
+        return replace(result, type=kind)
+
+    # --- shared modules ---------------------------------------------------------------------------------------
+
+    def declare_shared(self, attribute: str, call: t.Call, scope: Scope) -> SharedModule:
+        if not isinstance(call.func, t.Name):
+            raise Fault("form", "a module is an operation or a block", call.span, (), "write `words: embed(vocab, d)`")
+        if call.func.id in OPS:
+            return SharedModule(attribute, call, scope, op=OPS[call.func.id])
+        if call.func.id in self.infer.resolved.blocks:
+            return SharedModule(attribute, call, scope)
+        raise Fault("form", f"`{call.func.id}` has no weights to share", call.span, (), "name an operation or a block")
+
+    def shared(self, module: SharedModule, e: t.Call, scope: Scope) -> Result:
+        reference = n.ModuleRef(module.name)
+        if module.op is None:
+            assert isinstance(module.call.func, t.Name)
+            block = self.infer.resolved.blocks[module.call.func.id]
+            # static arguments of the declaration follow the tensors of the call
+            merged = t.Call(e.span, module.call.func, (*e.args, *module.call.args), (*e.kwargs, *module.call.kwargs))
+            bound = self._bind(block, merged, scope)
+            instance = self._instance(block, bound, e.span)
+            if module.block is None:
+                module.block = instance
+                scope.builder.place_shared(module.name, n.ModuleSlot(block=instance))
+            elif module.block != instance:
+                message = f"`{module.name}` is used with arguments of other types than before"
+                raise Fault("shared-module", message, e.span, (), "one module serves one kind of arguments")
+            return self._call_value(instance, bound, reference, e.span)
+        tensors_call = t.Call(e.span, module.call.func, (*e.args, *module.call.args), (*e.kwargs, *module.call.kwargs))
+        tensors, statics, spans, texts = self._op_arguments(module.op, tensors_call, scope, True)
+        result = self._apply_rule(module.op, tensors_call, tensors, statics, spans, texts)
+        if result.module is None:
+            raise Fault("form", f"`{module.op.name}` has no weights to share", module.call.span)
+        if module.result is None:
+            module.result = result
+            scope.builder.place_shared(module.name, n.ModuleSlot(op=module.op, result=result))
+        elif (module.result.module, module.result.attrs) != (result.module, result.attrs):
+            message = f"`{module.name}` is used with inputs of another size than before"
+            raise Fault("shared-module", message, e.span, (), "one module serves one size of inputs")
+        return n.Apply(result.type, e.span, module.op, result, self._flat(module.op, tensors), reference)
+
+    def shared_weight(self, module: SharedModule, path: tuple[str, ...], span: Span) -> n.Value:
+        """`words.weight`: a parameter of a shared module that has been used before. Raises Fault."""
+        if module.result is None and module.block is None:
+            if module.op is not None and module.op.name == "embed":
+                scope = module.scope
+                ids = n.Local(TensorType("int", ()), span, "ids")
+                _, statics, spans, texts = self._op_arguments(module.op, module.call, scope, False)
+                module.result = self._apply_rule(module.op, module.call, {"ids": ids}, statics, spans, texts)
+                scope.builder.place_shared(module.name, n.ModuleSlot(op=module.op, result=module.result))
+            else:
+                message = f"`{module.name}` has not been used yet, so the shape of its weights is not known"
+                raise Fault("shared-module", message, span, (), "use it before its weight")
+        if module.result is not None and len(path) == 1:
+            parameters = dict(module.result.parameters)
+            if path[0] in parameters:
+                axes = self._weight_axes(module, path[0], parameters[path[0]])
+                return n.Weight(TensorType("float", axes), span, (module.name, *path))
+            help = did_you_mean(path[0], parameters, f"it has {', '.join(parameters)}")
+            raise Fault("unknown-name", f"`{module.name}` has no weight `{path[0]}`", span, (), help)
+        if module.block is not None:
+            found = {name: (kind, p) for name, kind, p in parameter_shapes(module.block)}
+            key = ".".join(path)
+            if key in found:
+                axes = tuple(Axis(None, Size.of(s)) for s in found[key][0])
+                return n.Weight(TensorType("float", axes), span, (module.name, *path))
+            raise Fault(
+                "unknown-name", f"`{module.name}` has no weight `{key}`", span, (), did_you_mean(key, found)
+            )
+        raise Fault("unknown-name", f"`{module.name}` has no weight `{'.'.join(path)}`", span)
+
+    def _weight_axes(self, module: SharedModule, name: str, shape: tuple[Size, ...]) -> tuple[Axis, ...]:
+        """Axes of an operation's weight, named like the sizes that it was declared with."""
+        names: dict[Size, str] = {}
+        for e in (*module.call.args, *(v for _, v in module.call.kwargs)):
+            if isinstance(e, t.Name) and e.id in self.infer.sizes:
+                size = st.as_size(self.infer.size_value(e.id, e.span))
+                if size is not None:
+                    names.setdefault(size, e.id)
+        return tuple(Axis(names.get(s), s, origin=f"{module.call.span.text}, line {module.call.span.line}") for s in shape)
+
+    # --- blocks -----------------------------------------------------------------------------------------------
+
+    def block(self, block: t.Block, e: t.Call, scope: Scope) -> n.Value | n.Relation:
+        name = next((v for k, v in e.kwargs if k == "name"), None)
+        parameters = {p.name for p in block.signature.parameters}
+        kwargs = tuple((k, v) for k, v in e.kwargs if k != "name" or "name" in parameters)
+        bound = self._bind(block, t.Call(e.span, e.func, e.args, kwargs), scope)
+        instance = self._instance(block, bound, e.span)
+        attribute = scope.builder.name(block.signature.name, name)
+        reference = n.ModuleRef(*scope.builder.place(attribute, n.ModuleSlot(block=instance)))
+        return self._call_value(instance, bound, reference, e.span)
+
+    def results(self, e: t.Expr, scope: Scope) -> list[Result]:
+        """The values of an expression: one, or one `CallBlock` repeated for a block with several results."""
+        value = self.infer.expressions.any(e, scope)
+        if isinstance(value, n.CallBlock) and len(value.results) > 1:
+            return [value] * len(value.results)
+        return [value]
+
+    def _bind(self, block: t.Block, e: t.Call, scope: Scope) -> _Bound:
+        """Match arguments to parameters, and give the block's inside its own lengths. Raises Fault, Unknown."""
+        signature = block.signature
+        written = f"{signature.name}({', '.join(p.name for p in signature.parameters)})"
+        help = f"write `{written}`"
+        if len(e.args) > len(signature.parameters):
+            message = f"`{signature.name}` takes {len(signature.parameters)} arguments, not {len(e.args)}"
+            raise Fault("arguments", message, e.span, (f"it is defined at {signature.span}",), help)
+        given: dict[str, t.Expr] = {p.name: a for p, a in zip(signature.parameters, e.args, strict=False)}
+        for name, expr in e.kwargs:
+            if name not in {p.name for p in signature.parameters}:
+                known = [p.name for p in signature.parameters]
+                near = did_you_mean(name, known, help)
+                raise Fault("arguments", f"`{signature.name}` has no parameter `{name}`", expr.span, (), near)
+            if name in given:
+                raise Fault("arguments", f"`{name}` is given twice", expr.span, (), help)
+            given[name] = expr
+        missing = [p.name for p in signature.parameters if p.name not in given and p.default is None]
+        if missing:
+            needed = ", ".join(f"`{m}`" for m in missing)
+            notes = (f"it is defined at {signature.span}",)
+            raise Fault("arguments", f"`{signature.name}` needs {needed}", e.span, notes, help)
+        found: dict[str, Result] = {}
+        failed = False
+        for name, expr in given.items():
+            try:
+                found[name] = self.infer.expressions.any(expr, scope)
+            except Fault as fault:
+                self.infer.report(fault)
+                failed = True
+            except Unknown:
+                failed = True
+        if failed:
+            raise Unknown
+        inner = Scope({}, {}, Builder())
+        bound = _Bound([], [], [], {}, {}, inner)
+        lengths: dict[tuple[str | None, Size], Size] = {}
+        for p in signature.parameters:
+            if p.name in self.infer.sizes:
+                first = self.infer.resolved.sizes[p.name][0].span
+                message = f"the parameter `{p.name}` of `{signature.name}` is also a size"
+                raise Fault("name-reused", message, p.span, (f"the size stands at {first}",), "rename one of them")
+            value = found.get(p.name)
+            span = given[p.name].span if p.name in given else e.span
+            if p.name not in given:
+                assert p.default is not None
+                default = self.infer.expand(p.default, inner)
+                value = self.infer.expressions.any(default, inner)
+            if isinstance(value, n.Value) and value.type.scalar and not isinstance(value, n.Const):
+                # a number that is only known at run time is passed along
+                bound.types.append((p.name, value.type))
+                bound.values.append(value)
+                inner.names[p.name] = n.Local(value.type, p.span, p.name)
+            elif isinstance(value, n.Value):
+                kind = self._inner_type(p, value.type, value, lengths, bound, span)
+                bound.types.append((p.name, kind))
+                bound.values.append(value)
+                inner.names[p.name] = n.Local(kind, p.span, p.name)
+            elif isinstance(value, n.Relation):
+                self._no_axes(p, "a relation")
+                ends = [self._inner_axis(a, a.name, lengths, bound) for a in (value.type.source, value.type.target)]
+                relation = RelationType(ends[0], ends[1])
+                bound.types.append((p.name, relation))
+                bound.values.append(value)
+                inner.names[p.name] = n.Relation(p.name, relation)
+            elif isinstance(value, Size):
+                self._no_axes(p, "a size")
+                if p.name in given:
+                    inner.names[p.name] = self._inner_size(p.name, value, bound, span)
+                else:
+                    inner.names[p.name] = value
+            else:
+                assert value is not None
+                self._no_axes(p, "a number")
+                bound.constants.append((p.name, value))
+                inner.names[p.name] = value
+        return bound
+
+    def _no_axes(self, p: t.Parameter, what: str) -> None:
+        if p.axes is not None:
+            message = f"the parameter `{p.name}` names axes, but it is given {what}"
+            raise Fault("type", message, p.span)
+
+    def _inner_size(self, name: str, size: Size, bound: _Bound, span: Span) -> Size:
+        """A length that is known at run time, given as an argument: a length of the arguments, or a number passed along."""
+        for inner, outer in bound.outer.items():
+            if outer == size:
+                return Size.free(inner)
+        bound.types.append((name, TensorType("int", (), True)))
+        bound.values.append(n.SizeOf(TensorType("int", (), True), span, size))
+        bound.outer[name] = size
+        return Size.free(name)
+
+    def _inner_type(
+        self,
+        p: t.Parameter,
+        kind: TensorType,
+        value: n.Value,
+        lengths: dict[tuple[str | None, Size], Size],
+        bound: _Bound,
+        span: Span,
+    ) -> TensorType:
+        names: list[str | None] = [a.name for a in kind.axes]
+        if p.axes is not None:
+            if len(p.axes) != len(kind.axes):
+                message = f"`{p.name}` has {len(p.axes)} axes here, it is given {len(kind.axes)}"
+                notes = (f"wanted: [{', '.join(a.span.text for a in p.axes)}], {p.span}", f"got:    {shown(kind.axes)}")
+                raise Fault("rank", message, span, notes)
+            for k, (decl, axis) in enumerate(zip(p.axes, kind.axes, strict=True)):
+                names[k] = decl.name if decl.name is not None else axis.name
+                wanted = self._declared(decl, bound.scope)
+                if wanted is not None and wanted != axis.size:
+                    notes = (f"got: {shown(kind.axes)}", f"wanted: {decl.span.text} = {wanted}, {p.span}")
+                    message = f"axis {k + 1} of `{p.name}` has length {axis.size}, not {wanted}"
+                    raise Fault("axis-mismatch", message, span, notes)
+                first = bound.scope.axes.get(names[k] or "")
+                if first is not None and bound.axes[first].size != axis.size:
+                    notes = (f"got: {shown(kind.axes)}", f"{names[k]} is {bound.axes[first].size} already")
+                    message = f"axis `{names[k]}` has two lengths, {bound.axes[first].size} and {axis.size}"
+                    raise Fault("axis-mismatch", message, span, notes)
+        inner = []
+        for name, axis in zip(names, kind.axes, strict=True):
+            inner.append(self._inner_axis(axis, name, lengths, bound))
+        return TensorType(kind.dtype, tuple(inner), kind.scalar)
+
+    def _declared(self, decl: t.AxisDecl, scope: Scope) -> Size | None:
+        if decl.size is not None:
+            return self.infer.expressions.size(self.infer.expand(decl.size, scope), scope, "the length of an axis")
+        if decl.name in self.infer.sizes:
+            return st.as_size(self.infer.size_value(decl.name, decl.span))
+        return None
+
+    def _inner_axis(
+        self, axis: Axis, name: str | None, lengths: dict[tuple[str | None, Size], Size], bound: _Bound
+    ) -> Axis:
+        """The axis inside the block: its length becomes a name of the block's own unless it is a number."""
+        size = axis.size
+        if size.constant is None:
+            key = (name, size)
+            if key not in lengths:
+                base = name or "length"
+                label, number = base, 1
+                while label in bound.outer:
+                    number += 1
+                    label = f"{base}_{number}"
+                bound.outer[label] = size
+                lengths[key] = Size.free(label)
+            size = lengths[key]
+        inner = Axis(name, size, "", axis.origin)
+        bound.axes.setdefault(inner, axis)
+        if name is not None:
+            bound.scope.axes.setdefault(name, inner)
+        return inner
+
+    def _instance(self, block: t.Block, bound: _Bound, span: Span) -> n.BlockInstance:
+        """The block typed with these arguments: made once. Raises Unknown if it has mistakes."""
+        key = (block.signature.name, block.span.source.name, tuple(bound.types), tuple(bound.constants))
+        key = (*key, tuple((type(v).__name__, v) for _, v in bound.constants), tuple(sorted(map(str, bound.axes))))
+        if key not in self.instances:
+            self.instances[key] = None
+            before = len(self.infer.errors)
+            instance = self._make(block, bound)
+            if len(self.infer.errors) == before and instance is not None:
+                self.instances[key] = instance
+        found = self.instances[key]
+        if found is None:
+            raise Unknown
+        return found
+
+    def _make(self, block: t.Block, bound: _Bound) -> n.BlockInstance | None:
+        scope = bound.scope
+        body = block.body
+        if isinstance(body, t.Attention):
+            try:
+                weights, steps, results = type_attention(self.infer, block, body, scope)
+            except Fault as fault:
+                self.infer.report(fault)
+                return None
+            except Unknown:
+                return None
+        else:
+            weights = self.infer.weights(body.params, scope)
+            self.infer.modules(body.modules, scope)
+            steps, last = self.infer.steps(body.body, scope)
+            if last is None:
+                help = "end with an expression, an assignment, or `return`"
+                self.infer.errors.add("form", f"`{block.signature.name}` returns nothing", block.span, help=help)
+                return None
+            if any(isinstance(x, Poison) for x in last):
+                return None
+            if len(last) > 1 and isinstance(last[0], n.CallBlock) and last[0] is last[-1]:
+                names = [f"{scope.builder.name('result', None)}" for _ in last]
+                call = last[0]
+                steps.append(n.Set(tuple(names), call))
+                last = [n.Local(k, call.span, x) if isinstance(k, TensorType) else n.Relation(x, k)
+                        for x, k in zip(names, call.results, strict=True)]
+            results = [
+                x if isinstance(x, n.Relation) else self.infer.expressions.to_value(x, block.span)  # type: ignore[arg-type]
+                for x in last
+            ]
+        return n.BlockInstance(
+            name=block.signature.name,
+            parameters=tuple(bound.types),
+            weights=tuple(weights),
+            modules=scope.builder.modules,
+            body=tuple(steps),
+            results=tuple(results),
+            result_names=tuple(x.name if isinstance(x, n.Local) else None for x in results),
+            about=block.about,
+            constants=tuple(bound.constants),
+            span=block.span,
+        )
+
+    def _call_value(
+        self, instance: n.BlockInstance, bound: _Bound, reference: n.ModuleRef, span: Span
+    ) -> n.Value | n.Relation:
+        """The call as a value, its types read outside the block."""
+
+        def outside(axis: Axis) -> Axis:
+            if axis in bound.axes:
+                return bound.axes[axis]
+            for inner, outer in bound.axes.items():  # a part of an axis keeps its name
+                if inner.name == axis.name and inner.side == axis.side and axis.name is not None:
+                    return Axis(outer.name, axis.size.substitute(bound.outer), axis.side, axis.origin)
+            return Axis(axis.name, axis.size.substitute(bound.outer), axis.side, axis.origin)
+
+        types: list[Type] = []
+        for r in instance.results:
+            if isinstance(r, n.Relation):
+                types.append(RelationType(outside(r.type.source), outside(r.type.target)))
+            else:
+                types.append(TensorType(r.type.dtype, tuple(outside(a) for a in r.axes), r.type.scalar))
+        first = types[0]
+        if isinstance(first, RelationType):
+            raise Fault("type", "a block cannot return a relation", span, (), "pass the relation itself")
+        return n.CallBlock(first, span, instance, tuple(bound.values), reference, tuple(types))
+
+    # --- loops and limits -------------------------------------------------------------------------------------
+
+    def repeat_modules(self, builder: Builder, names: set[str], repetition: int) -> None:
+        """Give a repetition whose body is that of the first modules of its own, of the same kind."""
+
+        def visit(slot: _Slot, path: list[int]) -> None:
+            if not path:
+                if repetition > 0 and 0 in slot.items:
+                    slot.items.setdefault(repetition, slot.items[0])
+                return
+            if path[0] in slot.items:
+                visit(slot.items[path[0]], path[1:])
+
+        path = [number for _, number in builder.loops[:-1]]
+        for name in names:
+            visit(builder.slots[name], path)
+
+    def check_total(self, root: n.BlockInstance, span: Span) -> None:
+        total = count_modules(root)
+        if total > MAX_MODULES:
+            message = f"the model has {total:,} modules; at most {MAX_MODULES:,} are built"
+            self.infer.errors.add("too-large", message, span, help="share modules (`modules:`), or use fewer repetitions")

@@ -1,0 +1,80 @@
+"""Expr --> Expr without definitions: every use of a definition is replaced by its formula.
+
+What comes from a definition takes the span of its use, so that a message points at what the user wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from towerdsl.diagnostics import Diagnostic, Span, TowerError
+from towerdsl.lang import tree as t
+
+MAX_NODES = 20_000
+
+
+def expand(expr: t.Expr, definitions: Mapping[str, t.Definition], hidden: frozenset[str] = frozenset()) -> t.Expr:
+    """`window(8)` --> `abs(i - j) < 8`. Names in `hidden` are variables and sizes, not definitions. Raises TowerError."""
+    return _Expander(definitions, hidden).expand(expr, {}, None)
+
+
+class _Expander:
+    def __init__(self, definitions: Mapping[str, t.Definition], hidden: frozenset[str]) -> None:
+        self.definitions, self.hidden, self.nodes = definitions, hidden, 0
+
+    def expand(self, e: t.Expr, bound: Mapping[str, t.Expr], at: Span | None) -> t.Expr:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            message = "its definitions make this formula too large"
+            raise TowerError([Diagnostic("too-long", message, at or e.span, (), "assign its parts to names")])
+        if isinstance(e, t.Name):
+            if e.id in bound:
+                return bound[e.id]
+            if e.id not in self.hidden:
+                definition = self.definitions.get(e.id)
+                if definition is not None:
+                    return self.use(definition, (), (), at or e.span)
+            return replace(e, span=at or e.span)
+        if isinstance(e, t.Call) and isinstance(e.func, t.Name):
+            args = tuple(self.expand(a, bound, at) for a in e.args)
+            kwargs = tuple((name, self.expand(a, bound, at)) for name, a in e.kwargs)
+            definition = None if at is None and e.func.id in self.hidden else self.definitions.get(e.func.id)
+            if definition is not None and e.func.id not in bound:
+                return self.use(definition, args, kwargs, at or e.span)
+            func = bound.get(e.func.id, replace(e.func, span=at or e.func.span))
+            return t.Call(at or e.span, func, args, kwargs)
+        changes: dict[str, Any] = {"span": at or e.span}
+        for f in fields(e):
+            value = getattr(e, f.name)
+            if isinstance(value, t.Expr):
+                changes[f.name] = self.expand(value, bound, at)
+            elif isinstance(value, tuple) and value and isinstance(value[0], t.Expr):
+                changes[f.name] = tuple(self.expand(v, bound, at) for v in value)
+        return replace(e, **changes)
+
+    def use(
+        self, d: t.Definition, args: tuple[t.Expr, ...], kwargs: tuple[tuple[str, t.Expr], ...], at: Span
+    ) -> t.Expr:
+        parameters = d.signature.parameters
+        written = f"{d.signature.name}({', '.join(p.name for p in parameters)})"
+        notes = (f"it is defined as {written} at {d.signature.span}",)
+        if len(args) > len(parameters):
+            message = f"`{d.signature.name}` takes {len(parameters)} arguments, not {len(args)}"
+            raise TowerError([Diagnostic("arguments", message, at, notes)])
+        bound = {p.name: a for p, a in zip(parameters, args, strict=False)}
+        for name, value in kwargs:
+            if name not in {p.name for p in parameters}:
+                raise TowerError([Diagnostic("arguments", f"`{written}` has no parameter `{name}`", at, notes)])
+            if name in bound:
+                raise TowerError([Diagnostic("arguments", f"`{name}` is given twice", at, notes)])
+            bound[name] = value
+        missing = [p.name for p in parameters if p.name not in bound and p.default is None]
+        if missing:
+            message = f"`{d.signature.name}` needs {', '.join(f'`{m}`' for m in missing)}"
+            raise TowerError([Diagnostic("arguments", message, at, notes, f"write `{written}`")])
+        for p in parameters:
+            if p.name not in bound and p.default is not None:
+                bound[p.name] = self.expand(p.default, {}, at)
+        return self.expand(d.body, bound, at)

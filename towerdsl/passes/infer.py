@@ -1,0 +1,553 @@
+"""Resolved --> Model: every block that is called, with the types of its arguments known.
+
+A block is typed once for each different set of argument types and static arguments. Inside it, each free length has
+a name of its own, bound to a dim of an argument, so that two calls that differ only in lengths share one instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
+from towerdsl.lang import tree as t
+from towerdsl.passes import static as st
+from towerdsl.passes.calls import Calls
+from towerdsl.passes.expand import expand
+from towerdsl.passes.infer_expression import ExpressionTyper
+from towerdsl.passes.resolve import Resolved, statement_expressions, walk
+from towerdsl.passes.scope import POISON, Builder, Fault, Poison, Scope, SharedModule, Unknown, safe
+from towerdsl.passes.static import Static, StaticError
+
+MAX_REPETITIONS = 1_000
+
+#: Initializers of `params:`, and how many numbers each takes.
+INITIALIZERS = {
+    "zeros": 0,
+    "ones": 0,
+    "eye": 0,
+    "constant": 1,
+    "normal": 1,
+    "truncated_normal": 1,
+    "uniform": 1,
+    "xavier_uniform": 0,
+    "xavier_normal": 0,
+    "kaiming_uniform": 0,
+}
+
+
+def infer(resolved: Resolved, overrides: Mapping[str, Static]) -> n.Model:
+    """Type the flow of a spec, with sizes overridden by name. Raises TowerError with every mistake found."""
+    typer = Infer(resolved, overrides)
+    model = typer.model()
+    typer.errors.raise_if_any()
+    assert model is not None
+    return model
+
+
+class Infer:
+    def __init__(self, resolved: Resolved, overrides: Mapping[str, Static]) -> None:
+        self.resolved = resolved
+        self.errors = Diagnostics()
+        self.expressions = ExpressionTyper(self)
+        self.calls = Calls(self)
+        self.sizes: dict[str, Static | Poison] = {}
+        self.pinned: dict[str, Static] = {}
+        self._evaluate_sizes(overrides)
+
+    def report(self, fault: Fault) -> None:
+        self.errors.add(fault.code, fault.message, fault.span, fault.notes, fault.help)
+
+    # --- sizes ------------------------------------------------------------------------------------------------
+
+    def _evaluate_sizes(self, overrides: Mapping[str, Static]) -> None:
+        spec = self.resolved.spec
+        free = {a.name for _, d in spec.inputs for a in d.axes if a.name and a.size is None}
+        for name, value in overrides.items():
+            if name in self.resolved.sizes:
+                self.sizes[name] = value
+            elif name in free:
+                self.pinned[name] = value
+            else:
+                known = {*self.resolved.sizes, *free}
+                help = did_you_mean(name, known, f"sizes are {', '.join(sorted(known))}" if known else None)
+                self.errors.add("unknown-name", f"there is no size `{name}` to set", None, help=help)
+        self.errors.raise_if_any()
+        pending = [name for name in self.resolved.sizes if name not in self.sizes]
+        scope = Scope({}, {}, Builder())
+
+        def evaluate(name: str) -> None:
+            if name in self.sizes:
+                return
+            _, expr = self.resolved.sizes[name]
+            for e in walk(expr):
+                if isinstance(e, t.Name) and e.id in self.resolved.sizes and e.id != name:
+                    evaluate(e.id)
+            try:
+                expanded = expand(expr, self.resolved.definitions, frozenset(self.resolved.sizes))
+                self.sizes[name] = self.expressions.static(expanded, scope, f"the size `{name}`")
+            except TowerError as error:
+                self._absorb(error)
+                self.sizes[name] = POISON
+            except Fault as fault:
+                self.report(fault)
+                self.sizes[name] = POISON
+            except Unknown:
+                self.sizes[name] = POISON
+
+        for name in pending:
+            evaluate(name)
+
+    def size_value(self, name: str, span: Span) -> Static:
+        value = self.sizes[name]
+        if isinstance(value, Poison):
+            raise Unknown
+        return value
+
+    def _absorb(self, error: TowerError) -> None:
+        for d in error.diagnostics:
+            self.errors.add(d.code, d.message, d.span, d.notes, d.help)
+
+    # --- types ------------------------------------------------------------------------------------------------
+
+    def axis(self, decl: t.AxisDecl, scope: Scope, new_free: bool) -> Axis:
+        """A declared axis. A name that nothing is known of is a free length if `new_free`. Raises Fault."""
+        line = f"line {decl.span.line}"
+        if decl.size is not None:
+            size = self.expressions.size(self.expand(decl.size, scope), scope, "the length of an axis")
+            return Axis(decl.name, size, origin=f"{decl.size.span.text}, {line}")
+        assert decl.name is not None
+        name = decl.name
+        if scope.heads is not None and name == "head":
+            return scope.heads[1]
+        if name in scope.axes:
+            return scope.axes[name]
+        known = scope.names.get(name, self.sizes.get(name))
+        if isinstance(known, Poison):
+            raise Unknown
+        if isinstance(known, (int, float, Size)) and not isinstance(known, bool):
+            found = st.as_size(known)
+            if found is None or (found.integer is not None and found.integer < 1):
+                message = f"the length of an axis is a whole number of at least 1, `{name}` is {st.show(known)}"
+                raise Fault("size", message, decl.span)
+            return Axis(name, found, origin=f"{name}, {line}")
+        if isinstance(known, bool):
+            raise Fault("size", f"`{name}` is a truth value, not a length", decl.span)
+        if name in self.pinned:
+            pinned = st.as_size(self.pinned[name])
+            if pinned is None or (pinned.integer or 0) < 1:
+                raise Fault("size", f"`{name}` is a whole number of at least 1", decl.span)
+            return Axis(name, pinned, origin="--set")
+        if not new_free:
+            help = did_you_mean(name, {*scope.axes, *self.sizes}, "axes here are those of the arguments, and sizes")
+            raise Fault("unknown-name", f"there is no axis or size `{name}` here", decl.span, (), help)
+        return Axis(name, Size.free(name), origin=f"the axis {name} at run time")
+
+    def declared_type(self, decl: t.TypeDecl, scope: Scope, new_free: bool) -> Type:
+        """Raises Fault."""
+        axes = []
+        for a in decl.axes:
+            if scope.heads is not None and a.name is None and a.size is not None and a.size == scope.heads[0]:
+                axes.append(scope.heads[1])
+                continue
+            if scope.heads is not None and a.size is None and scope.heads[0] == t.Name(a.span, a.name or ""):
+                axes.append(scope.heads[1])
+                continue
+            axis = self.axis(a, scope, new_free)
+            axes.append(axis)
+            if new_free and axis.name is not None:
+                scope.axes.setdefault(axis.name, axis)
+        if decl.dtype == "relation":
+            if len(axes) != 2:
+                help = "write `relation[n, n]`"
+                raise Fault("type", "a relation has two axes, of the sources and of the targets", decl.span, (), help)
+            return RelationType(axes[0], axes[1])
+        return TensorType(decl.dtype, tuple(axes))
+
+    # --- the model --------------------------------------------------------------------------------------------
+
+    def model(self) -> n.Model | None:
+        spec = self.resolved.spec
+        if not spec.flow and not spec.outputs:
+            return None if self.errors else self._library()
+        builder = Builder()
+        scope = Scope({}, {}, builder)
+        inputs: list[n.InputDecl] = []
+        for name, decl in spec.inputs:
+            try:
+                kind = self.declared_type(decl, scope, True)
+                default = None
+                if decl.default is not None:
+                    value = self.expressions.static(decl.default, scope, "a default")
+                    default = self._input_default(value, kind, decl.default.span)
+                inputs.append(n.InputDecl(name.text, kind, default))
+                scope.names[name.text] = local(name.text, kind, name.span)
+            except Fault as fault:
+                self.report(fault)
+                scope.names[name.text] = POISON
+            except Unknown:
+                scope.names[name.text] = POISON
+        self._check_bound(inputs)
+        weights = self.weights(spec.params, scope)
+        self.modules(spec.modules, scope)
+        steps, last = self.steps(spec.flow, scope)
+        results: list[n.Value | n.Relation] = []
+        names: list[str | None] = []
+        outputs = spec.outputs
+        if not outputs:
+            self.errors.add(
+                "form",
+                "the spec has no `outputs`",
+                spec.flow[-1].span if spec.flow else None,
+                help="name the result: `outputs: x`",
+            )
+        for key, expr in outputs:
+            try:
+                value = self.expressions.any(self.expand(expr, scope), scope)
+                results.append(value if isinstance(value, n.Relation) else self.expressions.to_value(value, expr.span))
+                names.append(key.text if key else expr.id if isinstance(expr, t.Name) else None)
+            except Fault as fault:
+                self.report(fault)
+            except Unknown:
+                pass
+            except TowerError as error:
+                self._absorb(error)
+        if self.errors:
+            return None
+        assert spec.tower is not None
+        root = n.BlockInstance(
+            name=spec.tower.text,
+            parameters=tuple((i.name, i.type) for i in inputs),
+            weights=tuple(weights),
+            modules=builder.modules,
+            body=tuple(steps),
+            results=tuple(results),
+            result_names=tuple(names),
+            about=spec.about,
+            constants=(),
+            span=spec.tower.span,
+        )
+        self.calls.check_total(root, spec.tower.span)
+        if self.errors:
+            return None
+        sizes = tuple((name, value) for name, value in self.sizes.items() if not isinstance(value, Poison))
+        return n.Model(spec.tower.text, root, tuple(inputs), spec.paper, spec.about, sizes, spec.source.name)
+
+    def _library(self) -> None:
+        """A file without a flow is a library: its blocks are typed where they are used."""
+        spec = self.resolved.spec
+        if spec.tower is not None and not (spec.blocks or spec.define):
+            self.errors.add("form", "the spec has no `flow`", spec.tower.span, help="add `flow:` and `outputs:`")
+
+    def _input_default(self, value: Static, kind: Type, span: Span) -> float | bool:
+        if isinstance(kind, RelationType) or isinstance(value, (str, Size)):
+            raise Fault("type", "this input cannot have a default", span)
+        if kind.dtype == "bool" and not isinstance(value, bool):
+            raise Fault("type", f"the default of a truth value is true or false, not {st.show(value)}", span)
+        if kind.dtype == "int" and (isinstance(value, bool) or not isinstance(value, int)):
+            raise Fault("type", f"the default of an int is a whole number, not {st.show(value)}", span)
+        return value
+
+    def _check_bound(self, inputs: Sequence[n.InputDecl]) -> None:
+        """Every free length can be read off an input that is always given."""
+        required = [i for i in inputs if i.default is None]
+        bound = {a.size for i in required if isinstance(i.type, TensorType) for a in i.type.axes}
+        for i in inputs:
+            axes = i.type.axes if isinstance(i.type, TensorType) else (i.type.source, i.type.target)
+            for axis in axes:
+                for name in sorted(axis.size.free_names):
+                    if Size.free(name) not in bound:
+                        decl = dict((k.text, d) for k, d in self.resolved.spec.inputs)[i.name]
+                        message = f"no required input has an axis `{name}` to read its length from"
+                        help = f"give `{name}` in `sizes:`, or an input with the axis `{name}`"
+                        self.errors.add("free-size", message, decl.span, help=help)
+
+    # --- params and modules -----------------------------------------------------------------------------------
+
+    def weights(self, params: Iterable[tuple[t.Text, t.TypeDecl]], scope: Scope) -> list[n.WeightDecl]:
+        """Declare learned tensors, and bind their names."""
+        found = []
+        for name, decl in params:
+            try:
+                kind = self.declared_type(decl, scope, False)
+                if isinstance(kind, RelationType) or kind.dtype != "float":
+                    raise Fault("type", "a parameter is a float tensor", decl.span, (), "write `float[...]`")
+                for axis in kind.axes:
+                    if axis.size.integer is None:
+                        message = f"the parameter `{name.text}` has axis {axis}, whose length is only known at run time"
+                        raise Fault("free-size", message, decl.span, (), f"give `{axis}` a size in `sizes:`")
+                init, options = self._initializer(decl, scope)
+                if name.text in scope.names or name.text in self.sizes:
+                    help = "rename one of them"
+                    raise Fault("name-reused", f"`{name.text}` is already a name here", name.span, (), help)
+                attribute = safe(name.text)
+                scope.builder.shared.add(attribute)
+                found.append(n.WeightDecl(attribute, kind, init, options))
+                scope.names[name.text] = n.Weight(kind, name.span, (attribute,))
+            except Fault as fault:
+                self.report(fault)
+                scope.names[name.text] = POISON
+            except Unknown:
+                scope.names[name.text] = POISON
+        return found
+
+    def _initializer(self, decl: t.TypeDecl, scope: Scope) -> tuple[str, tuple[float, ...]]:
+        e = decl.default
+        if e is None:
+            return "normal", (0.02,)
+        if isinstance(e, (t.Number, t.Unary)):
+            return "constant", (float(self._number(e, scope)),)
+        name = e.id if isinstance(e, t.Name) else e.func.id if isinstance(e, t.Call) and isinstance(e.func, t.Name) else ""
+        args = e.args if isinstance(e, t.Call) else ()
+        if name not in INITIALIZERS:
+            help = did_you_mean(name, INITIALIZERS, f"initializers are {', '.join(INITIALIZERS)}")
+            raise Fault("initializer", f"`{e.span.text}` is not an initializer", e.span, (), help)
+        if len(args) != INITIALIZERS[name]:
+            takes = "a number" if INITIALIZERS[name] else "no arguments"
+            help = f"write `{name}(0.02)`" if INITIALIZERS[name] else f"write `{name}`"
+            raise Fault("arguments", f"`{name}` takes {takes}", e.span, (), help)
+        if name in ("xavier_uniform", "xavier_normal", "kaiming_uniform") and len(decl.axes) < 2:
+            raise Fault("initializer", f"`{name}` needs a parameter with at least two axes", e.span)
+        if name == "eye" and len(decl.axes) != 2:
+            raise Fault("initializer", "`eye` needs a parameter with two axes", e.span)
+        return name, tuple(float(self._number(self.expand(a, scope), scope)) for a in args)
+
+    def _number(self, e: t.Expr, scope: Scope) -> float:
+        value = self.expressions.static(e, scope, "this number")
+        if isinstance(value, (str, Size, bool)):
+            raise Fault("type", "a number was expected", e.span)
+        return float(value)
+
+    def modules(self, modules: Iterable[tuple[t.Text, t.Expr]], scope: Scope) -> None:
+        """Bind the names of `modules:`."""
+        for name, e in modules:
+            attribute = safe(name.text)
+            try:
+                if name.text in scope.names or name.text in self.sizes:
+                    help = "rename one of them"
+                    raise Fault("name-reused", f"`{name.text}` is already a name here", name.span, (), help)
+                call = t.Call(e.span, e, (), ()) if isinstance(e, t.Name) else e
+                scope.builder.shared.add(attribute)
+                scope.names[name.text] = self.calls.declare_shared(attribute, call, scope)
+            except Fault as fault:
+                self.report(fault)
+                scope.names[name.text] = POISON
+            except Unknown:
+                scope.names[name.text] = POISON
+
+    # --- statements -------------------------------------------------------------------------------------------
+
+    def expand(self, e: t.Expr, scope: Scope) -> t.Expr:
+        """Replace definitions; names that are variables here are not definitions. Raises Fault."""
+        hidden = frozenset({*scope.names, *self.sizes})
+        try:
+            return expand(e, self.resolved.definitions, hidden)
+        except TowerError as error:
+            d = error.diagnostics[0]
+            assert d.span is not None
+            raise Fault(d.code, d.message, d.span, d.notes, d.help) from None
+
+    def steps(
+        self, statements: Sequence[t.Statement], scope: Scope
+    ) -> tuple[list[n.Step], list[n.Value | n.Relation | Static | Poison] | None]:
+        """Type statements in order; returns the steps and the values of a `return` or of the last statement."""
+        steps: list[n.Step] = []
+        last: list[n.Value | n.Relation | Static | Poison] | None = None
+        for position, s in enumerate(statements):
+            final = position == len(statements) - 1
+            try:
+                last = self.statement(s, scope, steps, final)
+            except Fault as fault:
+                self.report(fault)
+                last = self._poison(s, scope)
+            except Unknown:
+                last = self._poison(s, scope)
+        return steps, last
+
+    def _poison(self, s: t.Statement, scope: Scope) -> list[Any]:
+        names = assigned([s])
+        for name in names:
+            scope.names[name] = POISON
+        return [POISON]
+
+    def statement(self, s: t.Statement, scope: Scope, steps: list[n.Step], final: bool) -> list[Any] | None:
+        if isinstance(s, t.Assign):
+            return self._assign(s, scope, steps)
+        if isinstance(s, t.Bare):
+            if not final:
+                help = "give it a name, `x = ...`, or remove it"
+                raise Fault("unused", "the result of this statement is not used", s.span, (), help)
+            return self.calls.results(self.expand(s.value, scope), scope)
+        if isinstance(s, t.Return):
+            if not final:
+                raise Fault("unused", "nothing after `return` is run", s.span, (), "move it to the end")
+            found: list[Any] = []
+            for e in s.values:
+                found += self.calls.results(self.expand(e, scope), scope) if len(s.values) == 1 else [
+                    self.expressions.any(self.expand(e, scope), scope)
+                ]
+            return found
+        if isinstance(s, t.If):
+            return self._if(s, scope, steps)
+        assert isinstance(s, t.For)
+        self._for(s, scope, steps)
+        return None
+
+    def _assign(self, s: t.Assign, scope: Scope, steps: list[n.Step]) -> list[Any]:
+        for target in s.targets:
+            if target.name in self.sizes:
+                message = f"`{target.name}` is a size, it cannot be assigned"
+                raise Fault("name-reused", message, target.span, (), "choose another name")
+            if isinstance(scope.names.get(target.name), (SharedModule, n.Weight)):
+                raise Fault("name-reused", f"`{target.name}` is a module or parameter", target.span, (), "choose another name")
+        values = self.calls.results(self.expand(s.value, scope), scope)
+        if len(values) != len(s.targets):
+            got = "1 value" if len(values) == 1 else f"{len(values)} values"
+            message = f"this gives {got} for {len(s.targets)} name{'s' if len(s.targets) > 1 else ''}"
+            raise Fault("arguments", message, s.span, (), "write as many names as there are values")
+        if len(values) == 1:
+            result = values[0]
+            target = s.targets[0]
+            if isinstance(result, (n.Value, n.Relation)):
+                if target.axes is not None:
+                    result = self.named_axes(self.expressions.to_value(result, s.value.span), target, scope)
+                if isinstance(result, n.Relation):
+                    scope.names[target.name] = result
+                    return [result]
+                steps.append(n.Set((target.name,), result))
+                self.bind(target.name, result.type, target.span, scope)
+                return [scope.names[target.name]]
+            scope.names[target.name] = result
+            return [result]
+        call = values[0]
+        assert isinstance(call, n.CallBlock)
+        steps.append(n.Set(tuple(x.name for x in s.targets), call))
+        for target, kind in zip(s.targets, call.results, strict=True):
+            if target.axes is not None:
+                help = "name the axes in a statement of its own"
+                raise Fault("syntax", "axes cannot be named here", target.span, (), help)
+            self.bind(target.name, kind, target.span, scope)
+        return [scope.names[x.name] for x in s.targets]
+
+    def bind(self, name: str, kind: Type, span: Span, scope: Scope) -> None:
+        scope.names[name] = local(name, kind, span)
+        if isinstance(kind, TensorType):
+            for axis in kind.axes:
+                if axis.name is not None and not axis.side:
+                    scope.axes[axis.name] = axis
+
+    def named_axes(self, value: n.Value, target: t.Target, scope: Scope) -> n.Value:
+        """`x[b, n, d] = value`: check the number of axes and the sizes, and name the axes. Raises Fault."""
+        assert target.axes is not None
+        if len(target.axes) != len(value.axes):
+            message = f"`{target.name}` is given {len(target.axes)} axes, but it has {len(value.axes)}"
+            raise Fault("rank", message, target.span, (f"got {shown(value.axes)}",), "name each of its axes")
+        axes = []
+        for decl, axis in zip(target.axes, value.axes, strict=True):
+            declared = None
+            if decl.size is not None:
+                declared = self.expressions.size(self.expand(decl.size, scope), scope, "the length of an axis")
+            elif decl.name in self.sizes:
+                declared = st.as_size(self.size_value(decl.name, decl.span))
+            if declared is not None and declared != axis.size:
+                known = declared.integer is not None and axis.size.integer is not None
+                if known or decl.size is None:
+                    note = f"got {shown(value.axes)}"
+                    message = f"axis `{decl.span.text}` has length {declared} here, but the value has {axis.size}"
+                    raise Fault("axis-mismatch", message, decl.span, (note,))
+            name = decl.name or (axis.name if declared is None else None)
+            axes.append(Axis(name, axis.size, axis.side, axis.origin))
+        if value.axes == tuple(axes):
+            return value
+        return n.Rename(TensorType(value.type.dtype, tuple(axes)), value.span, value)
+
+    def _if(self, s: t.If, scope: Scope, steps: list[n.Step]) -> list[Any] | None:
+        test = self.expressions.static(self.expand(s.test, scope), scope, "the condition of `if`")
+        if not isinstance(test, bool):
+            help = "compare it, as in `l % 2 == 0`"
+            raise Fault("not-boolean", f"the condition of `if` is a truth value, not {st.show(test)}", s.test.span, (), help)
+        inner, last = self.steps(s.body if test else s.orelse, scope)
+        steps += inner
+        return last
+
+    def _for(self, s: t.For, scope: Scope, steps: list[n.Step]) -> None:
+        count = self.expressions.integer(self.expand(s.count, scope), scope, "the number of repetitions")
+        if not 0 <= count <= MAX_REPETITIONS:
+            message = f"a loop has 0 to {MAX_REPETITIONS:,} repetitions, not {count:,}"
+            raise Fault("loop-count", message, s.count.span, (), "check the size it is made from")
+        if s.index in self.sizes or s.index in scope.names:
+            raise Fault("name-reused", f"`{s.index}` is already a name here", s.span, (), "choose another index")
+        if not s.body:
+            raise Fault("form", "the loop has no statements", s.span, (), "add statements below it, each after `- `")
+        uses_index = any(
+            isinstance(x, t.Name) and x.id == s.index for e in statement_expressions(s.body) for x in walk(e)
+        )
+        before = {name: b for name, b in scope.names.items() if name in assigned(s.body)}
+        counts = dict(scope.builder.counts)
+        highest = dict(counts)
+        bodies: list[tuple[n.Step, ...]] = []
+        start = len(scope.builder.placed)
+        for repetition in range(count):
+            scope.names[s.index] = repetition
+            scope.builder.loops.append((s.index, repetition))
+            scope.builder.counts = dict(counts)
+            try:
+                if repetition and not uses_index:
+                    self.calls.repeat_modules(scope.builder, set(scope.builder.placed[start:]), repetition)
+                    bodies.append(bodies[0])
+                    continue
+                body, _ = self.steps(s.body, scope)
+                bodies.append(tuple(body))
+            finally:
+                scope.builder.loops.pop()
+                for name, number in scope.builder.counts.items():
+                    highest[name] = max(highest.get(name, 0), number)
+            poisoned = any(isinstance(scope.names.get(name), Poison) for name in assigned(s.body))
+            for name, old in before.items():
+                self._check_carried(name, old, scope.names.get(name), s)
+            if poisoned or self.errors:
+                break
+        scope.builder.counts = highest
+        scope.names.pop(s.index, None)
+        steps.append(n.Loop(s.index, tuple(bodies)))
+
+    def _check_carried(self, name: str, old: Any, new: Any, s: t.For) -> None:
+        if isinstance(old, Poison) or isinstance(new, Poison) or not isinstance(old, n.Value):
+            return
+        if isinstance(new, n.Value) and old.type == new.type:
+            return
+        place = next((x.span for x in _assignments(s.body) if name in {g.name for g in x.targets}), s.span)
+        after = str(new.type) if isinstance(new, (n.Value, n.Relation)) else "a number"
+        self.errors.add(
+            "loop-changes-shape",
+            f"`{name}` changes from one repetition to the next",
+            place,
+            [f"before: {old.type}", f"after:  {after}"],
+            "a variable that a loop carries must keep its axes; assign a new name, or add a projection back",
+        )
+
+
+def local(name: str, kind: Type, span: Span | None) -> n.Value | n.Relation:
+    return n.Relation(name, kind) if isinstance(kind, RelationType) else n.Local(kind, span, name)
+
+
+def _assignments(statements: Iterable[t.Statement]) -> Iterable[t.Assign]:
+    for s in statements:
+        if isinstance(s, t.Assign):
+            yield s
+        elif isinstance(s, t.For):
+            yield from _assignments(s.body)
+        elif isinstance(s, t.If):
+            yield from _assignments(s.body)
+            yield from _assignments(s.orelse)
+
+
+def assigned(statements: Iterable[t.Statement]) -> set[str]:
+    """The names that statements assign."""
+    return {target.name for s in _assignments(statements) for target in s.targets}
+
+
+__all__ = ["Infer", "StaticError", "infer"]

@@ -1,0 +1,595 @@
+"""Expr --> static value or typed Value, in a scope. Calls of blocks and operations go through `calls`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from towerdsl.diagnostics import Span, did_you_mean
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, TensorType
+from towerdsl.lang import tree as t
+from towerdsl.ops import ELEMENTWISE
+from towerdsl.passes import axes as combining
+from towerdsl.passes import static as st
+from towerdsl.passes.scope import Fault, Poison, Scope, SharedModule, Unknown
+from towerdsl.passes.static import Static, StaticError
+
+if TYPE_CHECKING:
+    from towerdsl.passes.infer import Infer
+
+Result = Static | n.Value | n.Relation
+POSITION_NAMES = ("i", "j")
+LOGIC = {"and": "logical_and", "or": "logical_or"}
+ARITHMETIC = {"+", "-", "*", "/", "//", "%", "**"}
+REDUCTIONS = ("sum", "mean", "amax", "amin")
+
+
+class ExpressionTyper:
+    """Types expressions; `infer` gives it calls of blocks and collects its mistakes."""
+
+    def __init__(self, infer: Infer) -> None:
+        self.infer = infer
+
+    # --- entry points -----------------------------------------------------------------------------------------
+
+    def any(self, e: t.Expr, scope: Scope) -> Result:
+        """A static value, a tensor or a relation. Raises Fault, Unknown."""
+        method = getattr(self, f"_{type(e).__name__.lower()}")
+        result: Result = method(e, scope)
+        return result
+
+    def tensor(self, e: t.Expr, scope: Scope) -> n.Value:
+        """The value of `e` as a node; static values become constants."""
+        return self.to_value(self.any(e, scope), e.span)
+
+    def to_value(self, result: Result, span: Span) -> n.Value:
+        if isinstance(result, n.Value):
+            return result
+        if isinstance(result, n.Relation):
+            help = f"read it with positions: `{result.name}[j, i]`"
+            raise Fault("type", f"`{result.name}` is a relation, not a tensor", span, (), help)
+        if isinstance(result, str):
+            raise Fault("type", "text has no place here", span)
+        if isinstance(result, Size):
+            return n.SizeOf(TensorType("int", (), True), span, result)
+        dtype = "bool" if isinstance(result, bool) else "int" if isinstance(result, int) else "float"
+        return n.Const(TensorType(dtype, (), True), span, result)
+
+    def static(self, e: t.Expr, scope: Scope, what: str) -> Static:
+        """A value that is known when compiling. Raises Fault if it is not."""
+        result = self.any(e, scope)
+        if isinstance(result, (n.Value, n.Relation)):
+            message = f"{what} must be known when compiling"
+            raise Fault("not-static", message, e.span, (), "use numbers, sizes and loop indices")
+        return result
+
+    def size(self, e: t.Expr, scope: Scope, what: str) -> Size:
+        """A whole, positive length. Raises Fault."""
+        value = self.static(e, scope, what)
+        size = st.as_size(value)
+        if size is None:
+            raise Fault("size", f"{what} is a whole number, not {st.show(value)}", e.span)
+        if (number := size.integer) is not None and number < 1:
+            raise Fault("size", f"{what} is at least 1, not {number}", e.span)
+        if number is None and size.constant is not None:
+            raise Fault("size", f"{what} is a whole number, not {size}", e.span)
+        return size
+
+    def integer(self, e: t.Expr, scope: Scope, what: str) -> int:
+        """A whole number without free lengths. Raises Fault."""
+        value = self.static(e, scope, what)
+        size = st.as_size(value)
+        if size is None:
+            raise Fault("size", f"{what} is a whole number, not {st.show(value)}", e.span)
+        if size.integer is None:
+            names = ", ".join(f"`{x}`" for x in sorted(size.free_names))
+            message = f"{what} depends on {names}, which is only known at run time"
+            raise Fault("free-size", message, e.span, (), f"give {names} in `sizes:` or with `--set`")
+        return size.integer
+
+    def all(self, es: Sequence[t.Expr], scope: Scope) -> list[n.Value]:
+        """Several operands: every mistake in them is reported, not only the first."""
+        found: list[n.Value] = []
+        failed = False
+        for e in es:
+            try:
+                found.append(self.tensor(e, scope))
+            except Fault as fault:
+                self.infer.report(fault)
+                failed = True
+            except Unknown:
+                failed = True
+        if failed:
+            raise Unknown
+        return found
+
+    # --- leaves -----------------------------------------------------------------------------------------------
+
+    def _number(self, e: t.Number, scope: Scope) -> Result:
+        if not math.isfinite(e.value):
+            raise Fault("size", "the number is too large", e.span)
+        return self._normal(e.value, e.span)
+
+    def _bool(self, e: t.Bool, scope: Scope) -> Result:
+        return e.value
+
+    def _string(self, e: t.String, scope: Scope) -> Result:
+        return e.value
+
+    def _name(self, e: t.Name, scope: Scope) -> Result:
+        if e.id in scope.names:
+            found = scope.names[e.id]
+            if isinstance(found, Poison):
+                raise Unknown
+            if isinstance(found, SharedModule):
+                help = f"call it: `{e.id}(x)`, or name its weight: `{e.id}.weight`"
+                raise Fault("type", f"`{e.id}` is a module, not a value", e.span, (), help)
+            if isinstance(found, n.Value):
+                return replace(found, span=e.span)
+            return found
+        if e.id in self.infer.sizes:
+            return self.infer.size_value(e.id, e.span)
+        attention = scope.attention
+        if attention is not None:
+            if e.id in POSITION_NAMES:
+                return self._flat_position(e.id, e.span, scope)
+            if e.id == "head":
+                return 0 if attention.head is None else self._index_of(attention.head, e.span)
+        if e.id in scope.axes:
+            return st.normal(scope.axes[e.id].size)
+        raise self._unknown_name(e, scope)
+
+    def _unknown_name(self, e: t.Name, scope: Scope) -> Fault:
+        known = {*scope.names, *self.infer.sizes, *scope.axes}
+        if scope.attention is not None:
+            known |= {"i", "j", "head"}
+        else:
+            special = {"i": "positions", "j": "positions", "q": "the query", "k": "the key", "head": "the head's number"}
+            if e.id in special:
+                help = f"`{e.id}` stands for {special[e.id]} in `score`, `mask` and `locality` only"
+                return Fault("unknown-name", f"there is no `{e.id}` here", e.span, (), help)
+        if e.id in ("q", "k") and scope.attention is not None:
+            field = "query" if e.id == "q" else "key"
+            help = f"add `{field}:` to the attention"
+            return Fault("unknown-name", f"there is no `{e.id}`: the attention has no {field}", e.span, (), help)
+        callable_names = {*ELEMENTWISE, *self.infer.resolved.definitions, *self.infer.resolved.blocks}
+        if e.id in callable_names:
+            return Fault("unknown-name", f"`{e.id}` is a function here: call it", e.span, (), f"write `{e.id}(...)`")
+        return Fault("unknown-name", f"there is no `{e.id}` here", e.span, (), did_you_mean(e.id, known))
+
+    # --- positions --------------------------------------------------------------------------------------------
+
+    def _index_of(self, axis: Axis, span: Span) -> n.Value:
+        return n.Position(TensorType("int", (axis,)), span)
+
+    def _side(self, name: str, span: Span, scope: Scope) -> tuple[Axis, ...]:
+        assert scope.attention is not None
+        found = scope.attention.positions if name == "i" else scope.attention.over
+        if not found:
+            message = "the query has no position here, so there is no `i`"
+            raise Fault("no-position", message, span, (), "`i` needs a query with an axis that the key has not")
+        return found
+
+    def _flat_position(self, name: str, span: Span, scope: Scope) -> n.Value:
+        """`i` over several axes is the row-major index."""
+        parts = self._side(name, span, scope)
+        value = self._index_of(parts[0], span)
+        for axis in parts[1:]:
+            length = self.to_value(st.normal(axis.size), span)
+            value = self.pointwise("*", [value, length], span, scope)
+            value = self.pointwise("+", [value, self._index_of(axis, span)], span, scope)
+        return value
+
+    def _attribute(self, e: t.Attribute, scope: Scope) -> Result:
+        base = e.base
+        if isinstance(base, t.Name) and base.id in POSITION_NAMES and scope.attention is not None:
+            if base.id not in scope.names:
+                return self._position_part(base, e, scope)
+        path = [e.name]
+        while isinstance(base, t.Attribute):
+            path.append(base.name)
+            base = base.base
+        if isinstance(base, t.Name):
+            found = scope.names.get(base.id)
+            if isinstance(found, Poison):
+                raise Unknown
+            if isinstance(found, SharedModule):
+                return self.infer.calls.shared_weight(found, tuple(reversed(path)), e.span)
+            if found is None and base.id not in self.infer.sizes:
+                raise self._unknown_name(base, scope)
+        raise Fault("type", f"this has no part `{e.name}`", e.span, (), "parts are `i.h`, or `words.weight` of a module")
+
+    def _position_part(self, base: t.Name, e: t.Attribute, scope: Scope) -> n.Value:
+        attention = scope.attention
+        assert attention is not None
+        axis = attention.aliases.get(e.name)
+        parts = attention.positions if base.id == "i" else attention.over
+        for part in parts:
+            if axis is not None and part.name == axis.name:
+                return self._index_of(part, e.span)
+        for part in attention.batch:
+            if axis is not None and part.name == axis.name:
+                return self._index_of(part, e.span)
+        known = [a.name for a in parts if a.name]
+        help = did_you_mean(e.name, known, f"`{base.id}` has {', '.join(f'`{base.id}.{x}`' for x in known) or 'no parts'}")
+        raise Fault("unknown-name", f"`{base.id}` has no axis `{e.name}`", e.span, (), help)
+
+    # --- arithmetic -------------------------------------------------------------------------------------------
+
+    def _normal(self, value: Static, span: Span) -> Static:
+        try:
+            return st.normal(value)
+        except StaticError as error:
+            raise Fault("size", str(error), span) from None
+
+    def _pair(self, left: t.Expr, right: t.Expr, scope: Scope) -> tuple[Result, Result]:
+        found: list[Result] = []
+        failed = False
+        for e in (left, right):
+            try:
+                found.append(self.any(e, scope))
+            except Fault as fault:
+                self.infer.report(fault)
+                failed = True
+            except Unknown:
+                failed = True
+        if failed:
+            raise Unknown
+        return found[0], found[1]
+
+    def _unary(self, e: t.Unary, scope: Scope) -> Result:
+        operand = self.any(e.operand, scope)
+        if isinstance(operand, (n.Value, n.Relation)):
+            return self.pointwise("neg", [self.to_value(operand, e.span)], e.span, scope)
+        return self._static(lambda: st.negate(operand), e.span)
+
+    def _static(self, compute: object, span: Span) -> Static:
+        try:
+            return compute()  # type: ignore[operator,no-any-return]
+        except StaticError as error:
+            raise Fault("size", str(error), span) from None
+
+    def _binary(self, e: t.Binary, scope: Scope) -> Result:
+        left, right = self._pair(e.left, e.right, scope)
+        if not isinstance(left, (n.Value, n.Relation)) and not isinstance(right, (n.Value, n.Relation)):
+            a, b = left, right
+            result = self._static(lambda: st.binary(e.op, a, b), e.span)
+            if result is not None:
+                return result
+        values = [self.to_value(left, e.left.span), self.to_value(right, e.right.span)]
+        return self.pointwise(e.op, values, e.span, scope)
+
+    def _compare(self, e: t.Compare, scope: Scope) -> Result:
+        operands = [self.any(x, scope) for x in e.operands]
+        parts: list[Result] = []
+        for op, a, b, x, y in zip(e.ops, operands, operands[1:], e.operands, e.operands[1:], strict=False):
+            if not isinstance(a, (n.Value, n.Relation)) and not isinstance(b, (n.Value, n.Relation)):
+                left, right = a, b
+                decided = self._static(lambda op=op, a=left, b=right: st.compare(op, a, b), e.span)
+                if decided is not None:
+                    parts.append(decided)
+                    continue
+            values = [self.to_value(a, x.span), self.to_value(b, y.span)]
+            parts.append(self.pointwise(op, values, e.span, scope))
+        return self._joined("and", parts, e.span, scope)
+
+    def _joined(self, op: str, parts: Sequence[Result], span: Span, scope: Scope) -> Result:
+        """`and` or `or` of parts; static ones are decided."""
+        kept: list[n.Value] = []
+        for part in parts:
+            if isinstance(part, bool):
+                if part == (op == "or"):
+                    return part
+                continue
+            value = self.to_value(part, span)
+            if value.type.dtype != "bool":
+                shown = "a number" if value.type.scalar else str(value.type)
+                message = f"`{op}` joins truth values, this is {shown}"
+                raise Fault("not-boolean", message, value.span or span, (), "compare it, as in `x > 0`")
+            kept.append(value)
+        if not kept:
+            return op == "and"
+        result = kept[0]
+        for value in kept[1:]:
+            result = self.pointwise(op, [result, value], span, scope)
+        return result
+
+    def _logic(self, e: t.Logic, scope: Scope) -> Result:
+        return self._joined(e.op, [self.any(x, scope) for x in e.operands], e.span, scope)
+
+    def _not(self, e: t.Not, scope: Scope) -> Result:
+        operand = self.any(e.operand, scope)
+        if isinstance(operand, bool):
+            return not operand
+        value = self.to_value(operand, e.operand.span)
+        if value.type.dtype != "bool":
+            message = f"`not` takes a truth value, this is {value.type}"
+            raise Fault("not-boolean", message, e.operand.span, (), "compare it, as in `x > 0`")
+        return self.pointwise("not", [value], e.span, scope)
+
+    def _cond(self, e: t.Cond, scope: Scope) -> Result:
+        test = self.any(e.test, scope)
+        if isinstance(test, (bool, int)):
+            return self.any(e.then if test else e.otherwise, scope)
+        values = [self.to_value(test, e.test.span), *self.all([e.then, e.otherwise], scope)]
+        return self.pointwise("where", values, e.span, scope)
+
+    def _list(self, e: t.List, scope: Scope) -> Result:
+        help = "lists name axes, as in `over: [h, w]`"
+        raise Fault("type", "a list has no place here", e.span, (), help)
+
+    def _pick(self, e: t.Pick, scope: Scope) -> Result:
+        raise AssertionError("handled by _index")
+
+    # --- elementwise ------------------------------------------------------------------------------------------
+
+    def pointwise(
+        self, op: str, args: Sequence[n.Value], span: Span, scope: Scope, options: tuple[n.Value, ...] = ()
+    ) -> n.Value:
+        """An elementwise function of values that are combined by axis name. Raises Fault."""
+        what = f"`{op}`" if op in ARITHMETIC or not op.isidentifier() else f"`{op}(...)`"
+        values = combining.together(args, span, what, scope.attention)
+        dtype = self._dtype(op, values, span)
+        values = _converted(op, values, dtype)
+        axes = combining.union(values, scope.attention)
+        scalar = all(v.type.scalar for v in values)
+        return n.Pointwise(TensorType(dtype, axes, scalar), span, op, (*values, *options))
+
+    def _dtype(self, op: str, args: Sequence[n.Value], span: Span) -> str:
+        dtypes = [v.type.dtype for v in args]
+        if op in ("==", "!=", "<", "<=", ">", ">=", "and", "or", "not"):
+            return "bool"
+        if op in ARITHMETIC or op == "neg":
+            highest = promote(args)
+            if highest == "bool":
+                highest = "int"
+            if op == "/" and highest == "int":
+                return "wide"
+            return highest if op != "**" or highest != "int" or _whole_power(args) else "wide"
+        rule = ELEMENTWISE[op].dtype
+        if rule == "bool":
+            return "bool"
+        if rule == "int":
+            return "int"
+        if rule == "where":
+            if dtypes[0] != "bool":
+                message = f"the condition of `where` is a truth value, this is {args[0].type}"
+                raise Fault("not-boolean", message, args[0].span or span, (), "compare it, as in `x > 0`")
+            return promote(args[1:])
+        highest = promote(args)
+        if rule == "float" and highest in ("int", "bool"):
+            return "wide"
+        return "int" if highest == "bool" and rule != "same" else highest
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    def _call(self, e: t.Call, scope: Scope) -> Result:
+        if not isinstance(e.func, t.Name):
+            raise Fault("not-a-function", "only a name can be called", e.func.span)
+        name = e.func.id
+        bound = scope.names.get(name)
+        if isinstance(bound, Poison):
+            raise Unknown
+        if isinstance(bound, SharedModule):
+            return self.infer.calls.shared(bound, e, scope)
+        if name in self.infer.resolved.blocks:
+            return self.infer.calls.block(self.infer.resolved.blocks[name], e, scope)
+        if name in ("dot", "range", "zeros", "ones", *REDUCTIONS):
+            result: Result = getattr(self, f"_call_{'reduce' if name in REDUCTIONS else name}")(e, scope)
+            return result
+        if name in ELEMENTWISE:
+            return self._elementwise(e, scope)
+        return self.infer.calls.op(e, scope)
+
+    def _arguments(self, e: t.Call, least: int, most: int, written: str) -> None:
+        assert isinstance(e.func, t.Name)
+        if not least <= len(e.args) <= most:
+            number = str(least) if least == most else f"{least} or {most}"
+            message = f"`{e.func.id}` takes {number} argument{'s' if most > 1 else ''}, not {len(e.args)}"
+            raise Fault("arguments", message, e.span, (), f"write `{written}`")
+
+    def _elementwise(self, e: t.Call, scope: Scope) -> Result:
+        assert isinstance(e.func, t.Name)
+        entry = ELEMENTWISE[e.func.id]
+        names = [name for name, _ in entry.options]
+        operands = "x" if entry.arity == 1 else ", ".join("abc"[: entry.arity])
+        written = f"{entry.name}({', '.join([operands, *names])})"
+        self._arguments(e, entry.arity, entry.arity + len(names), written)
+        given = dict(zip(names, e.args[entry.arity :], strict=False))
+        for name, value in e.kwargs:
+            if name not in names or name in given:
+                help = did_you_mean(name, names, f"write `{written}`")
+                raise Fault("arguments", f"`{entry.name}` has no option `{name}`", value.span, (), help)
+            given[name] = value
+        options = []
+        for name, default in entry.options:
+            if name in given:
+                options.append(self.to_value(self.static(given[name], scope, f"`{name}`"), given[name].span))
+            elif default is ...:
+                raise Fault("arguments", f"`{entry.name}` needs `{name}`", e.span, (), f"write `{written}`")
+            else:
+                options.append(self.to_value(default, e.span))
+        raw = [self.any(a, scope) for a in e.args[: entry.arity]] if entry.arity > 1 else [self.any(e.args[0], scope)]
+        if not any(isinstance(a, (n.Value, n.Relation)) for a in raw):
+            decided = self._static_call(entry.name, [a for a in raw], options, e)  # type: ignore[misc]
+            if decided is not None:
+                return decided
+        values = [self.to_value(a, x.span) for a, x in zip(raw, e.args, strict=False)]
+        return self.pointwise(entry.name, values, e.span, scope, tuple(options))
+
+    def _static_call(self, name: str, args: list[Static], options: list[n.Value], e: t.Call) -> Static | None:
+        entry = ELEMENTWISE[name]
+        if any(isinstance(a, Size) for a in args):
+            if name in ("min", "max"):
+                return self._static(lambda: st.binary(name, args[0], args[1]), e.span)
+            return None
+        if entry.static is None or not all(isinstance(o, n.Const) for o in options):
+            return None
+        try:
+            found = entry.static(*args, *(o.value for o in options if isinstance(o, n.Const)))
+        except (ValueError, OverflowError, ZeroDivisionError, TypeError):
+            shown = ", ".join(st.show(a) for a in args)
+            raise Fault("size", f"{name}({shown}) is not a number", e.span) from None
+        return self._normal(found, e.span)
+
+    def _call_dot(self, e: t.Call, scope: Scope) -> Result:
+        self._arguments(e, 2, 2, "dot(q, k)")
+        left, right = self.all(e.args, scope)
+        return self.dot(left, right, e.span, scope)
+
+    def dot(self, left: n.Value, right: n.Value, span: Span, scope: Scope) -> n.Value:
+        """Contract the last axes. Raises Fault where their lengths differ."""
+        for value in (left, right):
+            if not value.axes:
+                raise Fault("rank", "`dot` takes tensors with a feature axis", value.span or span)
+        a, b = left.axes[-1], right.axes[-1]
+        if a.size != b.size:
+            names = (_label(left, "left"), _label(right, "right"))
+            notes = tuple(combining.describe(x, v) for x, v in zip(names, (left, right), strict=True))
+            help = _dot_help(a, b)
+            message = f"{_written(left, right)} needs the same feature size on both sides"
+            raise Fault("axis-mismatch", message, span, notes, help)
+        others_a, others_b = left.axes[:-1], right.axes[:-1]
+        for y in others_b:
+            x = next((x for x in others_a if x.same(y)), None)
+            if x is not None and x.size != y.size:
+                notes = (combining.describe("left", left), combining.describe("right", right))
+                message = f"`dot`: axis {y} has two lengths, {x.size} and {y.size}"
+                raise Fault("axis-mismatch", message, span, notes)
+        axes = [*others_a, *(y for y in others_b if y not in others_a)]
+        if scope.attention is not None:
+            key = scope.attention
+            axes.sort(key=lambda axis: combining._order(axis, key))
+        dtype = promote([left, right])
+        dtype = "wide" if dtype in ("int", "bool") else dtype
+        left, right = cast(left, dtype), cast(right, dtype)
+        return n.Dot(TensorType(dtype, tuple(axes)), span, left, right)
+
+    def _call_range(self, e: t.Call, scope: Scope) -> Result:
+        self._arguments(e, 1, 1, "range(n)")
+        size = self.size(e.args[0], scope, "the length of `range`")
+        name = e.args[0].id if isinstance(e.args[0], t.Name) else None
+        axis = scope.axes.get(name) if name else None
+        if axis is None or axis.size != size:
+            axis = Axis(name, size, origin=f"{e.args[0].span.text}, line {e.span.line}")
+        return n.Range(TensorType("int", (axis,)), e.span)
+
+    def _call_zeros(self, e: t.Call, scope: Scope) -> Result:
+        return self._fill(e, scope, 0.0)
+
+    def _call_ones(self, e: t.Call, scope: Scope) -> Result:
+        return self._fill(e, scope, 1.0)
+
+    def _fill(self, e: t.Call, scope: Scope, value: float) -> Result:
+        assert isinstance(e.func, t.Name)
+        self._arguments(e, 1, 1, f"{e.func.id}([b, n])")
+        items = e.args[0].items if isinstance(e.args[0], t.List) else (e.args[0],)
+        found = [
+            scope.axes.get(x.id) if isinstance(x, t.Name) and x.id in scope.axes else None or Axis(
+                x.id if isinstance(x, t.Name) else None, self.size(x, scope, "an axis")
+            )
+            for x in items
+        ]
+        return n.Fill(TensorType("float", tuple(a for a in found if a is not None)), e.span, value)
+
+    def _call_reduce(self, e: t.Call, scope: Scope) -> Result:
+        assert isinstance(e.func, t.Name)
+        name = e.func.id
+        axis_expr = dict(e.kwargs).get("axis")
+        self._arguments(e, 1, 2 if axis_expr is None else 1, f"{name}(x, axis)")
+        arg = self.tensor(e.args[0], scope)
+        where = axis_expr if axis_expr is not None else e.args[1] if len(e.args) > 1 else None
+        if not arg.axes:
+            raise Fault("rank", f"`{name}` needs a tensor with axes", e.args[0].span)
+        over = (arg.axes[-1],) if where is None else self.axes_of(where, arg, scope, f"`{name}`")
+        dtype = arg.type.dtype
+        if name == "mean" and dtype in ("int", "bool"):
+            dtype = "wide"
+        elif dtype == "bool":
+            dtype = "int" if name == "sum" else "bool"
+        return n.Reduce(TensorType(dtype, arg.type.without(over)), e.span, name, arg, over)
+
+    # --- axes by name -----------------------------------------------------------------------------------------
+
+    def axis_of(self, e: t.Expr, value: n.Value, scope: Scope, what: str) -> Axis:
+        """The axis of `value` that `e` names. Raises Fault."""
+        if not isinstance(e, t.Name):
+            if isinstance(e, t.Attribute) and isinstance(e.base, t.Name) and e.base.id in POSITION_NAMES:
+                for axis in value.axes:
+                    if axis.side == e.base.id and axis.name == e.name:
+                        return axis
+            raise Fault("axis", f"{what} takes the name of an axis", e.span, (), f"it has {shown_names(value)}")
+        wanted = scope.axes.get(e.id)
+        for axis in value.axes:
+            if axis.name is not None and (axis.name == e.id or (wanted is not None and axis == wanted)):
+                return axis
+        names = [a.name for a in value.axes if a.name]
+        help = did_you_mean(e.id, names, f"it has {shown_names(value)}")
+        raise Fault("axis", f"{what}: there is no axis `{e.id}` here", e.span, (combining.describe("tensor", value),), help)
+
+    def axes_of(self, e: t.Expr, value: n.Value, scope: Scope, what: str) -> tuple[Axis, ...]:
+        items = e.items if isinstance(e, t.List) else (e,)
+        return tuple(self.axis_of(x, value, scope, what) for x in items)
+
+    # --- indexing ---------------------------------------------------------------------------------------------
+
+    def _index(self, e: t.Index, scope: Scope) -> Result:
+        from towerdsl.passes.infer_index import index  # its own file; it needs this class
+
+        return index(self, e, scope)
+
+
+def promote(args: Sequence[n.Value]) -> str:
+    """The dtype of a combination: bool < int < wide < float; a number counts only among numbers."""
+    order = ["bool", "int", "wide", "float"]
+    tensors = [order.index(v.type.dtype) for v in args if not v.type.scalar]
+    scalars = [order.index(v.type.dtype) for v in args if v.type.scalar]
+    if not tensors:
+        return order[max(scalars, default=1)]
+    highest = max(tensors)
+    if highest < 2 and max(scalars, default=0) >= 2:
+        return "wide"
+    return order[max(highest, min(max(scalars, default=0), 1))]
+
+
+def cast(value: n.Value, dtype: str) -> n.Value:
+    """The value in another dtype, see `Cast`."""
+    if value.type.dtype == dtype or value.type.scalar:
+        return value
+    return n.Cast(replace(value.type, dtype=dtype), value.span, value)
+
+
+def _converted(op: str, values: Sequence[n.Value], dtype: str) -> list[n.Value]:
+    """Positions enter floating point as "wide", and what was computed from them meets tensors in the model's dtype."""
+    comparison = op in ("==", "!=", "<", "<=", ">", ">=") and promote(values) == "float"
+    if dtype == "float" or comparison:
+        return [cast(v, "float") if v.type.dtype == "wide" else v for v in values]
+    if dtype == "wide" and not any(v.type.dtype == "wide" and not v.type.scalar for v in values):
+        return [cast(v, "wide") if v.type.dtype == "int" else v for v in values]
+    return list(values)
+
+
+def _whole_power(args: Sequence[n.Value]) -> bool:
+    power = args[1]
+    return isinstance(power, n.Const) and isinstance(power.value, int) and power.value >= 0
+
+
+def _label(value: n.Value, otherwise: str) -> str:
+    return value.name if isinstance(value, n.Local) else otherwise
+
+
+def _written(left: n.Value, right: n.Value) -> str:
+    return f"dot({_label(left, '...')}, {_label(right, '...')})"
+
+
+def _dot_help(a: Axis, b: Axis) -> str:
+    return f"make both sides {a.size} or both {b.size}, for instance with `linear`"
+
+
+def shown_names(value: n.Value) -> str:
+    names = [str(a) for a in value.axes]
+    return f"axes {', '.join(names)}" if names else "no axes"

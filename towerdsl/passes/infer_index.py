@@ -1,0 +1,178 @@
+"""`t[...]`: picks along an axis, tables read at positions, relations.
+
+An index that is just a position of an axis of the same length is no lookup at all: the table's axis becomes that
+position (`keep[j]`, `distance[i, j]`, `table[head, ...]`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towerdsl.diagnostics import did_you_mean
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, TensorType
+from towerdsl.lang import tree as t
+from towerdsl.passes import axes as combining
+from towerdsl.passes import static as st
+from towerdsl.passes.scope import Fault, Scope
+
+if TYPE_CHECKING:
+    from towerdsl.passes.infer_expression import ExpressionTyper, Result
+
+
+def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
+    base = typer.any(e.base, scope)
+    if isinstance(base, n.Relation):
+        return _member(typer, base, e, scope)
+    if not isinstance(base, n.Value) or base.type.scalar:
+        raise Fault("type", "a number has no axes to index", e.base.span)
+    if any(isinstance(x, t.Pick) for x in e.items):
+        return _picks(typer, base, e, scope)
+    return _gather(typer, base, e, scope)
+
+
+def _member(typer: ExpressionTyper, relation: n.Relation, e: t.Index, scope: Scope) -> n.Value:
+    kind = relation.type
+    help = f"write `{relation.name}[j, i]`: sources first, then targets"
+    if scope.attention is None or len(e.items) != 2:
+        raise Fault("relation", "a relation is read with two positions", e.span, (), help)
+    found: list[Axis] = []
+    for item, wanted in zip(e.items, (kind.source, kind.target), strict=True):
+        value = typer.tensor(item, scope)
+        if not isinstance(value, n.Position):
+            raise Fault("relation", "a relation is read with two positions", item.span, (), help)
+        axis = value.axes[0]
+        if axis.size != wanted.size:
+            note = f"`{relation.name}`: {kind}"
+            message = f"`{relation.name}` has axis {wanted} here, not {axis.name}"
+            raise Fault("axis-mismatch", message, item.span, (note,), help)
+        found.append(axis)
+    if found[0] == found[1]:
+        raise Fault("relation", "a relation joins `i` and `j`, not one of them with itself", e.span, (), help)
+    return n.Member(TensorType("bool", tuple(found)), e.span, relation.name, kind)
+
+
+def _picks(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n.Value:
+    value = base
+    for item in e.items:
+        if not isinstance(item, t.Pick):
+            raise Fault("syntax", "picks along axes and indices cannot be mixed", item.span, (), "write two brackets")
+        axis = typer.axis_of(t.Name(item.span, item.axis), value, scope, "a pick")
+        start = _bound(typer, item.start, scope)
+        stop = _bound(typer, item.stop, scope)
+        if not item.is_range:
+            assert start is not None
+            _check_inside(start, axis, item)
+            kind = TensorType(value.type.dtype, value.type.without([axis]))
+            value = n.Pick(kind, e.span, value, axis, start, None, False)
+            continue
+        length = _length(axis.size, start, stop)
+        if (number := length.integer) is not None and number < 1:
+            raise Fault("size", f"this part of {axis.shown} is empty", item.span)
+        new = Axis(axis.name, length, axis.side, f"{item.span.text}, line {item.span.line}")
+        kind = TensorType(value.type.dtype, tuple(new if a == axis else a for a in value.axes))
+        value = n.Pick(kind, e.span, value, axis, start, stop, True)
+    return value
+
+
+def _bound(typer: ExpressionTyper, e: t.Expr | None, scope: Scope) -> Size | None:
+    if e is None:
+        return None
+    size = st.as_size(typer.static(e, scope, "a position"))
+    if size is None:
+        raise Fault("size", "a position is a whole number", e.span)
+    return size
+
+
+def _check_inside(position: Size, axis: Axis, item: t.Pick) -> None:
+    at, length = position.integer, axis.size.integer
+    if at is not None and length is not None and not -length <= at < length:
+        raise Fault("size", f"position {at} is outside axis {axis.shown}", item.span)
+
+
+def _length(size: Size, start: Size | None, stop: Size | None) -> Size:
+    def from_front(x: Size) -> Size:
+        number = x.integer
+        return size + x if number is not None and number < 0 else x
+
+    first = from_front(start) if start is not None else Size.of(0)
+    last = from_front(stop) if stop is not None else size
+    whole, end = size.integer, last.integer
+    if whole is not None and end is not None:
+        last = Size.of(min(whole, end))
+    return last - first
+
+
+def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n.Value:
+    items = _spread(typer, e, scope)
+    batch = scope.attention.batch if scope.attention is not None else ()
+    lead = [a for a in base.axes if a in batch and base.axes.count(a) == 1]
+    indexed = [a for a in base.axes if a not in lead]
+    if len(items) > len(indexed):
+        names = ", ".join(str(a) for a in indexed) or "none"
+        note = combining.describe("tensor", base)
+        message = f"{len(items)} indices, but there are {len(indexed)} axes to index ({names})"
+        help = "batch axes of the attention are left out: `keep[j]` for `keep[b, n]`" if lead else None
+        raise Fault("rank", message, e.span, (note,), help)
+    rest = indexed[len(items) :]
+    aligned: list[Axis] = []  # in the order of the table: batch axes, then those that are just a position
+    kept: list[Axis] = []
+    indices: list[n.Value] = []
+    renames: dict[int, Axis] = {}
+    for axis, (item, value) in zip(indexed, items, strict=False):
+        if value.type.dtype not in ("int", "bool"):
+            raise Fault("type", "an index is a whole number", item.span, (), "round it with `int(...)`")
+        if isinstance(value, n.Position) and value.axes[0].size == axis.size and value.axes[0] not in aligned:
+            aligned.append(value.axes[0])
+            renames[len(kept)] = value.axes[0]
+        else:
+            if isinstance(value, n.Position) and axis.size.integer is None:
+                _wrong_axis(axis, value, base, item, scope)
+            indices.append(value)
+        kept.append(axis)
+    at_positions = [renames.get(k, axis) for k, axis in enumerate(kept)]
+    order = {id(a): a for a in base.axes}
+    renamed_axes: list[Axis] = []
+    position = 0
+    for axis in order.values() if len(order) == len(base.axes) else base.axes:
+        if axis in lead:
+            renamed_axes.append(axis)
+        elif position < len(kept):
+            renamed_axes.append(at_positions[position])
+            position += 1
+        else:
+            renamed_axes.append(axis)
+    table = combining.renamed(base, tuple(renamed_axes))
+    if not indices:
+        return table
+    index_axes = combining.union(combining.together(indices, e.span, "indices", scope.attention), scope.attention)
+    before = [a for a in (*lead, *aligned) if a not in index_axes]
+    kind = TensorType(base.type.dtype, (*before, *index_axes, *rest))
+    front = (*lead, *aligned)
+    looked_up = [a for k, a in enumerate(kept) if k not in renames]
+    ordered = n.Rename(TensorType(base.type.dtype, (*front, *looked_up, *rest)), e.span, table)
+    return n.Gather(kind, e.span, ordered, len(front), tuple(indices))
+
+
+def _wrong_axis(axis: Axis, value: n.Value, base: n.Value, item: t.Expr, scope: Scope) -> None:
+    found = value.axes[0]
+    message = f"axis {axis} is indexed by a position of axis {found.name}"
+    other = "i" if found.side == "j" else "j"
+    assert scope.attention is not None
+    sides = scope.attention.positions if other == "i" else scope.attention.over
+    fits = any(a.size == axis.size for a in sides)
+    help = f"did you mean `{other}`?" if fits else did_you_mean(str(axis), [a.name or "" for a in sides])
+    raise Fault("axis-mismatch", message, item.span, (combining.describe("tensor", base),), help)
+
+
+def _spread(typer: ExpressionTyper, e: t.Index, scope: Scope) -> list[tuple[t.Expr, n.Value]]:
+    """The indices; a bare `i` or `j` over several axes stands for all its parts."""
+    found: list[tuple[t.Expr, n.Value]] = []
+    for item in e.items:
+        if isinstance(item, t.Name) and item.id in ("i", "j") and item.id not in scope.names and scope.attention:
+            for axis in typer._side(item.id, item.span, scope):
+                found.append((item, n.Position(TensorType("int", (axis,)), item.span)))
+        else:
+            found.append((item, typer.tensor(item, scope)))
+    return found

@@ -1,0 +1,217 @@
+"""SpecFile --> Resolved: files used, blocks, definitions and sizes in one table, cycles and unknown functions found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import networkx as nx
+
+from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
+from towerdsl.lang import library
+from towerdsl.lang import tree as t
+from towerdsl.ops import ELEMENTWISE, OPS
+
+#: Functions that the compiler itself knows, beside the operations.
+BUILTINS = ("dot", "sum", "mean", "amax", "amin", "range", "zeros", "ones", "where", "min", "max", "int", "float")
+#: Names with a meaning inside attentions and expressions.
+RESERVED = {"i", "j", "q", "k", "v", "y", "head", "dk", "dv", "log_prob"}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One table of everything that a spec can name."""
+
+    spec: t.SpecFile
+    sizes: Mapping[str, tuple[t.Text, t.Expr]]
+    definitions: Mapping[str, t.Definition]
+    blocks: Mapping[str, t.Block]
+
+
+def resolve(spec: t.SpecFile) -> Resolved:
+    """Raises TowerError with every mistake that names alone show."""
+    errors = Diagnostics()
+    files = _files(spec, errors)
+    sizes: dict[str, tuple[t.Text, t.Expr]] = {}
+    definitions: dict[str, t.Definition] = {}
+    blocks: dict[str, t.Block] = {}
+    seen: dict[str, Span] = {}
+    for file in [library.standard_library(), *files]:  # a later file's sizes take the place of an earlier one's
+        standard = file is library.standard_library()
+        for key, value in file.sizes:
+            _check_free(key.text, key.span, errors)
+            sizes[key.text] = (key, value)
+        for d in file.define:
+            if not standard:
+                _check_new(d.signature.name, d.signature.span, seen, errors, definitions)
+            definitions[d.signature.name] = d
+        for b in file.blocks:
+            _check_new(b.signature.name, b.signature.span, seen, errors, definitions)
+            blocks[b.signature.name] = b
+    for name, (key, _) in sizes.items():
+        if name in blocks or (name in definitions and name in seen):
+            message = f"`{name}` is a size and a {'block' if name in blocks else 'definition'}"
+            errors.add("name-reused", message, key.span, help="rename one of them")
+    for name, decl in spec.inputs:
+        if name.text in sizes:
+            first = sizes[name.text][0].span
+            note = f"the size stands on line {first.line}"
+            errors.add("name-reused", f"`{name.text}` is a size and an input", name.span, [note], "rename one of them")
+        _check_free(name.text, name.span, errors)
+    resolved = Resolved(spec, sizes, definitions, blocks)
+    _check_functions(resolved, errors)
+    _check_cycles(resolved, errors)
+    errors.raise_if_any()
+    return resolved
+
+
+def _check_free(name: str, span: Span, errors: Diagnostics) -> None:
+    if name in RESERVED:
+        message = f"`{name}` has a meaning of its own inside attentions"
+        errors.add("name-reserved", message, span, help="choose another name")
+
+
+def _check_new(
+    name: str, span: Span, seen: dict[str, Span], errors: Diagnostics, definitions: Mapping[str, t.Definition]
+) -> None:
+    if name in seen:
+        first = seen[name]
+        errors.add(
+            "name-reused",
+            f"`{name}` is defined twice",
+            span,
+            [f"first at {first}"],
+            "rename one of them",
+        )
+        return
+    if name in OPS or name in ELEMENTWISE or name in BUILTINS:
+        errors.add("name-reused", f"`{name}` is an operation of the language", span, help="choose another name")
+    elif name in definitions:
+        errors.add("name-reused", f"`{name}` is in the standard library", span, help="choose another name")
+    _check_free(name, span, errors)
+    seen[name] = span
+
+
+def _files(spec: t.SpecFile, errors: Diagnostics) -> list[t.SpecFile]:
+    """The files used, those that others need first, the spec itself last."""
+    ordered: list[t.SpecFile] = []
+    done: set[str] = set()
+
+    def visit(file: t.SpecFile, key: str, path: tuple[str, ...]) -> None:
+        for use in file.use:
+            try:
+                used = library.read_used(use.text, use.span, file.path)
+            except TowerError as error:
+                for d in error.diagnostics:
+                    errors.add(d.code, d.message, d.span, d.notes, d.help)
+                continue
+            used_key = str(used.path)
+            if used_key in path:
+                message = f"`{use.text}` uses itself, through the files that it uses"
+                errors.add("cycle", message, use.span, help="move what both need to a third file")
+            elif used_key not in done:
+                visit(used, used_key, (*path, used_key))
+        done.add(key)
+        ordered.append(file)
+
+    root = str(spec.path.resolve()) if spec.path else spec.source.name
+    visit(spec, root, (root,))
+    return ordered
+
+
+# --- walking ---------------------------------------------------------------------------------------------------
+
+
+def walk(expr: t.Expr) -> Iterator[t.Expr]:
+    stack = [expr]
+    while stack:
+        e = stack.pop()
+        yield e
+        stack.extend(reversed(list(e.children())))
+        if isinstance(e, t.Call):
+            stack.extend(value for _, value in e.kwargs)
+
+
+def statement_expressions(statements: Iterable[t.Statement]) -> Iterator[t.Expr]:
+    for s in statements:
+        if isinstance(s, (t.Assign, t.Bare)):
+            yield s.value
+        elif isinstance(s, t.Return):
+            yield from s.values
+        elif isinstance(s, t.For):
+            yield s.count
+            yield from statement_expressions(s.body)
+        elif isinstance(s, t.If):
+            yield s.test
+            yield from statement_expressions(s.body)
+            yield from statement_expressions(s.orelse)
+
+
+def block_expressions(block: t.Block) -> Iterator[t.Expr]:
+    body = block.body
+    for _, module in body.modules:
+        yield module
+    if isinstance(body, t.Composition):
+        yield from statement_expressions(body.body)
+        return
+    yield from statement_expressions(body.let)
+    fields = (body.query, body.key, body.value, body.score, body.mask, body.locality, body.message, body.output)
+    yield from (e for e in fields if e is not None)
+
+
+def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
+    """Every called name is an operation, a definition, a block or a module."""
+    known = {*OPS, *ELEMENTWISE, *BUILTINS, *resolved.definitions, *resolved.blocks}
+
+    def check(expressions: Iterable[t.Expr], extra: set[str]) -> None:
+        for root in expressions:
+            for e in walk(root):
+                if isinstance(e, t.Call) and isinstance(e.func, t.Name) and e.func.id not in known | extra:
+                    name = e.func.id
+                    if name in resolved.sizes:
+                        errors.add("not-a-function", f"`{name}` is a size, it cannot be called", e.func.span)
+                        continue
+                    help = did_you_mean(name, known | extra, "operations, definitions and blocks can be called")
+                    errors.add("unknown-name", f"there is no function or block `{name}`", e.func.span, help=help)
+
+    spec = resolved.spec
+    for block in resolved.blocks.values():
+        modules = {name.text for name, _ in block.body.modules}
+        parameters = {p.name for p in block.signature.parameters}
+        check(block_expressions(block), modules | parameters)
+    for d in resolved.definitions.values():
+        check([d.body], {p.name for p in d.signature.parameters})
+    modules = {name.text for name, _ in spec.modules}
+    check(statement_expressions(spec.flow), modules)
+    check((e for _, e in spec.outputs), modules)
+    check((e for _, e in spec.modules), set())
+
+
+def _check_cycles(resolved: Resolved, errors: Diagnostics) -> None:
+    for what, names in (
+        ("definition", {n: [d.body] for n, d in resolved.definitions.items()}),
+        ("block", {n: list(block_expressions(b)) for n, b in resolved.blocks.items()}),
+        ("size", {n: [e] for n, (_, e) in resolved.sizes.items()}),
+    ):
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        places: dict[tuple[str, str], Span] = {}
+        for name, roots in names.items():
+            hidden: set[str] = set()
+            if what == "definition":
+                hidden = {p.name for p in resolved.definitions[name].signature.parameters}
+            for root in roots:
+                for e in walk(root):
+                    if isinstance(e, t.Name) and e.id in names and e.id not in hidden:
+                        graph.add_edge(name, e.id)
+                        places.setdefault((name, e.id), e.span)
+        for component in sorted((sorted(c) for c in nx.strongly_connected_components(graph)), key=str):
+            inner = [(a, b) for a, b in places if a in component and b in component]
+            if not inner:
+                continue
+            first = min(inner, key=lambda ab: (places[ab].source.name, places[ab].start))
+            path = nx.shortest_path(graph, first[1], first[0])
+            chain = " -> ".join(f"`{n}`" for n in [first[0], *path])
+            if len(path) == 1 and first[0] == first[1]:
+                chain = f"`{first[0]}` -> `{first[0]}`"
+            message = f"the {what} `{first[0]}` needs itself: {chain}"
+            errors.add("cycle", message, places[first], help="repeat with `for l in depth:`" if what == "block" else None)

@@ -1,0 +1,14 @@
+"""Functions that emitted source calls, beside the normalizers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def adjacency(edges: Tensor, sources: int, targets: int) -> Tensor:
+    """Pairs [2, edges] --> bool [sources, targets], true where (source, target) is among them."""
+    flat = edges.new_zeros(sources * targets).index_fill(0, edges[0] * targets + edges[1], 1)
+    return flat.view(sources, targets).bool()

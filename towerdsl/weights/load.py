@@ -1,0 +1,192 @@
+"""Checkpoints into models, and models into checkpoints."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
+from towerdsl.weights.apply import covered, to_model, to_public
+from towerdsl.weights.files import read
+from towerdsl.weights.report import CheckpointError, Report, printable
+from towerdsl.weights.rules import CheckpointMap
+
+Checkpoint: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor]
+
+
+def load_checkpoint(
+    model: nn.Module, source: Checkpoint, format: str | None = None, strict: bool | Literal["all"] = True
+) -> Report:
+    """Fill a model's parameters from a checkpoint (a path, or tensors by name), all of them or none.
+
+    `format` names a map in `model.checkpoints`. Without it the model's own names are used if the checkpoint has
+    them all, otherwise the map that finds most parameters.
+    With `strict=True` every parameter must be found, and no layer may be left over (a name that the model needs with
+    another number); other names that it does not need, such as a head's, are only reported. `strict="all"` refuses
+    those too; `strict=False` lets parameters that the checkpoint lacks keep their values, and leaves layers out.
+    Tensors are converted to the model's dtypes and copied; parameters on the meta device are put on the CPU.
+    Raises CheckpointError (a TowerError with `.report`) if the checkpoint does not fit, TowerError if it is unreadable.
+    """
+    maps = checkpoint_maps(model)
+    if format is not None and format not in maps:
+        raise _unknown_format(format, maps)
+    if isinstance(source, Mapping):
+        public, where = _check_mapping(source), "the checkpoint"
+    else:
+        public, where = read(source), f"`{os.fspath(source)}`"
+    holders = _holders(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in holders.items()}
+    map = maps[format] if format is not None else _choose(maps, public, shapes)
+    state, report = to_model(
+        map,
+        public,
+        shapes,
+        dtypes={name: tensor.dtype for name, tensor in holders.items()},
+        same=_ties(holders),
+        optional={name for name in shapes if name.split(".")[-1] == "num_batches_tracked"},
+    )
+    filled = {name: holders[name] for name in state}
+    _judge(model, where, report, filled, strict)
+    _fill(model, filled, state)
+    return report
+
+
+def save_checkpoint(model: nn.Module, path: str | os.PathLike[str], format: str | None = None) -> Path:
+    """Write a model's parameters as safetensors, under a format's public names or (None) the model's own.
+
+    The file appears whole or not at all. A folder gets a `model.safetensors`. Returns the file's path.
+    Raises TowerError for an unknown format, parameters that it has no names for, or a path that cannot be written.
+    """
+    maps = checkpoint_maps(model)
+    if format is not None and format not in maps:
+        raise _unknown_format(format, maps)
+    holders = _holders(model)
+    state = {name: tensor.detach() for name, tensor in holders.items()}
+    empty = next((name for name, tensor in state.items() if tensor.is_meta), None)
+    if empty is not None:
+        raise _error("meta", f"`{empty}` is on the meta device and has no values to save")
+    public = to_public(maps[format], state, same=_ties(holders)) if format is not None else state
+    target = Path(path)
+    if target.is_dir():
+        target /= "model.safetensors"
+    if not target.parent.is_dir():
+        raise _error("none", f"there is no folder `{target.parent}` to save in")
+    # each tensor gets its own memory: safetensors refuses shared storage (tied names, views of fused tensors)
+    whole = {
+        name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format) for name, tensor in public.items()
+    }
+    temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}")
+    try:
+        save_file(whole, temporary, metadata={"format": "pt"})
+        os.replace(temporary, target)
+    except Exception as error:  # an OSError, or what safetensors makes of it
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _error("unwritable", f"cannot write `{target}`: {reason}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def checkpoint_maps(model: nn.Module) -> dict[str, CheckpointMap]:
+    """The maps of a model by format name, from its class attribute `checkpoints`; TowerError if that is malformed."""
+    data = getattr(model, "checkpoints", None) or {}
+    if not isinstance(data, Mapping):
+        raise _error("map", "`checkpoints` of this model is not a mapping from formats to maps")
+    return {str(name): CheckpointMap.from_data(str(name), entry) for name, entry in data.items()}
+
+
+def _error(code: str, message: str, help: str | None = None) -> TowerError:
+    return TowerError([Diagnostic(f"checkpoint-{code}", message, help=help)])
+
+
+def _unknown_format(format: str, maps: Mapping[str, CheckpointMap]) -> TowerError:
+    known = f"it knows {', '.join(f'`{name}`' for name in maps)}" if maps else "it knows its own names only"
+    return _error("format", f"the model has no checkpoint format `{format}`", did_you_mean(format, maps, known))
+
+
+def _check_mapping(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for name, tensor in source.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise _error("format", f"a checkpoint maps names to tensors, {printable(repr(name))} does not")
+        if tensor.is_meta:
+            raise _error("meta", f"`{printable(name)}` is on the meta device and has no values to load")
+    return {name: tensor.detach() for name, tensor in source.items()}
+
+
+def _holders(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and persistent buffers themselves, by name; one tensor may have several names."""
+    state = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def _ties(holders: Mapping[str, Tensor]) -> dict[str, str]:
+    """The further names of tensors that have several, each with the first."""
+    first: dict[int, str] = {}
+    return {name: first[id(t)] for name, t in holders.items() if first.setdefault(id(t), name) != name}
+
+
+def _choose(
+    maps: Mapping[str, CheckpointMap], public: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> CheckpointMap:
+    """The map that finds most parameters under these names; the model's own names if none finds more."""
+    own = CheckpointMap.identity()
+    if all(name in public for name in shapes):
+        return own
+    candidates = [own, *maps.values()]
+    scores = [covered(map, public, shapes) for map in candidates]
+    best = candidates[scores.index(max(scores))]
+    return next(iter(maps.values())) if max(scores) == 0 and len(maps) == 1 else best
+
+
+def _judge(
+    model: nn.Module,
+    where: str,
+    report: Report,
+    filled: Mapping[str, Tensor],
+    strict: bool | Literal["all"],
+) -> None:
+    """Raise CheckpointError unless the report allows loading."""
+    name = type(model).__name__
+    wrong = report.mismatched or report.mistyped or report.conflicts
+    if wrong or (not report.ok and (strict or not filled)):
+        raise CheckpointError(f"{where} does not fit {name}, nothing was loaded", report)
+    if strict == "all" and report.unexpected:
+        raise CheckpointError(f"{where} has tensors that {name} does not need, nothing was loaded", report)
+    held = {id(tensor) for tensor in filled.values()}
+    for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta and id(tensor) not in held:
+            raise _error(
+                "meta",
+                f"`{key}` is on the meta device and the checkpoint has no values for it, nothing was loaded",
+                "create the model on the CPU",
+            )
+
+
+def _fill(model: nn.Module, holders: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy each tensor into the parameter of that name. Meta parameters are replaced wherever the model holds them."""
+    own = {t.untyped_storage().data_ptr() for t in holders.values() if not t.is_meta}
+    with torch.no_grad():
+        fresh: dict[int, Tensor] = {}
+        for name, holder in holders.items():
+            if holder.is_meta:
+                tensor: Tensor = torch.empty(holder.shape, dtype=holder.dtype, device="cpu").copy_(state[name])
+                if isinstance(holder, nn.Parameter):
+                    tensor = nn.Parameter(tensor, requires_grad=holder.requires_grad)
+                fresh[id(holder)] = tensor
+        # a source that is a part of the model itself is taken out before anything changes
+        ready = {n: t.clone() if t.untyped_storage().data_ptr() in own else t for n, t in state.items()}
+        for name, holder in holders.items():
+            if not holder.is_meta:
+                holder.copy_(ready[name])
+    for module in model.modules():
+        for slots in (module._parameters, module._buffers):
+            for key, held in slots.items():
+                if held is not None and id(held) in fresh:
+                    slots[key] = fresh[id(held)]  # type: ignore[assignment]
