@@ -5,9 +5,10 @@ Legend of the layout inside: [batch..., head, positions..., feature].
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from towerdsl.emit.frame import ATOM, PRODUCT, Code, Frame, Letters
+from towerdsl.emit.frame import ATOM, PRODUCT, SUM, Code, Frame, Letters
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
@@ -191,11 +192,18 @@ class AverageWriter:
         """`F.scaled_dot_product_attention` on [batch, head, query, feature], positions flattened."""
         average, frame = self.average, self.frame
         size = score.left.axes[-1].size.integer
-        scale = score.scale
-        left, right = score.left, score.right
-        q = self._operand(left, average.positions, "q", negative=scale < 0)
-        k = self._operand(right, average.over, "k")
-        v = self._operand(average.message, average.over, "v")
+        scale = score.factor
+        operands = [
+            ("q", self._operand(score.left, average.positions, scale < 0)),
+            ("k", self._operand(score.right, average.over)),
+            ("v", self._operand(average.message, average.over)),
+        ]
+        names = []
+        for place, (name, text) in enumerate(operands):
+            # an operand may be computed from more than one source: keep what a later one still reads
+            later = any(re.search(rf"\b{name}\b", other) for _, other in operands[place + 1 :])
+            names.append(frame.assign(frame.fresh(name) if later and text != name else name, text))
+        q, k, v = names
         arguments = [q, k, v]
         causal = locality.causal and not score.biases
         mask = None if causal else self._mask(score, frame)
@@ -205,7 +213,11 @@ class AverageWriter:
             arguments.append(f"dropout_p={python(average.dropout)} if self.training else 0.0")
         if causal:
             arguments.append("is_causal=True")
-        if size is None or abs(abs(scale) - size**-0.5) > 1e-12 * size**-0.5:
+        if score.scalar is not None:
+            number = frame.code(score.scalar)
+            text = number.text if abs(scale) == 1 else f"{python(abs(scale))} * {number.at(PRODUCT)}"
+            arguments.append(f"scale={text}")
+        elif size is None or abs(abs(scale) - size**-0.5) > 1e-12 * size**-0.5:
             arguments.append(f"scale={python(abs(scale))}")
         if self._grouped_by_kernel and average.key_heads is not None:
             arguments.append("enable_gqa=True")
@@ -223,12 +235,11 @@ class AverageWriter:
         """One batch axis and no heads: a head axis of length 1 is put in, so that torch's fast paths apply."""
         return len(self.lead) == 1 and self.average.heads is None
 
-    def _operand(self, value: n.Value, positions: Sequence[Axis], name: str, negative: bool = False) -> str:
-        """An operand as [batch, head, position, feature]."""
+    def _operand(self, value: n.Value, positions: Sequence[Axis], negative: bool = False) -> str:
+        """The code of an operand as [batch, head, position, feature]."""
         frame, lead = self.frame, self.lead
         feature = value.axes[-1]
         order = [*lead, *positions, feature]
-        plain = isinstance(value, n.Local) and value.name == name
         code = frame.permuted(frame.code(value), value.axes, [a for a in order if a in value.axes])
         if value.type.dtype != "float":
             code = Code(f"{code.atom}.to({frame.dtype})")
@@ -247,9 +258,7 @@ class AverageWriter:
             code = Code(f"{code.atom}[None, None]")
         elif len(lead) == 1:
             code = Code(f"{code.atom}[:, None]" if self._batch_only else f"{code.atom}[None]")
-        if plain and code.text == name:
-            return name
-        return frame.assign(name, code.text)
+        return code.text
 
     def _mask(self, score: DotScore, frame: Frame) -> str | None:
         average = self.average
@@ -258,22 +267,24 @@ class AverageWriter:
         axes: tuple[Axis, ...] = (*self.lead, *average.positions, *average.over)
         own: tuple[Axis, ...] = ()
         if score.biases:
-            terms = [(f, v) for f, v in score.biases]
-            own = tuple(a for a in axes if any(a in v.axes for _, v in terms))
+            own = tuple(a for a in axes if any(a in term.value.axes for term in score.biases))
             parts = []
-            for factor, value in terms:
+            for term in score.biases:
+                factor, value = term.factor, term.value
                 code = frame.aligned(value, own)
                 if value.type.scalar:
                     code = Code(f"torch.tensor({code.text}, device={frame.device}, dtype={frame.dtype})")
                 elif value.type.dtype != "float":
                     code = Code(f"{code.atom}.to({frame.dtype})")
+                if term.scalar is not None:
+                    code = Code(f"{frame.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
                 if factor != 1:
                     code = Code(f"{python(factor)} * {code.at(PRODUCT)}", PRODUCT) if factor > 0 else Code(
                         f"({python(factor)}) * {code.at(PRODUCT)}", PRODUCT
                     )
                 parts.append(code)
             text = " + ".join(c.at(PRODUCT) for c in parts)
-            bias = Code(text, ATOM if len(parts) == 1 and parts[0].strength == ATOM else 6)
+            bias = Code(text, ATOM if len(parts) == 1 and parts[0].strength == ATOM else SUM)
         if visible is None and bias is None:
             return None
         if bias is None:
@@ -324,8 +335,6 @@ class AverageWriter:
             picks.pop(0)
         if set(picks) == {":"}:
             return flattened
-        while picks[-1] == ":" and "None" in picks:
-            picks.pop()
         return Code(f"{flattened.atom}[{', '.join(picks)}]")
 
     # --- the result -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -217,7 +218,7 @@ class ClassWriter:
         at = "[i]" if average.positions else ""
         lines = [f"    y{at} = sum over j of w{'[i, j]' if at else '[j]'} * {_indexed(message)}"]
         formula = {"softmax": "softmax over j of", "none": ""}.get(average.normalize, f"{average.normalize} over j of")
-        lines.append(f"    w{'[i, j]' if at else '[j]'} = {formula} {_indexed(score)}".replace("  ", " ").rstrip())
+        lines.append(f"    w{'[i, j]' if at else '[j]'} = {f'{formula} {_indexed(score)}'.strip()}")
         conditions = [_words(e) for e in (body.locality, body.mask) if e is not None]
         if conditions:
             joined = " and ".join(f"({c})" if len(conditions) > 1 and " or " in c else c for c in conditions)
@@ -238,8 +239,6 @@ def _words(e: t.Expr) -> str:
 
 def _indexed(text: str) -> str:
     """`dot(q, k)` --> `dot(q[i], k[j])`, for the formula in a docstring."""
-    import re
-
     for name, index in (("q", "i"), ("k", "j"), ("v", "j")):
         text = re.sub(rf"\b{name}\b(?!\s*[\[(=])", f"{name}[{index}]", text)
     return text

@@ -65,6 +65,8 @@ class Frame:
     needs: dict[str, str] = field(default_factory=dict)  # variable -> code, to stand first
     helpers: set[str] = field(default_factory=set)  # functions of towerdsl.runtime and the normalizers
     taken: set[str] = field(default_factory=set)
+    shared: dict[int, str] = field(default_factory=dict)  # values computed once -> their variable
+    positions: dict[tuple[str, str | None], str] = field(default_factory=dict)
     device_from: str = ""
     dtype_from: str = ""
 
@@ -153,7 +155,12 @@ class Frame:
     @property
     def wide(self) -> str:
         """A variable that holds the dtype for what is computed from positions."""
-        self.needs["wide"] = f"torch.promote_types({self.dtype}, torch.float32)"
+        source = f"torch.promote_types({self.dtype}, torch.float32)"
+        if self.dtype_from not in ("q", "v"):
+            self.needs["wide"] = source
+        elif "wide" not in self.taken:  # inside an attention: written where it is first needed
+            self.taken.add("wide")
+            self.line(f"wide = {source}")
         return "wide"
 
     def prelude(self) -> list[str]:
@@ -202,26 +209,8 @@ class Frame:
             return code
         first = next(k for k, a in enumerate(axes) if a in order)
         picks = [":" if a in order else "None" for a in axes[first:]]
-        while picks and picks[-1] == ":" and "None" not in picks:
-            picks.pop()
-        if not picks:
+        if "None" not in picks:
             return code
-        shortened = picks[:]
-        trailing = 0
-        while shortened and shortened[-1] == ":":
-            shortened.pop()
-            trailing += 1
-        leading = 0
-        while shortened and shortened[0] == ":":
-            shortened.pop(0)
-            leading += 1
-        if trailing and leading > 1 and "None" in shortened and ":" not in shortened:
-            inner = ", ".join([":"] * leading + shortened)
-            return Code(f"{code.atom}[{inner}]")
-        if not trailing and leading > 1 and ":" not in shortened:
-            return Code(f"{code.atom}[..., {', '.join(shortened)}]")
-        while picks[-1] == ":":
-            picks.pop()
         return Code(f"{code.atom}[{', '.join(picks)}]")
 
     def permuted(self, code: Code, own: Sequence[Axis], order: Sequence[Axis]) -> Code:
@@ -272,13 +261,12 @@ class Frame:
         base = axis.side or axis.name or "position"
         name = f"{axis.side}_{axis.name}" if axis.side and self.several(axis) else base
         key = (axis.side, axis.name)
-        known: dict[tuple[str, str | None], str] = self.__dict__.setdefault("_positions", {})
-        if key not in known:
+        if key not in self.positions:
             variable = self.fresh(self.variable(name))
-            known[key] = variable
+            self.positions[key] = variable
             hint = "heads" if name == "head" else axis.name or "size"
             self.line(f"{variable} = torch.arange({self.size(axis.size, hint)}, device={self.device})")
-        return known[key]
+        return self.positions[key]
 
     def several(self, axis: Axis) -> bool:
         average = self.block.average
@@ -296,6 +284,12 @@ class Frame:
 
     # Elementwise
 
+    def _shared(self, value: n.Shared) -> Code:
+        if value.key not in self.shared:
+            text = self.text(value.arg)
+            self.shared[value.key] = self.assign(self.fresh(self.variable(value.name)), text)
+        return Code(self.shared[value.key])
+
     def _cast(self, value: n.Cast) -> Code:
         dtype = self.wide if value.type.dtype == "wide" else self.dtype
         return Code(f"{self.code(value.arg).atom}.to({dtype})")
@@ -308,6 +302,9 @@ class Frame:
             return Code(f"-{self.aligned(value.args[0], axes).at(UNARY)}", UNARY)
         if op == "not":
             return Code(f"~{self.aligned(value.args[0], axes).at(UNARY)}", UNARY)
+        if op == "//" and value.type.dtype in ("float", "wide"):  # torch's own `//` has no gradient
+            left, right = (self.aligned(a, axes) for a in value.args)
+            return Code(f"torch.floor({left.at(PRODUCT)} / {right.at(UNARY)})")
         if op in STRENGTH:
             strength = STRENGTH[op]
             symbol = {"and": "&", "or": "|"}.get(op, op)
@@ -517,7 +514,7 @@ def bounds(value: n.Value) -> tuple[float | None, float | None]:
         return 0.0, None if size is None else float(size - 1)
     if value.type.dtype == "bool":
         return 0.0, 1.0
-    if isinstance(value, n.Rename):
+    if isinstance(value, n.Rename | n.Shared):
         return bounds(value.arg)
     if not isinstance(value, n.Pointwise):
         return None, None

@@ -7,7 +7,7 @@ Every value has a type with named axes; equality ignores spans.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from towerdsl.diagnostics import Span
@@ -90,6 +90,15 @@ class Fill(Value):
     """A tensor full of one number."""
 
     value: float
+
+
+@dataclass(frozen=True)
+class Shared(Value):
+    """A value that is used more than once and computed once, in a variable called after `name`."""
+
+    arg: Value
+    name: str
+    key: int = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -340,5 +349,8 @@ class Model:
     source_name: str
 
 
-def replaced(value: Value, **changes: Any) -> Any:
-    return replace(value, **changes)
+def plain(value: Value) -> Value:
+    """The value itself, whether or not it is computed once for several uses."""
+    while isinstance(value, Shared):
+        value = value.arg
+    return value

@@ -39,7 +39,7 @@ class Sdpa:
     def peak(self, average: Average, facts: Facts) -> Size:
         """Blocks of the scores are made and dropped; a mask or bias is held whole."""
         assert not isinstance(facts.score, str)
-        masks = [v for _, v in facts.score.biases]
+        masks = [t.value for t in facts.score.biases]
         if average.visible is not None and not facts.locality.causal:
             masks.append(average.visible)
         axes = {a for v in masks for a in v.axes}

@@ -121,6 +121,15 @@ class Cond(Expr):
 
 
 @dataclass(frozen=True)
+class Once(Expr):
+    """An argument that a definition uses more than once: it is computed once. `key` tells one use from another."""
+
+    arg: Expr
+    name: str
+    key: int
+
+
+@dataclass(frozen=True)
 class List(Expr):
     items: tuple[Expr, ...]
 

@@ -99,6 +99,8 @@ class Calls:
                 if name.endswith("..."):
                     key = name.removesuffix("...")
                     tensors[key] = (*tensors.get(key, ()), value)
+                    part = f"{key}{len(tensors[key]) - 1}"
+                    spans[part], texts[part] = expr.span, expr.span.text
                 else:
                     key = name
                     tensors[name] = value
@@ -125,7 +127,6 @@ class Calls:
                 raise Fault("arguments", f"`{operation.name}` has no option `{name}`", expr.span, (), help)
             given[name] = expr
         statics: dict[str, Any] = {}
-        first = values[0] if values else None
         for p in operation.statics:
             if p.name not in given:
                 if p.default is ...:
@@ -135,20 +136,22 @@ class Calls:
                 continue
             expr = given[p.name]
             spans[p.name], texts[p.name] = expr.span, expr.span.text
-            statics[p.name] = self._static_argument(p.kind, expr, scope, first, operation.name, p.name)
+            statics[p.name] = self._static_argument(p.kind, expr, scope, values, operation.name, p.name)
         for name, expr in given.items():
             if name not in parameters:
-                statics[name] = self._static_argument("int", expr, scope, first, operation.name, name)
+                statics[name] = self._static_argument("int", expr, scope, values, operation.name, name)
         return tensors, statics, spans, texts
 
     def _static_argument(
-        self, kind: str, e: t.Expr, scope: Scope, first: n.Value | None, function: str, name: str
+        self, kind: str, e: t.Expr, scope: Scope, values: list[n.Value], function: str, name: str
     ) -> Any:
         typer = self.infer.expressions
         what = f"`{name}` of `{function}`"
         if kind in ("axis", "axes"):
-            assert first is not None
-            return typer.axis_of(e, first, scope, what) if kind == "axis" else typer.axes_of(e, first, scope, what)
+            # of several tensors (concat), the first that has the axis
+            named = e.id if isinstance(e, t.Name) else None
+            one = next((v for v in values if any(a.name == named for a in v.axes)), values[0])
+            return typer.axis_of(e, one, scope, what) if kind == "axis" else typer.axes_of(e, one, scope, what)
         if kind == "ints" and isinstance(e, t.List):
             return tuple(typer.integer(x, scope, what) for x in e.items)
         value = typer.static(e, scope, what)

@@ -5,6 +5,7 @@ What comes from a definition takes the span of its use, so that a message points
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -13,6 +14,7 @@ from towerdsl.diagnostics import Diagnostic, Span, TowerError
 from towerdsl.lang import tree as t
 
 MAX_NODES = 20_000
+_KEYS = itertools.count()
 
 
 def expand(expr: t.Expr, definitions: Mapping[str, t.Definition], hidden: frozenset[str] = frozenset()) -> t.Expr:
@@ -77,4 +79,18 @@ class _Expander:
         for p in parameters:
             if p.name not in bound and p.default is not None:
                 bound[p.name] = self.expand(p.default, {}, at)
+            arg = bound[p.name]
+            if not isinstance(arg, _SIMPLE) and _count(d.body, p.name) > 1:
+                bound[p.name] = t.Once(arg.span, arg, p.name, next(_KEYS))
         return self.expand(d.body, bound, at)
+
+
+#: Arguments that cost nothing to repeat.
+_SIMPLE = (t.Name, t.Number, t.Bool, t.String, t.Attribute, t.List, t.Once)
+
+
+def _count(e: t.Expr, name: str) -> int:
+    """How often a parameter stands in a formula."""
+    own = int(isinstance(e, t.Name) and e.id == name)
+    inside = [*e.children(), *(v for _, v in e.kwargs)] if isinstance(e, t.Call) else e.children()
+    return own + sum(_count(c, name) for c in inside)

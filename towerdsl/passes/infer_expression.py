@@ -33,6 +33,7 @@ class ExpressionTyper:
 
     def __init__(self, infer: Infer) -> None:
         self.infer = infer
+        self.once: dict[int, Result] = {}
 
     # --- entry points -----------------------------------------------------------------------------------------
 
@@ -321,6 +322,14 @@ class ExpressionTyper:
     def _list(self, e: t.List, scope: Scope) -> Result:
         help = "lists name axes, as in `over: [h, w]`"
         raise Fault("type", "a list has no place here", e.span, (), help)
+
+    def _once(self, e: t.Once, scope: Scope) -> Result:
+        if e.key not in self.once:
+            found = self.any(e.arg, scope)
+            if isinstance(found, n.Value) and not isinstance(found, n.Local | n.Const | n.Position | n.SizeOf):
+                found = n.Shared(found.type, found.span, found, e.name, e.key)
+            self.once[e.key] = found
+        return self.once[e.key]
 
     def _pick(self, e: t.Pick, scope: Scope) -> Result:
         raise AssertionError("handled by _index")

@@ -114,6 +114,7 @@ class _Linear:
 
 
 def _linear(value: n.Value) -> _Linear | None:
+    value = n.plain(value)
     if isinstance(value, n.Const) and isinstance(value.value, int) and not isinstance(value.value, bool):
         return _Linear(None, None, 0, 0, Size.of(value.value))
     if isinstance(value, n.SizeOf):

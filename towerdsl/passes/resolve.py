@@ -123,9 +123,15 @@ def _files(spec: t.SpecFile, errors: Diagnostics) -> list[t.SpecFile]:
 
 
 def walk(expr: t.Expr) -> Iterator[t.Expr]:
+    """An expression and all below it; what is computed once is met once."""
     stack = [expr]
+    met: set[int] = set()
     while stack:
         e = stack.pop()
+        if isinstance(e, t.Once):
+            if e.key in met:
+                continue
+            met.add(e.key)
         yield e
         stack.extend(reversed(list(e.children())))
         if isinstance(e, t.Call):

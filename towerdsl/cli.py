@@ -1,0 +1,203 @@
+"""The command line: `towerdsl compile | check | explain | specs`.
+
+Exit codes: 0 fine, 1 a mistake in the spec or a file that cannot be read or written, 2 a mistake on the command line.
+Results go to stdout, mistakes to stderr. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from towerdsl import __version__
+from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.passes.static import Static
+
+DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
+SPEC_HELP = "a .yaml file, or a name that `towerdsl specs` lists"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except TowerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # whoever read us has seen enough; python flushes stdout once more at exit, so that goes nowhere
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="towerdsl", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"towerdsl {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: object, help: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", allow_abbrev=False)
+        found.set_defaults(run=run)
+        return found
+
+    def takes_spec(command: argparse.ArgumentParser, set_help: str = "override a size of the spec") -> None:
+        command.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
+        command.add_argument(
+            "--set", metavar="NAME=VALUE", action="append", default=[], type=_setting, dest="settings", help=set_help
+        )
+
+    compiling = command("compile", _compile, "write the model as Python source")
+    takes_spec(compiling)
+    compiling.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: to stdout)")
+    compiling.add_argument("--standalone", action="store_true", help="write source that needs torch and nothing else")
+    compiling.add_argument("--kernel", metavar="NAME", help="compute every attention with this kernel")
+
+    checking = command("check", _check, "report every mistake in a spec")
+    takes_spec(checking)
+
+    explaining = command("explain", _explain, "show the plan: what each attention averages, its kernel and why, its cost")
+    takes_spec(explaining, "override a size of the spec, or give a free length (n=4096) to see the cost in numbers")
+    explaining.add_argument("--json", action="store_true", help="write the same facts as JSON")
+
+    listing = command("specs", _specs, "list the spec library")
+    listing.add_argument("--json", action="store_true", help="write the list as JSON")
+    return parser
+
+
+# --- settings --------------------------------------------------------------------------------------------------
+
+
+def _setting(text: str) -> tuple[str, str]:
+    """NAME=VALUE --> (name, value). Raises ArgumentTypeError."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"write NAME=VALUE, not `{_short(text)}`")
+    return name, value
+
+
+def _settings(pairs: Sequence[tuple[str, str]]) -> dict[str, Static]:
+    """The sizes that `--set` gives; of one name the last counts. Raises TowerError."""
+    found: dict[str, Static] = {}
+    wrong = []
+    for name, text in dict(pairs).items():
+        value = _value(text)
+        if value is None:
+            wrong.append(f"`{_short(f'{name}={text}')}`")
+        else:
+            found[name] = value
+    if wrong:
+        message = f"--set takes a number, true or false, not {' or '.join(wrong)}"
+        raise TowerError([Diagnostic("setting", message, help="write `--set depth=6`")])
+    return found
+
+
+def _value(text: str) -> Static | None:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# --- commands --------------------------------------------------------------------------------------------------
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    from towerdsl.compiler import compile_spec
+
+    compiled = compile_spec(Path(arguments.spec), _settings(arguments.settings), arguments.kernel)
+    source = compiled.source(arguments.standalone)
+    if arguments.output is None:
+        sys.stdout.write(source)
+    else:
+        _write(arguments.output, source)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from towerdsl.compiler import compile_spec
+    from towerdsl.kernels.choose import attentions
+
+    compiled = compile_spec(Path(arguments.spec), _settings(arguments.settings))
+    print(f"{compiled.model.source_name}: ok")
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from towerdsl.explain import explain, render, to_json
+
+    explained = explain(Path(arguments.spec), _settings(arguments.settings))
+    if arguments.json:
+        print(json.dumps(to_json(explained), indent=2, ensure_ascii=False))
+    else:
+        render(explained)
+    return 0
+
+
+def _specs(arguments: argparse.Namespace) -> int:
+    from towerdsl.lang import library
+
+    root = library.library_folder()
+    for name, path in library.library().items():
+        print(path.relative_to(root).parent.as_posix(), name)
+    return 0
+
+
+def _write(name: str, text: str) -> None:
+    """Write a file whole or not at all. Raises TowerError."""
+    path = Path(os.path.realpath(name))
+    try:
+        try:
+            mode: int | None = path.stat().st_mode
+        except FileNotFoundError:
+            mode = None
+        if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # /dev/stdout, a pipe
+            path.write_text(text, encoding="utf-8")
+            return
+        _replace(path, text, mode)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise TowerError([Diagnostic("file", f"{_short(name)} cannot be written: {reason}")]) from None
+
+
+def _replace(path: Path, text: str, mode: int | None) -> None:
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "is a directory")
+    if mode is None:
+        mask = os.umask(0)
+        os.umask(mask)
+        mode = 0o666 & ~mask
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, stat.S_IMODE(mode))
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())
