@@ -1,8 +1,8 @@
 """towerdsl: a declarative language for attention architectures, compiled to readable PyTorch.
 
-    import towerdsl
-    Bert = towerdsl.compile("bert", depth=6)              # a torch.nn.Module class
-    model = towerdsl.load("bert", checkpoint="model.safetensors", format="huggingface", depth=6)
+import towerdsl
+Bert = towerdsl.compile("bert", depth=6)              # a torch.nn.Module class
+model = towerdsl.load("bert", checkpoint="model.safetensors", format="huggingface", depth=6)
 """
 
 from __future__ import annotations

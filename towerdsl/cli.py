@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from towerdsl import __version__
@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     checking = command("check", _check, "report every mistake in a spec")
     takes_spec(checking)
 
-    explaining = command("explain", _explain, "show the plan: what each attention averages, its kernel and why, its cost")
+    explaining = command(
+        "explain", _explain, "show the plan: what each attention averages, its kernel and why, its cost"
+    )
     takes_spec(explaining, "override a size of the spec, or give a free length (n=4096) to see the cost in numbers")
     explaining.add_argument("--json", action="store_true", help="write the same facts as JSON")
 
@@ -134,7 +136,6 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from towerdsl.compiler import compile_spec
-    from towerdsl.kernels.choose import attentions
 
     compiled = compile_spec(Path(arguments.spec), _settings(arguments.settings))
     print(f"{compiled.model.source_name}: ok")
@@ -142,11 +143,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from towerdsl.explain import explain, render, to_json
+    from towerdsl.explain import explain, render, to_data
 
     explained = explain(Path(arguments.spec), _settings(arguments.settings))
     if arguments.json:
-        print(json.dumps(to_json(explained), indent=2, ensure_ascii=False))
+        print(json.dumps(to_data(explained), indent=2, ensure_ascii=False))
     else:
         render(explained)
     return 0

@@ -26,7 +26,7 @@ def test_compile_writes_the_file(run: Callable, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "check"),
+        ((), "COMMAND"),
         (("chekc", PLAIN), "check"),
         (("check",), "SPEC"),
         (("check", PLAIN, "--verbos"), "--verbos"),
@@ -104,3 +104,13 @@ def test_the_message_is_on_stderr(run: Callable) -> None:
     """So that `towerdsl compile SPEC > out.py` shows it."""
     outcome = run("compile", "name_dk.yaml")
     assert outcome.err and not outcome.out
+
+
+def test_a_library_has_nothing_to_compile(run: Callable, tmp_path: Path) -> None:
+    """A file without `flow` can be checked (fine, or one message that says why not), and not compiled."""
+    checked = run("check", "_parts.yaml")
+    assert checked.code in (0, 1), checked.text
+    checked.assert_readable()
+    outcome = run("compile", "_parts.yaml", "-o", str(tmp_path / "out.py"))
+    outcome.assert_refused()
+    assert "flow" in outcome.text

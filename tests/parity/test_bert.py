@@ -1,5 +1,6 @@
 """BERT with MiniLM's weights gives what transformers' BertModel gives, however the compiled model is had."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,28 +118,38 @@ def test_gradients(minilm, batches, ours):
         assert (mine.grad - other.grad).abs().max() <= 1e-4 * other.grad.abs().max()
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-def test_a_pretraining_checkpoint_with_prefix_and_heads(suffix, tmp_path: Path):
-    """The form of the first public BERTs: `bert.` before the names, and the heads that this spec has not."""
+@pytest.fixture(scope="module")
+def pretraining():
+    """A small BERT with the heads that this spec has not, and its sizes."""
     sizes = {"d": 32, "heads": 4, "depth": 2, "vocab": 99, "context": 40}
-    config = BertConfig(
-        hidden_size=32,
-        intermediate_size=128,
-        num_attention_heads=4,
-        num_hidden_layers=2,
-        vocab_size=99,
-        max_position_embeddings=40,
-    )
     torch.manual_seed(0)
-    theirs = BertForPreTraining(config).eval()
-    file = tmp_path / f"model.{suffix}"
+    config = BertConfig(
+        hidden_size=sizes["d"],
+        intermediate_size=4 * sizes["d"],
+        num_attention_heads=sizes["heads"],
+        num_hidden_layers=sizes["depth"],
+        vocab_size=sizes["vocab"],
+        max_position_embeddings=sizes["context"],
+    )
+    return BertForPreTraining(config).eval(), sizes
+
+
+@pytest.mark.parametrize("gamma", [False, True], ids=["weight", "gamma"])
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_pretraining_checkpoint(pretraining, suffix, gamma, tmp_path: Path):
+    """As the first public BERTs are: `bert.` before the names, heads, and gamma and beta for weight and bias."""
+    theirs, sizes = pretraining
     weights = {name: value.clone() for name, value in theirs.state_dict().items()}
+    if gamma:
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        weights = {re.sub("|".join(old), lambda new: old[new[0]], name): value for name, value in weights.items()}
+    file = tmp_path / f"model.{suffix}"
     if suffix == "safetensors":
         save_file(weights, file)
     else:
         torch.save(weights, file)
-    ours = towerdsl.load("bert", checkpoint=file, format="huggingface", **sizes).eval()
-    ids = torch.randint(0, 99, (3, 11))
+    ours = towerdsl.load("bert", checkpoint=file, format="huggingface", **sizes)
+    ids = torch.randint(0, sizes["vocab"], (3, 11))
     with torch.inference_mode():
         assert (ours(ids) - theirs.bert(ids).last_hidden_state).abs().max() <= 2e-5
 

@@ -48,7 +48,9 @@ class AverageWriter:
         ):
             if value is None or name not in used:
                 continue
-            count = average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
+            count = (
+                average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
+            )
             code = self._laid_out(value, features, [a.on("") for a in moved], count)
             frame.assign(name, code.text)
         if "q" in used:
@@ -279,8 +281,10 @@ class AverageWriter:
                 if term.scalar is not None:
                     code = Code(f"{frame.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
                 if factor != 1:
-                    code = Code(f"{python(factor)} * {code.at(PRODUCT)}", PRODUCT) if factor > 0 else Code(
-                        f"({python(factor)}) * {code.at(PRODUCT)}", PRODUCT
+                    code = (
+                        Code(f"{python(factor)} * {code.at(PRODUCT)}", PRODUCT)
+                        if factor > 0
+                        else Code(f"({python(factor)}) * {code.at(PRODUCT)}", PRODUCT)
                     )
                 parts.append(code)
             text = " + ".join(c.at(PRODUCT) for c in parts)
@@ -330,7 +334,7 @@ class AverageWriter:
             at += 1
         missing_lead = 2 - len(self.lead)
         if missing_lead > 0:
-            picks = picks[:1] + ["None"] + picks[1:] if self._batch_only else ["None"] * missing_lead + picks
+            picks = [*picks[:1], "None", *picks[1:]] if self._batch_only else ["None"] * missing_lead + picks
         while picks and picks[0] == "None" and len(picks) > 2:
             picks.pop(0)
         if set(picks) == {":"}:

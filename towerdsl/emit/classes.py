@@ -6,11 +6,13 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from towerdsl.emit.average import AverageWriter
 from towerdsl.emit.frame import MARK, Frame, mark, unmark
 from towerdsl.ir import nodes as n
-from towerdsl.ir.types import TensorType
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import TensorType, Type
 from towerdsl.kernels.base import Plan
 from towerdsl.lang import tree as t
 from towerdsl.ops import python
@@ -66,13 +68,17 @@ def module_code(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
         return "nn.Identity()" if not slot.items else module_list(slot, constructors)
     template = slot.result.module or ""
     for key, value in slot.result.attrs:
-        text = python(value, lambda s: mark(s.integer, _hint(key)) if s.integer is not None else str(s))
+        text = python(value, partial(_marked, hint=_HINTS.get(key, key)))
         template = template.replace("{" + key + "}", text)
     return template
 
 
-def _hint(key: str) -> str:
-    return {"in": "features", "out": "features_out"}.get(key, key)
+#: What a number in a constructor is called where it becomes an argument of the class.
+_HINTS = {"in": "features", "out": "features_out"}
+
+
+def _marked(size: Size, hint: str) -> str:
+    return str(size) if size.integer is None else mark(size.integer, hint)
 
 
 def module_list(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
@@ -142,8 +148,8 @@ class ClassWriter:
         if not loop.bodies:
             return
         written: list[list[str]] = []
-        for body in dict.fromkeys(map(id, loop.bodies)):
-            steps = next(b for b in loop.bodies if id(b) == body)
+        distinct = {id(body): body for body in loop.bodies}
+        for steps in distinct.values():
             start = len(frame.lines)
             frame.depth += 1
             for step in steps:
@@ -151,18 +157,14 @@ class ClassWriter:
             frame.depth -= 1
             written.append(frame.lines[start:])
             del frame.lines[start:]
-        texts = {tuple(unmark(x) for x in lines) for lines in written}
         indent = "    " * frame.depth
-        if len(texts) == 1:
-            body_lines = written[0]
-            header = self._loop_header(loop, body_lines)
-            frame.lines += [indent + header[0], *header[1]]
+        if len({tuple(unmark(x) for x in lines) for lines in written}) == 1:
+            header, lines = self._loop_header(loop, written[0])
+            frame.lines += [indent + header, *lines]
             return
-        order = {id(b): lines for b, lines in zip(dict.fromkeys(loop.bodies), written, strict=False)}
-        by_id = dict(zip(dict.fromkeys(map(id, loop.bodies)), written, strict=True))
-        del order
+        of_body = dict(zip(distinct, written, strict=True))
         for repetition, body in enumerate(loop.bodies):
-            for line in by_id[id(body)]:
+            for line in of_body[id(body)]:
                 frame.lines.append(line[4:].replace(f"[{loop.index}]", f"[{repetition}]"))
 
     def _loop_header(self, loop: n.Loop, lines: list[str]) -> tuple[str, list[str]]:
@@ -257,7 +259,7 @@ def _statement_text(s: t.Statement, indent: str = "") -> list[str]:
     return [indent + " ".join(s.span.text.split())]
 
 
-def _annotation(kind: n.Type) -> str:
+def _annotation(kind: Type) -> str:
     if isinstance(kind, TensorType) and kind.scalar:
         return {"int": "int", "bool": "bool"}.get(kind.dtype, "float")
     return "Tensor"
@@ -289,9 +291,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
             continue
         if values not in arguments:
             known = [k for k, _ in drafts[0].block.constants]
-            fitting = [
-                k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values
-            ]
+            fitting = [k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values]
             hint = fitting[0] if fitting else column[0][1]
             hints[hint] = hints.get(hint, 0) + 1
             arguments[values] = hint if hints[hint] == 1 else f"{hint}_{hints[hint]}"
@@ -316,7 +316,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     forward = [fill(line, "self.") for line in first.forward]
     kept = [f"self.{a} = {a}" for a in used_in_forward]
     lines = [f"class {name}(nn.Module):"]
-    lines += _doc(first.docstring, 1)
+    lines += docstring(first.docstring, 1)
     signature = ", ".join(["self", *(f"{a}: {'float' if '.' in v[0] else 'int'}" for v, a in arguments.items())])
     if init or kept:
         lines += [f"    def __init__({signature}) -> None:", "        super().__init__()"]
@@ -328,10 +328,10 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     for k, d in enumerate(drafts):
         given = ", ".join(f"{a}={mark(v[k], a)}" for v, a in arguments.items())
         constructors[id(d.block)] = f"{name}({given})"
-    return Written(name, [_wrapped(x) for x in lines], constructors, set().union(*(d.helpers for d in drafts)))
+    return Written(name, [wrapped(x) for x in lines], constructors, set().union(*(d.helpers for d in drafts)))
 
 
-def _doc(text: Sequence[str], level: int) -> list[str]:
+def docstring(text: Sequence[str], level: int) -> list[str]:
     if not text:
         return []
     pad = "    " * level
@@ -341,7 +341,7 @@ def _doc(text: Sequence[str], level: int) -> list[str]:
     return [f'{pad}"""{safe[0]}', *(f"{pad}{line}".rstrip() for line in safe[1:]), f'{pad}"""', ""]
 
 
-def _wrapped(line: str) -> str:
+def wrapped(line: str) -> str:
     """A long call is broken after its opening bracket, as a formatter would."""
     if len(line) <= WIDTH or not line.endswith(")") or '"""' in line:
         return line

@@ -15,7 +15,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.ops import ELEMENTWISE, python
-from towerdsl.passes.scope import safe
+from towerdsl.passes.infer.scope import safe
 
 #: Strength of binding of Python's operators; higher binds tighter.
 OR, AND, NOT, COMPARE, BITOR, BITAND, SUM, PRODUCT, UNARY, POWER, ATOM = range(11)
@@ -174,7 +174,7 @@ class Frame:
             else:
                 found.append(f"{variable} = {source}")
         for base, variables in rows.items():
-            kind = dict((self.variable(name), kind) for name, kind in self.block.parameters)[base]
+            kind = {self.variable(name): kind for name, kind in self.block.parameters}[base]
             assert isinstance(kind, TensorType)
             dims = {v: int(self.needs[v].partition(".shape[")[2][:-1]) for v in variables}
             ordered = sorted(variables, key=dims.__getitem__)
@@ -388,9 +388,11 @@ class Frame:
         advanced = [a for a in lead if a in index_axes]
         rest = table.axes[value.lead + width :]
         inner = table.arg if isinstance(table, n.Rename) else table
-        code = self.permuted(self.code(inner), inner.axes, [*plain, *advanced, *looked_up, *rest]) if _distinct(
-            inner.axes
-        ) else self.code(inner)
+        code = (
+            self.permuted(self.code(inner), inner.axes, [*plain, *advanced, *looked_up, *rest])
+            if _distinct(inner.axes)
+            else self.code(inner)
+        )
         picks = [":"] * len(plain)
         for a in advanced:
             arange = Code(f"torch.arange({self.size(a.size, a.name or 'size')}, device={self.device})")
@@ -437,9 +439,11 @@ class Frame:
         return Code(f"{self.code(value.arg).atom}[{', '.join(picks)}]")
 
     def _rename(self, value: n.Rename) -> Code:
-        return self.permuted(self.code(value.arg), value.arg.axes, value.axes) if set(value.axes) == set(
-            value.arg.axes
-        ) and _distinct(value.axes) else self.code(value.arg)
+        return (
+            self.permuted(self.code(value.arg), value.arg.axes, value.axes)
+            if set(value.axes) == set(value.arg.axes) and _distinct(value.axes)
+            else self.code(value.arg)
+        )
 
     # Calls
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import pprint
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from towerdsl import runtime
-from towerdsl.emit.classes import WIDTH, ClassWriter, Draft, Written, _doc, camel, merge
+from towerdsl.emit.classes import WIDTH, ClassWriter, Draft, Written, camel, docstring, merge, wrapped
 from towerdsl.emit.frame import unmark
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import TensorType
@@ -107,7 +109,7 @@ def _called(block: n.BlockInstance) -> list[str]:
     return found
 
 
-class _root:  # noqa: N801 - a function with two results, written as they are built
+class _root:
     """The class of the model, its named tuple of results, and its docstring."""
 
     def __init__(
@@ -122,7 +124,7 @@ class _root:  # noqa: N801 - a function with two results, written as they are bu
         draft = writer.draft()
         self.helpers = draft.helpers
         name = camel(model.name)
-        lines = [f"class {name}(nn.Module):", *_doc(_about(model), 1)]
+        lines = [f"class {name}(nn.Module):", *docstring(_about(model), 1)]
         self.lines_of_classes: list[list[str]] = []
         results = model.root.results
         returns = draft.returns
@@ -146,7 +148,7 @@ class _root:  # noqa: N801 - a function with two results, written as they are bu
             signature = f"    def forward(\n{inner}    ) -> {returns}:"
         lines.append(signature)
         lines += [f"        {line}" for line in self._defaults(model, writer, draft)]
-        self.lines_of_classes.append([_finished(line) for line in lines])
+        self.lines_of_classes.append([wrapped(unmark(line)) for line in lines])
 
     def _defaults(self, model: n.Model, writer: ClassWriter, draft: Draft) -> list[str]:
         """Inputs that were left out are filled; then the statements of the flow."""
@@ -167,12 +169,6 @@ class _root:  # noqa: N801 - a function with two results, written as they are bu
         return [*prelude, *filled, *draft.forward[before:]]
 
 
-def _finished(line: str) -> str:
-    from towerdsl.emit.classes import _wrapped
-
-    return _wrapped(unmark(line))
-
-
 def _about(model: n.Model) -> list[str]:
     """What the model is, where it comes from, and its inputs and outputs with their axes."""
     lines = [f"{camel(model.name)}, compiled from {model.source_name}."]
@@ -191,8 +187,6 @@ def _about(model: n.Model) -> list[str]:
 
 def _table(name: str, value: Mapping[str, Any]) -> str:
     """A nested mapping of texts as an assignment, one entry a line."""
-    import pprint
-
     text = pprint.pformat(dict(value), width=WIDTH - 8, sort_dicts=False)
     return f"{name} = {text}"
 
@@ -236,9 +230,9 @@ def _with_needed(helpers: list[str]) -> list[str]:
             return
         source = _source_of(name)
         for other, function in inspect.getmembers(normalizers, inspect.isfunction):
-            if other != name and f"{other}(" in source and function.__module__ == normalizers.__name__:
-                if other not in ("normalizer", "dataclass"):
-                    visit(other)
+            own = function.__module__ == normalizers.__name__ and other not in (name, "normalizer")
+            if own and re.search(rf"{other}\(", source):
+                visit(other)
         found.append(name)
 
     for name in helpers:

@@ -48,6 +48,3 @@ def attentions(root: n.BlockInstance) -> list[n.BlockInstance]:
 
     visit(root)
     return list(found.values())
-
-
-

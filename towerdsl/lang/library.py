@@ -91,5 +91,5 @@ def read_used(name: str, span: Span, user: Path | None) -> t.SpecFile:
         path = known[parts[-1]]
         return reader.read_spec(Source(_shown(path), _read_text(path, name)), path)
     local = [p.stem for p in folder.glob("*.yaml")] if folder else []
-    help = did_you_mean(name, [*known, *local], "it is looked up beside the spec and in the spec library")
-    raise TowerError([Diagnostic("use", f"there is no file `{stem}.yaml` to use", span, (), help)])
+    near = did_you_mean(name, [*known, *local], "it is looked up beside the spec and in the spec library")
+    raise TowerError([Diagnostic("use", f"there is no file `{stem}.yaml` to use", span, (), near)])

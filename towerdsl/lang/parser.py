@@ -45,7 +45,9 @@ def parse_statement(text: str, span: Span) -> t.Statement:
         value = builder.build(parsed.children[1])
         return t.Assign(whole, tuple(target(e) for e in items), value)
     if len(items) > 1:
-        raise _error("syntax", "several values, but nothing receives them", whole, "write `return a, b` or `a, b = ...`")
+        raise _error(
+            "syntax", "several values, but nothing receives them", whole, "write `return a, b` or `a, b = ...`"
+        )
     return t.Bare(whole, items[0])
 
 
@@ -148,7 +150,8 @@ def _explain(error: UnexpectedInput, text: str, span: Span) -> TowerError:
         return Span(span.source, span.start + start, span.start + max(end, start + 1))
 
     if isinstance(error, UnexpectedCharacters):
-        character = text[error.pos_in_stream : error.pos_in_stream + 1]
+        start = error.pos_in_stream or 0
+        character = text[start : start + 1]
         hints = {
             "=": "compare with `==`",
             "&": "write `and`",
@@ -158,7 +161,7 @@ def _explain(error: UnexpectedInput, text: str, span: Span) -> TowerError:
             '"': "this text is not closed",
             "'": "this text is not closed",
         }
-        at = place(error.pos_in_stream, error.pos_in_stream + 1)
+        at = place(start, start + 1)
         return _error("syntax", f"`{character}` has no meaning here", at, hints.get(character))
     expected: set[str] = set()
     if isinstance(error, UnexpectedToken):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,7 +74,9 @@ def _compose(source: Source) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = (error.problem or error.context or "this is not YAML").removeprefix("found ")
-        raise _fail(source, "yaml", f"not valid YAML: {problem}", mark.index if mark else 0, _yaml_help(problem)) from None
+        raise _fail(
+            source, "yaml", f"not valid YAML: {problem}", mark.index if mark else 0, _yaml_help(problem)
+        ) from None
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
         raise _fail(source, "yaml", "not valid YAML: a character that YAML does not allow", position) from None
@@ -85,7 +88,7 @@ def _yaml_help(problem: str) -> str | None:
         "tab": "indent with spaces",
         "cannot start any token": "put the text in quotes",
         "did not find expected key": "check the indentation, and quote texts that hold `[`, `{` or `: `",
-        "expected ',' or": "close the bracket, or quote a type such as \"float[a, b]\" inside `{...}`",
+        "expected ',' or": 'close the bracket, or quote a type such as "float[a, b]" inside `{...}`',
         "expected a single document": "one file holds one spec: remove the `---`",
         "did not find expected <document start>": "one file holds one spec",
     }.items():
@@ -349,8 +352,8 @@ class _Reader:
         value = field("value")
         merge = self.text(values["merge"]) if "merge" in values else None
         if merge and merge.text not in ("concat", "mean", "sum"):
-            help = did_you_mean(merge.text, ["concat", "mean", "sum"], "merge is concat, mean or sum")
-            self.errors.add("merge", f"heads cannot be merged by `{merge.text}`", merge.span, help=help)
+            near = did_you_mean(merge.text, ["concat", "mean", "sum"], "merge is concat, mean or sum")
+            self.errors.add("merge", f"heads cannot be merged by `{merge.text}`", merge.span, help=near)
         if value is None:
             return None
         attention = t.Attention(
@@ -409,8 +412,7 @@ class _Reader:
         """`for ...:` or `if ...:` with `else:`, each with a list of statements."""
         parts: list[tuple[str, str, t.Expr | None, tuple[t.Statement, ...], t.Text]] = []
         for key, value in self.mapping(node, "a statement"):
-            keys = key  # bound for the closure
-            header = self.read(lambda: parser.parse_header(keys.span.text, keys.span))
+            header = self.read(partial(parser.parse_header, key.span.text, key.span))
             body = self.statements(value, key.text)
             if header is None:
                 return None

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Normalizer:
     """One entry of `normalize:`.
 
-    `weights` says what the weights are: "convex" (not negative, each row sums to 1), "bounded" (each between 0 and 1) or
-    "signed". `formula` is the weight of j in words. `draws` is true where the function takes `training`.
+    `weights` says what the weights are: "convex" (not negative, each row sums to 1), "bounded" (each between 0 and 1)
+    or "signed". `formula` is the weight of j in words. `draws` is true where the function takes `training`.
     """
 
     name: str

@@ -18,7 +18,7 @@ _KEYS = itertools.count()
 
 
 def expand(expr: t.Expr, definitions: Mapping[str, t.Definition], hidden: frozenset[str] = frozenset()) -> t.Expr:
-    """`window(8)` --> `abs(i - j) < 8`. Names in `hidden` are variables and sizes, not definitions. Raises TowerError."""
+    """`window(8)` --> `abs(i - j) < 8`. Names in `hidden` are variables and sizes. Raises TowerError."""
     return _Expander(definitions, hidden).expand(expr, {}, None)
 
 

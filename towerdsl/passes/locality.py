@@ -241,7 +241,9 @@ def _written(band: Band, at: n.Value) -> list[n.Value]:
         return [n.Pointwise(condition, at.span, "==", (i, j))]
     if band.low is not None:
         parts.append(
-            n.Pointwise(condition, at.span, "<=", (j, i)) if band.low == Size.of(0) else compared(">=", difference, band.low)
+            n.Pointwise(condition, at.span, "<=", (j, i))
+            if band.low == Size.of(0)
+            else compared(">=", difference, band.low)
         )
     if band.high is not None:
         parts.append(

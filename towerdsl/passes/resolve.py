@@ -52,12 +52,11 @@ def resolve(spec: t.SpecFile) -> Resolved:
         if name in blocks or (name in definitions and name in seen):
             message = f"`{name}` is a size and a {'block' if name in blocks else 'definition'}"
             errors.add("name-reused", message, key.span, help="rename one of them")
-    for name, decl in spec.inputs:
-        if name.text in sizes:
-            first = sizes[name.text][0].span
-            note = f"the size stands on line {first.line}"
-            errors.add("name-reused", f"`{name.text}` is a size and an input", name.span, [note], "rename one of them")
-        _check_free(name.text, name.span, errors)
+    for key, _ in spec.inputs:
+        if key.text in sizes:
+            note = f"the size stands on line {sizes[key.text][0].span.line}"
+            errors.add("name-reused", f"`{key.text}` is a size and an input", key.span, [note], "rename one of them")
+        _check_free(key.text, key.span, errors)
     resolved = Resolved(spec, sizes, definitions, blocks)
     _check_functions(resolved, errors)
     _check_cycles(resolved, errors)
@@ -220,4 +219,6 @@ def _check_cycles(resolved: Resolved, errors: Diagnostics) -> None:
             if len(path) == 1 and first[0] == first[1]:
                 chain = f"`{first[0]}` -> `{first[0]}`"
             message = f"the {what} `{first[0]}` needs itself: {chain}"
-            errors.add("cycle", message, places[first], help="repeat with `for l in depth:`" if what == "block" else None)
+            errors.add(
+                "cycle", message, places[first], help="repeat with `for l in depth:`" if what == "block" else None
+            )

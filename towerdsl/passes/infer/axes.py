@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from towerdsl.diagnostics import Span
 from towerdsl.ir.nodes import Rename, Value
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.passes.scope import AttentionScope, Fault
+from towerdsl.passes.infer.scope import AttentionScope, Fault
 
 
 def describe(what: str, value: Value) -> str:

@@ -14,13 +14,14 @@ from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
 from towerdsl.lang import tree as t
 from towerdsl.ops import OPS, Op, OpCall, OpError, OpResult, SizeArg
 from towerdsl.passes import static as st
-from towerdsl.passes.attention import type_attention
-from towerdsl.passes.infer_expression import Result, cast
-from towerdsl.passes.scope import POISON, Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
+from towerdsl.passes.infer.attention import type_attention
+from towerdsl.passes.infer.dtypes import cast
+from towerdsl.passes.infer.expression import Result
+from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
 from towerdsl.passes.static import Static
 
 if TYPE_CHECKING:
-    from towerdsl.passes.infer import Infer
+    from towerdsl.passes.infer.model import Infer
 
 MAX_MODULES = 20_000
 
@@ -93,7 +94,7 @@ class Calls:
                     raise Fault("arguments", message, e.span, (), written)
             values = self.infer.expressions.all(tensor_exprs, scope)
             values = [cast(v, "float") if v.type.dtype == "wide" else v for v in values]
-            names = [x for x in operation.tensors]
+            names = list(operation.tensors)
             for position, (value, expr) in enumerate(zip(values, tensor_exprs, strict=True)):
                 name = names[min(position, len(names) - 1)]
                 if name.endswith("..."):
@@ -115,7 +116,9 @@ class Calls:
             given[p.name] = expr
         if len(positional) > len(operation.statics):
             extra = positional[len(operation.statics)]
-            message = f"`{operation.name}` has {len(e.args) - len(positional) + len(operation.statics)} arguments at most"
+            message = (
+                f"`{operation.name}` has {len(e.args) - len(positional) + len(operation.statics)} arguments at most"
+            )
             raise Fault("arguments", message, extra.span, (), written)
         for name, expr in e.kwargs:
             if name == "name":
@@ -264,9 +267,7 @@ class Calls:
             if key in found:
                 axes = tuple(Axis(None, Size.of(s)) for s in found[key][0])
                 return n.Weight(TensorType("float", axes), span, (module.name, *path))
-            raise Fault(
-                "unknown-name", f"`{module.name}` has no weight `{key}`", span, (), did_you_mean(key, found)
-            )
+            raise Fault("unknown-name", f"`{module.name}` has no weight `{key}`", span, (), did_you_mean(key, found))
         raise Fault("unknown-name", f"`{module.name}` has no weight `{'.'.join(path)}`", span)
 
     def _weight_axes(self, module: SharedModule, name: str, shape: tuple[Size, ...]) -> tuple[Axis, ...]:
@@ -277,7 +278,9 @@ class Calls:
                 size = st.as_size(self.infer.size_value(e.id, e.span))
                 if size is not None:
                     names.setdefault(size, e.id)
-        return tuple(Axis(names.get(s), s, origin=f"{module.call.span.text}, line {module.call.span.line}") for s in shape)
+        return tuple(
+            Axis(names.get(s), s, origin=f"{module.call.span.text}, line {module.call.span.line}") for s in shape
+        )
 
     # --- blocks -----------------------------------------------------------------------------------------------
 
@@ -336,10 +339,6 @@ class Calls:
         bound = _Bound([], [], [], {}, {}, inner)
         lengths: dict[tuple[str | None, Size], Size] = {}
         for p in signature.parameters:
-            if p.name in self.infer.sizes:
-                first = self.infer.resolved.sizes[p.name][0].span
-                message = f"the parameter `{p.name}` of `{signature.name}` is also a size"
-                raise Fault("name-reused", message, p.span, (f"the size stands at {first}",), "rename one of them")
             value = found.get(p.name)
             span = given[p.name].span if p.name in given else e.span
             if p.name not in given:
@@ -382,7 +381,7 @@ class Calls:
             raise Fault("type", message, p.span)
 
     def _inner_size(self, name: str, size: Size, bound: _Bound, span: Span) -> Size:
-        """A length that is known at run time, given as an argument: a length of the arguments, or a number passed along."""
+        """A length known at run time, given as an argument: it is a length of the arguments, or passed along."""
         for inner, outer in bound.outer.items():
             if outer == size:
                 return Size.free(inner)
@@ -408,7 +407,8 @@ class Calls:
                 raise Fault("rank", message, span, notes)
             for k, (decl, axis) in enumerate(zip(p.axes, kind.axes, strict=True)):
                 names[k] = decl.name if decl.name is not None else axis.name
-                wanted = self._declared(decl, bound.scope)
+                shadowed = decl.name in bound.scope.names
+                wanted = None if shadowed else self._declared(decl, bound.scope)
                 if wanted is not None and wanted != axis.size:
                     notes = (f"got: {shown(kind.axes)}", f"wanted: {decl.span.text} = {wanted}, {p.span}")
                     message = f"axis {k + 1} of `{p.name}` has length {axis.size}, not {wanted}"
@@ -454,8 +454,9 @@ class Calls:
 
     def _instance(self, block: t.Block, bound: _Bound, span: Span) -> n.BlockInstance:
         """The block typed with these arguments: made once. Raises Unknown if it has mistakes."""
-        key = (block.signature.name, block.span.source.name, tuple(bound.types), tuple(bound.constants))
-        key = (*key, tuple((type(v).__name__, v) for _, v in bound.constants), tuple(sorted(map(str, bound.axes))))
+        constants = tuple((type(v).__name__, v) for _, v in bound.constants)  # 1, 1.0 and true are not the same
+        axes = tuple(sorted(map(str, bound.axes)))
+        key = (block.signature.name, block.span.source.name, tuple(bound.types), constants, axes)
         if key not in self.instances:
             self.instances[key] = None
             before = len(self.infer.errors)
@@ -481,7 +482,7 @@ class Calls:
         else:
             weights = self.infer.weights(body.params, scope)
             self.infer.modules(body.modules, scope)
-            steps, last = self.infer.steps(body.body, scope)
+            steps, last = self.infer.statements.steps(body.body, scope)
             if last is None:
                 help = "end with an expression, an assignment, or `return`"
                 self.infer.errors.add("form", f"`{block.signature.name}` returns nothing", block.span, help=help)
@@ -492,8 +493,10 @@ class Calls:
                 names = [f"{scope.builder.name('result', None)}" for _ in last]
                 call = last[0]
                 steps.append(n.Set(tuple(names), call))
-                last = [n.Local(k, call.span, x) if isinstance(k, TensorType) else n.Relation(x, k)
-                        for x, k in zip(names, call.results, strict=True)]
+                last = [
+                    n.Local(k, call.span, x) if isinstance(k, TensorType) else n.Relation(x, k)
+                    for x, k in zip(names, call.results, strict=True)
+                ]
             results = [
                 x if isinstance(x, n.Relation) else self.infer.expressions.to_value(x, block.span)  # type: ignore[arg-type]
                 for x in last
@@ -556,4 +559,6 @@ class Calls:
         total = count_modules(root)
         if total > MAX_MODULES:
             message = f"the model has {total:,} modules; at most {MAX_MODULES:,} are built"
-            self.infer.errors.add("too-large", message, span, help="share modules (`modules:`), or use fewer repetitions")
+            self.infer.errors.add(
+                "too-large", message, span, help="share modules (`modules:`), or use fewer repetitions"
+            )

@@ -7,22 +7,20 @@ a name of its own, bound to a dim of an argument, so that two calls that differ 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
-from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
+from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
-from towerdsl.passes.calls import Calls
 from towerdsl.passes.expand import expand
-from towerdsl.passes.infer_expression import ExpressionTyper
-from towerdsl.passes.resolve import Resolved, statement_expressions, walk
-from towerdsl.passes.scope import POISON, Builder, Fault, Poison, Scope, SharedModule, Unknown, safe
-from towerdsl.passes.static import Static, StaticError
-
-MAX_REPETITIONS = 1_000
+from towerdsl.passes.infer.calls import Calls
+from towerdsl.passes.infer.expression import ExpressionTyper
+from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, safe
+from towerdsl.passes.infer.statements import Statements, local
+from towerdsl.passes.resolve import Resolved, walk
+from towerdsl.passes.static import Static
 
 #: Initializers of `params:`, and how many numbers each takes.
 INITIALIZERS = {
@@ -54,6 +52,7 @@ class Infer:
         self.errors = Diagnostics()
         self.expressions = ExpressionTyper(self)
         self.calls = Calls(self)
+        self.statements = Statements(self)
         self.sizes: dict[str, Static | Poison] = {}
         self.pinned: dict[str, Static] = {}
         self._evaluate_sizes(overrides)
@@ -172,7 +171,8 @@ class Infer:
     def model(self) -> n.Model | None:
         spec = self.resolved.spec
         if not spec.flow and not spec.outputs:
-            return None if self.errors else self._library()
+            self._library()
+            return None
         builder = Builder()
         scope = Scope({}, {}, builder)
         inputs: list[n.InputDecl] = []
@@ -193,7 +193,7 @@ class Infer:
         self._check_bound(inputs)
         weights = self.weights(spec.params, scope)
         self.modules(spec.modules, scope)
-        steps, last = self.steps(spec.flow, scope)
+        steps, _ = self.statements.steps(spec.flow, scope)
         results: list[n.Value | n.Relation] = []
         names: list[str | None] = []
         outputs = spec.outputs
@@ -206,8 +206,14 @@ class Infer:
             )
         for key, expr in outputs:
             try:
-                value = self.expressions.any(self.expand(expr, scope), scope)
-                results.append(value if isinstance(value, n.Relation) else self.expressions.to_value(value, expr.span))
+                found = self.calls.results(self.expand(expr, scope), scope)
+                if len(found) > 1:
+                    help = "name them in the flow, `a, b = ...`, and list the names here"
+                    raise Fault("arguments", f"this gives {len(found)} values", expr.span, (), help)
+                result = found[0]
+                results.append(
+                    result if isinstance(result, n.Relation) else self.expressions.to_value(result, expr.span)
+                )
                 names.append(key.text if key else expr.id if isinstance(expr, t.Name) else None)
             except Fault as fault:
                 self.report(fault)
@@ -260,7 +266,7 @@ class Infer:
             for axis in axes:
                 for name in sorted(axis.size.free_names):
                     if Size.free(name) not in bound:
-                        decl = dict((k.text, d) for k, d in self.resolved.spec.inputs)[i.name]
+                        decl = {k.text: d for k, d in self.resolved.spec.inputs}[i.name]
                         message = f"no required input has an axis `{name}` to read its length from"
                         help = f"give `{name}` in `sizes:`, or an input with the axis `{name}`"
                         self.errors.add("free-size", message, decl.span, help=help)
@@ -300,7 +306,9 @@ class Infer:
             return "normal", (0.02,)
         if isinstance(e, (t.Number, t.Unary)):
             return "constant", (float(self._number(e, scope)),)
-        name = e.id if isinstance(e, t.Name) else e.func.id if isinstance(e, t.Call) and isinstance(e.func, t.Name) else ""
+        name = (
+            e.id if isinstance(e, t.Name) else e.func.id if isinstance(e, t.Call) and isinstance(e.func, t.Name) else ""
+        )
         args = e.args if isinstance(e, t.Call) else ()
         if name not in INITIALIZERS:
             help = did_you_mean(name, INITIALIZERS, f"initializers are {', '.join(INITIALIZERS)}")
@@ -329,6 +337,8 @@ class Infer:
                 if name.text in scope.names or name.text in self.sizes:
                     help = "rename one of them"
                     raise Fault("name-reused", f"`{name.text}` is already a name here", name.span, (), help)
+                if not isinstance(e, t.Name | t.Call):
+                    raise Fault("form", "a module is an operation or a block", e.span, (), "write `embed(vocab, d)`")
                 call = t.Call(e.span, e, (), ()) if isinstance(e, t.Name) else e
                 scope.builder.shared.add(attribute)
                 scope.names[name.text] = self.calls.declare_shared(attribute, call, scope)
@@ -338,7 +348,7 @@ class Infer:
             except Unknown:
                 scope.names[name.text] = POISON
 
-    # --- statements -------------------------------------------------------------------------------------------
+    # --- definitions ---------------------------------------------------------------------------------------------
 
     def expand(self, e: t.Expr, scope: Scope) -> t.Expr:
         """Replace definitions; names that are variables here are not definitions. Raises Fault."""
@@ -349,205 +359,3 @@ class Infer:
             d = error.diagnostics[0]
             assert d.span is not None
             raise Fault(d.code, d.message, d.span, d.notes, d.help) from None
-
-    def steps(
-        self, statements: Sequence[t.Statement], scope: Scope
-    ) -> tuple[list[n.Step], list[n.Value | n.Relation | Static | Poison] | None]:
-        """Type statements in order; returns the steps and the values of a `return` or of the last statement."""
-        steps: list[n.Step] = []
-        last: list[n.Value | n.Relation | Static | Poison] | None = None
-        for position, s in enumerate(statements):
-            final = position == len(statements) - 1
-            try:
-                last = self.statement(s, scope, steps, final)
-            except Fault as fault:
-                self.report(fault)
-                last = self._poison(s, scope)
-            except Unknown:
-                last = self._poison(s, scope)
-        return steps, last
-
-    def _poison(self, s: t.Statement, scope: Scope) -> list[Any]:
-        names = assigned([s])
-        for name in names:
-            scope.names[name] = POISON
-        return [POISON]
-
-    def statement(self, s: t.Statement, scope: Scope, steps: list[n.Step], final: bool) -> list[Any] | None:
-        if isinstance(s, t.Assign):
-            return self._assign(s, scope, steps)
-        if isinstance(s, t.Bare):
-            if not final:
-                help = "give it a name, `x = ...`, or remove it"
-                raise Fault("unused", "the result of this statement is not used", s.span, (), help)
-            return self.calls.results(self.expand(s.value, scope), scope)
-        if isinstance(s, t.Return):
-            if not final:
-                raise Fault("unused", "nothing after `return` is run", s.span, (), "move it to the end")
-            found: list[Any] = []
-            for e in s.values:
-                found += self.calls.results(self.expand(e, scope), scope) if len(s.values) == 1 else [
-                    self.expressions.any(self.expand(e, scope), scope)
-                ]
-            return found
-        if isinstance(s, t.If):
-            return self._if(s, scope, steps)
-        assert isinstance(s, t.For)
-        self._for(s, scope, steps)
-        return None
-
-    def _assign(self, s: t.Assign, scope: Scope, steps: list[n.Step]) -> list[Any]:
-        for target in s.targets:
-            if target.name in self.sizes:
-                message = f"`{target.name}` is a size, it cannot be assigned"
-                raise Fault("name-reused", message, target.span, (), "choose another name")
-            if isinstance(scope.names.get(target.name), (SharedModule, n.Weight)):
-                raise Fault("name-reused", f"`{target.name}` is a module or parameter", target.span, (), "choose another name")
-        values = self.calls.results(self.expand(s.value, scope), scope)
-        if len(values) != len(s.targets):
-            got = "1 value" if len(values) == 1 else f"{len(values)} values"
-            message = f"this gives {got} for {len(s.targets)} name{'s' if len(s.targets) > 1 else ''}"
-            raise Fault("arguments", message, s.span, (), "write as many names as there are values")
-        if len(values) == 1:
-            result = values[0]
-            target = s.targets[0]
-            if isinstance(result, (n.Value, n.Relation)):
-                if target.axes is not None:
-                    result = self.named_axes(self.expressions.to_value(result, s.value.span), target, scope)
-                if isinstance(result, n.Relation):
-                    scope.names[target.name] = result
-                    return [result]
-                steps.append(n.Set((target.name,), result))
-                self.bind(target.name, result.type, target.span, scope)
-                return [scope.names[target.name]]
-            scope.names[target.name] = result
-            return [result]
-        call = values[0]
-        assert isinstance(call, n.CallBlock)
-        steps.append(n.Set(tuple(x.name for x in s.targets), call))
-        for target, kind in zip(s.targets, call.results, strict=True):
-            if target.axes is not None:
-                help = "name the axes in a statement of its own"
-                raise Fault("syntax", "axes cannot be named here", target.span, (), help)
-            self.bind(target.name, kind, target.span, scope)
-        return [scope.names[x.name] for x in s.targets]
-
-    def bind(self, name: str, kind: Type, span: Span, scope: Scope) -> None:
-        scope.names[name] = local(name, kind, span)
-        if isinstance(kind, TensorType):
-            for axis in kind.axes:
-                if axis.name is not None and not axis.side:
-                    scope.axes[axis.name] = axis
-
-    def named_axes(self, value: n.Value, target: t.Target, scope: Scope) -> n.Value:
-        """`x[b, n, d] = value`: check the number of axes and the sizes, and name the axes. Raises Fault."""
-        assert target.axes is not None
-        if len(target.axes) != len(value.axes):
-            message = f"`{target.name}` is given {len(target.axes)} axes, but it has {len(value.axes)}"
-            raise Fault("rank", message, target.span, (f"got {shown(value.axes)}",), "name each of its axes")
-        axes = []
-        for decl, axis in zip(target.axes, value.axes, strict=True):
-            declared = None
-            if decl.size is not None:
-                declared = self.expressions.size(self.expand(decl.size, scope), scope, "the length of an axis")
-            elif decl.name in self.sizes:
-                declared = st.as_size(self.size_value(decl.name, decl.span))
-            if declared is not None and declared != axis.size:
-                known = declared.integer is not None and axis.size.integer is not None
-                if known or decl.size is None:
-                    note = f"got {shown(value.axes)}"
-                    message = f"axis `{decl.span.text}` has length {declared} here, but the value has {axis.size}"
-                    raise Fault("axis-mismatch", message, decl.span, (note,))
-            name = decl.name or (axis.name if declared is None else None)
-            axes.append(Axis(name, axis.size, axis.side, axis.origin))
-        if value.axes == tuple(axes):
-            return value
-        return n.Rename(TensorType(value.type.dtype, tuple(axes)), value.span, value)
-
-    def _if(self, s: t.If, scope: Scope, steps: list[n.Step]) -> list[Any] | None:
-        test = self.expressions.static(self.expand(s.test, scope), scope, "the condition of `if`")
-        if not isinstance(test, bool):
-            help = "compare it, as in `l % 2 == 0`"
-            raise Fault("not-boolean", f"the condition of `if` is a truth value, not {st.show(test)}", s.test.span, (), help)
-        inner, last = self.steps(s.body if test else s.orelse, scope)
-        steps += inner
-        return last
-
-    def _for(self, s: t.For, scope: Scope, steps: list[n.Step]) -> None:
-        count = self.expressions.integer(self.expand(s.count, scope), scope, "the number of repetitions")
-        if not 0 <= count <= MAX_REPETITIONS:
-            message = f"a loop has 0 to {MAX_REPETITIONS:,} repetitions, not {count:,}"
-            raise Fault("loop-count", message, s.count.span, (), "check the size it is made from")
-        if s.index in self.sizes or s.index in scope.names:
-            raise Fault("name-reused", f"`{s.index}` is already a name here", s.span, (), "choose another index")
-        if not s.body:
-            raise Fault("form", "the loop has no statements", s.span, (), "add statements below it, each after `- `")
-        uses_index = any(
-            isinstance(x, t.Name) and x.id == s.index for e in statement_expressions(s.body) for x in walk(e)
-        )
-        before = {name: b for name, b in scope.names.items() if name in assigned(s.body)}
-        counts = dict(scope.builder.counts)
-        highest = dict(counts)
-        bodies: list[tuple[n.Step, ...]] = []
-        start = len(scope.builder.placed)
-        for repetition in range(count):
-            scope.names[s.index] = repetition
-            scope.builder.loops.append((s.index, repetition))
-            scope.builder.counts = dict(counts)
-            try:
-                if repetition and not uses_index:
-                    self.calls.repeat_modules(scope.builder, set(scope.builder.placed[start:]), repetition)
-                    bodies.append(bodies[0])
-                    continue
-                body, _ = self.steps(s.body, scope)
-                bodies.append(tuple(body))
-            finally:
-                scope.builder.loops.pop()
-                for name, number in scope.builder.counts.items():
-                    highest[name] = max(highest.get(name, 0), number)
-            poisoned = any(isinstance(scope.names.get(name), Poison) for name in assigned(s.body))
-            for name, old in before.items():
-                self._check_carried(name, old, scope.names.get(name), s)
-            if poisoned or self.errors:
-                break
-        scope.builder.counts = highest
-        scope.names.pop(s.index, None)
-        steps.append(n.Loop(s.index, tuple(bodies)))
-
-    def _check_carried(self, name: str, old: Any, new: Any, s: t.For) -> None:
-        if isinstance(old, Poison) or isinstance(new, Poison) or not isinstance(old, n.Value):
-            return
-        if isinstance(new, n.Value) and old.type == new.type:
-            return
-        place = next((x.span for x in _assignments(s.body) if name in {g.name for g in x.targets}), s.span)
-        after = str(new.type) if isinstance(new, (n.Value, n.Relation)) else "a number"
-        self.errors.add(
-            "loop-changes-shape",
-            f"`{name}` changes from one repetition to the next",
-            place,
-            [f"before: {old.type}", f"after:  {after}"],
-            "a variable that a loop carries must keep its axes; assign a new name, or add a projection back",
-        )
-
-
-def local(name: str, kind: Type, span: Span | None) -> n.Value | n.Relation:
-    return n.Relation(name, kind) if isinstance(kind, RelationType) else n.Local(kind, span, name)
-
-
-def _assignments(statements: Iterable[t.Statement]) -> Iterable[t.Assign]:
-    for s in statements:
-        if isinstance(s, t.Assign):
-            yield s
-        elif isinstance(s, t.For):
-            yield from _assignments(s.body)
-        elif isinstance(s, t.If):
-            yield from _assignments(s.body)
-            yield from _assignments(s.orelse)
-
-
-def assigned(statements: Iterable[t.Statement]) -> set[str]:
-    """The names that statements assign."""
-    return {target.name for s in _assignments(statements) for target in s.targets}
-
-
-__all__ = ["Infer", "StaticError", "infer"]

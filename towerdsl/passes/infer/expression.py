@@ -13,18 +13,18 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE
-from towerdsl.passes import axes as combining
 from towerdsl.passes import static as st
-from towerdsl.passes.scope import Fault, Poison, Scope, SharedModule, Unknown
+from towerdsl.passes.infer import axes as combining
+from towerdsl.passes.infer.dtypes import ARITHMETIC, cast, converted, promote, result_dtype
+from towerdsl.passes.infer.index import index
+from towerdsl.passes.infer.scope import Fault, Poison, Scope, SharedModule, Unknown
 from towerdsl.passes.static import Static, StaticError
 
 if TYPE_CHECKING:
-    from towerdsl.passes.infer import Infer
+    from towerdsl.passes.infer.model import Infer
 
 Result = Static | n.Value | n.Relation
 POSITION_NAMES = ("i", "j")
-LOGIC = {"and": "logical_and", "or": "logical_or"}
-ARITHMETIC = {"+", "-", "*", "/", "//", "%", "**"}
 REDUCTIONS = ("sum", "mean", "amax", "amin")
 
 
@@ -149,7 +149,13 @@ class ExpressionTyper:
         if scope.attention is not None:
             known |= {"i", "j", "head"}
         else:
-            special = {"i": "positions", "j": "positions", "q": "the query", "k": "the key", "head": "the head's number"}
+            special = {
+                "i": "positions",
+                "j": "positions",
+                "q": "the query",
+                "k": "the key",
+                "head": "the head's number",
+            }
             if e.id in special:
                 help = f"`{e.id}` stands for {special[e.id]} in `score`, `mask` and `locality` only"
                 return Fault("unknown-name", f"there is no `{e.id}` here", e.span, (), help)
@@ -187,9 +193,8 @@ class ExpressionTyper:
 
     def _attribute(self, e: t.Attribute, scope: Scope) -> Result:
         base = e.base
-        if isinstance(base, t.Name) and base.id in POSITION_NAMES and scope.attention is not None:
-            if base.id not in scope.names:
-                return self._position_part(base, e, scope)
+        if isinstance(base, t.Name) and base.id in POSITION_NAMES and scope.attention and base.id not in scope.names:
+            return self._position_part(base, e, scope)
         path = [e.name]
         while isinstance(base, t.Attribute):
             path.append(base.name)
@@ -202,7 +207,9 @@ class ExpressionTyper:
                 return self.infer.calls.shared_weight(found, tuple(reversed(path)), e.span)
             if found is None and base.id not in self.infer.sizes:
                 raise self._unknown_name(base, scope)
-        raise Fault("type", f"this has no part `{e.name}`", e.span, (), "parts are `i.h`, or `words.weight` of a module")
+        raise Fault(
+            "type", f"this has no part `{e.name}`", e.span, (), "parts are `i.h`, or `words.weight` of a module"
+        )
 
     def _position_part(self, base: t.Name, e: t.Attribute, scope: Scope) -> n.Value:
         attention = scope.attention
@@ -216,7 +223,9 @@ class ExpressionTyper:
             if axis is not None and part.name == axis.name:
                 return self._index_of(part, e.span)
         known = [a.name for a in parts if a.name]
-        help = did_you_mean(e.name, known, f"`{base.id}` has {', '.join(f'`{base.id}.{x}`' for x in known) or 'no parts'}")
+        help = did_you_mean(
+            e.name, known, f"`{base.id}` has {', '.join(f'`{base.id}.{x}`' for x in known) or 'no parts'}"
+        )
         raise Fault("unknown-name", f"`{base.id}` has no axis `{e.name}`", e.span, (), help)
 
     # --- arithmetic -------------------------------------------------------------------------------------------
@@ -342,37 +351,11 @@ class ExpressionTyper:
         """An elementwise function of values that are combined by axis name. Raises Fault."""
         what = f"`{op}`" if op in ARITHMETIC or not op.isidentifier() else f"`{op}(...)`"
         values = combining.together(args, span, what, scope.attention)
-        dtype = self._dtype(op, values, span)
-        values = _converted(op, values, dtype)
+        dtype = result_dtype(op, values, span)
+        values = converted(op, values, dtype)
         axes = combining.union(values, scope.attention)
         scalar = all(v.type.scalar for v in values)
         return n.Pointwise(TensorType(dtype, axes, scalar), span, op, (*values, *options))
-
-    def _dtype(self, op: str, args: Sequence[n.Value], span: Span) -> str:
-        dtypes = [v.type.dtype for v in args]
-        if op in ("==", "!=", "<", "<=", ">", ">=", "and", "or", "not"):
-            return "bool"
-        if op in ARITHMETIC or op == "neg":
-            highest = promote(args)
-            if highest == "bool":
-                highest = "int"
-            if op == "/" and highest == "int":
-                return "wide"
-            return highest if op != "**" or highest != "int" or _whole_power(args) else "wide"
-        rule = ELEMENTWISE[op].dtype
-        if rule == "bool":
-            return "bool"
-        if rule == "int":
-            return "int"
-        if rule == "where":
-            if dtypes[0] != "bool":
-                message = f"the condition of `where` is a truth value, this is {args[0].type}"
-                raise Fault("not-boolean", message, args[0].span or span, (), "compare it, as in `x > 0`")
-            return promote(args[1:])
-        highest = promote(args)
-        if rule == "float" and highest in ("int", "bool"):
-            return "wide"
-        return "int" if highest == "bool" and rule != "same" else highest
 
     # --- calls ------------------------------------------------------------------------------------------------
 
@@ -422,9 +405,10 @@ class ExpressionTyper:
                 raise Fault("arguments", f"`{entry.name}` needs `{name}`", e.span, (), f"write `{written}`")
             else:
                 options.append(self.to_value(default, e.span))
-        raw = [self.any(a, scope) for a in e.args[: entry.arity]] if entry.arity > 1 else [self.any(e.args[0], scope)]
-        if not any(isinstance(a, (n.Value, n.Relation)) for a in raw):
-            decided = self._static_call(entry.name, [a for a in raw], options, e)  # type: ignore[misc]
+        raw = [self.any(a, scope) for a in e.args[: entry.arity]]
+        static = [a for a in raw if not isinstance(a, (n.Value, n.Relation))]
+        if len(static) == len(raw):
+            decided = self._static_call(entry.name, static, options, e)
             if decided is not None:
                 return decided
         values = [self.to_value(a, x.span) for a, x in zip(raw, e.args, strict=False)]
@@ -498,9 +482,9 @@ class ExpressionTyper:
         self._arguments(e, 1, 1, f"{e.func.id}([b, n])")
         items = e.args[0].items if isinstance(e.args[0], t.List) else (e.args[0],)
         found = [
-            scope.axes.get(x.id) if isinstance(x, t.Name) and x.id in scope.axes else None or Axis(
-                x.id if isinstance(x, t.Name) else None, self.size(x, scope, "an axis")
-            )
+            scope.axes.get(x.id)
+            if isinstance(x, t.Name) and x.id in scope.axes
+            else None or Axis(x.id if isinstance(x, t.Name) else None, self.size(x, scope, "an axis"))
             for x in items
         ]
         return n.Fill(TensorType("float", tuple(a for a in found if a is not None)), e.span, value)
@@ -538,7 +522,9 @@ class ExpressionTyper:
                 return axis
         names = [a.name for a in value.axes if a.name]
         help = did_you_mean(e.id, names, f"it has {shown_names(value)}")
-        raise Fault("axis", f"{what}: there is no axis `{e.id}` here", e.span, (combining.describe("tensor", value),), help)
+        raise Fault(
+            "axis", f"{what}: there is no axis `{e.id}` here", e.span, (combining.describe("tensor", value),), help
+        )
 
     def axes_of(self, e: t.Expr, value: n.Value, scope: Scope, what: str) -> tuple[Axis, ...]:
         items = e.items if isinstance(e, t.List) else (e,)
@@ -547,44 +533,7 @@ class ExpressionTyper:
     # --- indexing ---------------------------------------------------------------------------------------------
 
     def _index(self, e: t.Index, scope: Scope) -> Result:
-        from towerdsl.passes.infer_index import index  # its own file; it needs this class
-
         return index(self, e, scope)
-
-
-def promote(args: Sequence[n.Value]) -> str:
-    """The dtype of a combination: bool < int < wide < float; a number counts only among numbers."""
-    order = ["bool", "int", "wide", "float"]
-    tensors = [order.index(v.type.dtype) for v in args if not v.type.scalar]
-    scalars = [order.index(v.type.dtype) for v in args if v.type.scalar]
-    if not tensors:
-        return order[max(scalars, default=1)]
-    highest = max(tensors)
-    if highest < 2 and max(scalars, default=0) >= 2:
-        return "wide"
-    return order[max(highest, min(max(scalars, default=0), 1))]
-
-
-def cast(value: n.Value, dtype: str) -> n.Value:
-    """The value in another dtype, see `Cast`."""
-    if value.type.dtype == dtype or value.type.scalar:
-        return value
-    return n.Cast(replace(value.type, dtype=dtype), value.span, value)
-
-
-def _converted(op: str, values: Sequence[n.Value], dtype: str) -> list[n.Value]:
-    """Positions enter floating point as "wide", and what was computed from them meets tensors in the model's dtype."""
-    comparison = op in ("==", "!=", "<", "<=", ">", ">=") and promote(values) == "float"
-    if dtype == "float" or comparison:
-        return [cast(v, "float") if v.type.dtype == "wide" else v for v in values]
-    if dtype == "wide" and not any(v.type.dtype == "wide" and not v.type.scalar for v in values):
-        return [cast(v, "wide") if v.type.dtype == "int" else v for v in values]
-    return list(values)
-
-
-def _whole_power(args: Sequence[n.Value]) -> bool:
-    power = args[1]
-    return isinstance(power, n.Const) and isinstance(power.value, int) and power.value >= 0
 
 
 def _label(value: n.Value, otherwise: str) -> str:

@@ -17,14 +17,14 @@ from towerdsl.ir.types import Axis, TensorType, shown
 from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE, OPS
 from towerdsl.ops.normalizers import NORMALIZERS
-from towerdsl.passes import axes as combining
 from towerdsl.passes import static as st
-from towerdsl.passes.infer_expression import cast
+from towerdsl.passes.infer import axes as combining
+from towerdsl.passes.infer.dtypes import cast
+from towerdsl.passes.infer.scope import AttentionScope, Fault, Scope, Unknown
 from towerdsl.passes.resolve import walk
-from towerdsl.passes.scope import AttentionScope, Fault, Scope, Unknown
 
 if TYPE_CHECKING:
-    from towerdsl.passes.infer import Infer
+    from towerdsl.passes.infer.model import Infer
 
 Results = tuple[list[n.WeightDecl], list[n.Step], list[n.Value | n.Relation]]
 
@@ -58,20 +58,23 @@ class _Typer:
         heads, key_heads = self._heads()
         if heads is not None and body.heads is not None:
             scope.heads = (body.heads[0], heads)
-        weights = self.infer.weights(body.params, scope)
+        late = tuple(p for p in body.params if _needs_sources(p[1]))
+        weights = self.infer.weights([p for p in body.params if p not in late], scope)
         self.infer.modules(body.modules, scope)
-        steps, _ = self.infer.steps(body.let, scope)
+        steps, _ = self.infer.statements.steps(body.let, scope)
         query, key, value = self._sources()
         over = self._over(key or value)
         self._check_over(over, key, value)
         batch, positions = self._roles(query, key, value, over)
-        aliases = {name: a for name, a in scope.axes.items()}
+        aliases = dict(scope.axes.items())
         inner = AttentionScope(
             batch, tuple(a.on("i") for a in positions), tuple(a.on("j") for a in over), heads, aliases
         )
         score_scope = scope.child()
         score_scope.attention = inner
         self._bind_sources(score_scope, query, key, value, heads, key_heads)
+        weights += self.infer.weights(late, scope)
+        score_scope.names |= {name.text: scope.names[name.text] for name, _ in late}
         parts = self._parts(score_scope)
         score, visible, message = parts
         uses = {v.name for root in (score, message) for v in root.walk() if isinstance(v, n.Local)}
@@ -79,7 +82,6 @@ class _Typer:
         normalize, options = self._normalizer()
         layout, features = self._layout(query, value, batch, heads, key_heads, over, message)
         log_prob = normalize == "hard(score_function)"
-        dtype = "float"
         average = n.Average(
             query=query.value if query else None,
             key=key.value if key else None,
@@ -106,7 +108,7 @@ class _Typer:
         )
         names = ("y", "log_prob") if log_prob else ("y",)
         steps.append(n.Evaluate(names, average))
-        scope.names["y"] = n.Local(TensorType(dtype, layout), None, "y")
+        scope.names["y"] = n.Local(TensorType("float", layout), None, "y")
         for a in layout:
             if a.name is not None:
                 scope.axes.setdefault(a.name, a)
@@ -166,7 +168,9 @@ class _Typer:
         if value.value.type.dtype in ("int", "bool", "wide"):
             value.value = cast(value.value, "float")
         if value.value.type.dtype != "float":
-            raise Fault("type", "the value is averaged, so it is a float tensor", value.span, (), "use `embed` or `float`")
+            raise Fault(
+                "type", "the value is averaged, so it is a float tensor", value.span, (), "use `embed` or `float`"
+            )
         return query, key, value
 
     def _axis(self, e: t.Expr, axes: tuple[Axis, ...], what: str) -> Axis:
@@ -283,23 +287,19 @@ class _Typer:
                 origin = f"{size} / {count} heads" + (f"; {size} comes from {axis.origin}" if axis.origin else "")
                 axis = Axis(label, each, origin=origin)
             batch = [a for a in source.others if a in attention.batch]
-            side = "i" if name == "q" else "j"
             moved = attention.positions if name == "q" else attention.over
             axes = (*sorted(batch, key=attention.batch.index), *([heads] if heads else []), *moved, axis)
-            del side
             scope.names[name] = n.Local(TensorType("float", axes), source.span, name)
-            length = st.normal(axis.size)
+            number = st.normal(axis.size)
             if name == "k" or (name == "q" and key is None):
-                scope.names["dk"] = length
-                self.scope.names["dk"] = length
+                scope.names["dk"] = self.scope.names["dk"] = number
             if name == "v":
-                scope.names["dv"] = length
-                self.scope.names["dv"] = length
+                scope.names["dv"] = self.scope.names["dv"] = number
         for name in ("dk", "dv"):
-            if name in scope.names:
-                length = scope.names[name]
-                assert isinstance(length, (int, float, Size))
-                scope.axes[name] = Axis(name, Size.of(length) if isinstance(length, int) else st.as_size(length) or Size.of(1))
+            known = scope.names.get(name)
+            length = st.as_size(known) if isinstance(known, (int, float, Size)) else None
+            if length is not None:
+                scope.axes[name] = self.scope.axes[name] = Axis(name, length)
 
     def _check_divides(
         self,
@@ -518,6 +518,12 @@ class _Typer:
             builder.field_name = None
 
 
+def _needs_sources(decl: t.TypeDecl) -> bool:
+    """Whether a parameter's type names the feature sizes of the sources, `dk` or `dv`."""
+    roots = [t.Name(a.span, a.name) if a.size is None and a.name else a.size for a in decl.axes]
+    return any(isinstance(x, t.Name) and x.id in ("dk", "dv") for root in roots if root for x in walk(root))
+
+
 def _replace(axes: tuple[Axis, ...], old: tuple[Axis, ...], new: tuple[Axis, ...]) -> tuple[Axis, ...]:
     """The axes with the features `old` replaced by `new`: each in its place if they are the same, else at the first."""
     if set(old) == set(new):
@@ -534,7 +540,9 @@ def _replace(axes: tuple[Axis, ...], old: tuple[Axis, ...], new: tuple[Axis, ...
 def count_module_calls(e: t.Expr, infer: Infer, scope: Scope) -> int:
     """How many modules an expression creates."""
     blocks = infer.resolved.blocks
-    calls = [x for x in walk(e) if isinstance(x, t.Call) and isinstance(x.func, t.Name) and x.func.id not in scope.names]
+    calls = [
+        x for x in walk(e) if isinstance(x, t.Call) and isinstance(x.func, t.Name) and x.func.id not in scope.names
+    ]
     names = [x.func.id for x in calls if isinstance(x.func, t.Name)]
     weightless = {"dropout", "max_pool", "avg_pool", "softmax", "cumsum", "flip", "rearrange", "concat", "roll"}
     return sum(1 for x in names if x in blocks or (x in OPS and x not in weightless and x not in ELEMENTWISE))

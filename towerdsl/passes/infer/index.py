@@ -13,12 +13,12 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lang import tree as t
-from towerdsl.passes import axes as combining
 from towerdsl.passes import static as st
-from towerdsl.passes.scope import Fault, Scope
+from towerdsl.passes.infer import axes as combining
+from towerdsl.passes.infer.scope import Fault, Scope
 
 if TYPE_CHECKING:
-    from towerdsl.passes.infer_expression import ExpressionTyper, Result
+    from towerdsl.passes.infer.expression import ExpressionTyper, Result
 
 
 def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:

@@ -19,9 +19,7 @@ from towerdsl.passes.static import Static
 class Fault(Exception):
     """A mistake found while typing one statement; the statement's results become unknown."""
 
-    def __init__(
-        self, code: str, message: str, span: Span, notes: Iterable[str] = (), help: str | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, span: Span, notes: Iterable[str] = (), help: str | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.span, self.notes, self.help = code, message, span, tuple(notes), help
 
@@ -90,13 +88,14 @@ class Scope:
 
 #: Attributes of nn.Module that a submodule or parameter must not hide.
 MODULE_ATTRIBUTES = frozenset(
-    """add_module apply bfloat16 buffers call_super_init checkpoints children compile cpu cuda double dump_patches eval
-    extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict modules mtia
-    named_buffers named_children named_modules named_parameters parameters register_backward_hook register_buffer
-    register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
-    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
-    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_parameters set_extra_state
-    set_submodule share_memory state_dict to to_empty train training type xpu zero_grad self""".split()
+    """add_module apply bfloat16 buffers call_super_init checkpoints children compile cpu cuda double
+    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu
+    load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters
+    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
+    register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook
+    register_state_dict_pre_hook requires_grad_ reset_parameters set_extra_state set_submodule share_memory
+    state_dict to to_empty train training type xpu zero_grad self""".split()
 )
 
 
@@ -118,7 +117,9 @@ class _Slot:
         if self.leaf is not None:
             return self.leaf
         count = 1 + max(self.items, default=-1)
-        return ModuleSlot(items=tuple(self.items[n].freeze() if n in self.items else ModuleSlot() for n in range(count)))
+        return ModuleSlot(
+            items=tuple(self.items[n].freeze() if n in self.items else ModuleSlot() for n in range(count))
+        )
 
 
 @dataclass

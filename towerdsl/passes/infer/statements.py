@@ -1,0 +1,235 @@
+"""Statements: assignments, loops and choices, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from towerdsl.diagnostics import Span
+from towerdsl.ir import nodes as n
+from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
+from towerdsl.lang import tree as t
+from towerdsl.passes import static as st
+from towerdsl.passes.infer.scope import POISON, Fault, Poison, Scope, SharedModule, Unknown
+from towerdsl.passes.resolve import statement_expressions, walk
+from towerdsl.passes.static import Static
+
+if TYPE_CHECKING:
+    from towerdsl.passes.infer.model import Infer
+
+MAX_REPETITIONS = 1_000
+
+
+class Statements:
+    """Types statements for `infer`, which has the tables and collects the mistakes."""
+
+    def __init__(self, infer: Infer) -> None:
+        self.infer = infer
+
+    def steps(
+        self, statements: Sequence[t.Statement], scope: Scope
+    ) -> tuple[list[n.Step], list[n.Value | n.Relation | Static | Poison] | None]:
+        """Type statements in order; returns the steps and the values of a `return` or of the last statement."""
+        steps: list[n.Step] = []
+        last: list[n.Value | n.Relation | Static | Poison] | None = None
+        for position, s in enumerate(statements):
+            final = position == len(statements) - 1
+            try:
+                last = self.statement(s, scope, steps, final)
+            except Fault as fault:
+                self.infer.report(fault)
+                last = self._poison(s, scope)
+            except Unknown:
+                last = self._poison(s, scope)
+        return steps, last
+
+    def _poison(self, s: t.Statement, scope: Scope) -> list[Any]:
+        names = assigned([s])
+        for name in names:
+            scope.names[name] = POISON
+        return [POISON]
+
+    def statement(self, s: t.Statement, scope: Scope, steps: list[n.Step], final: bool) -> list[Any] | None:
+        if isinstance(s, t.Assign):
+            return self._assign(s, scope, steps)
+        if isinstance(s, t.Bare):
+            if not final:
+                help = "give it a name, `x = ...`, or remove it"
+                raise Fault("unused", "the result of this statement is not used", s.span, (), help)
+            return self.infer.calls.results(self.infer.expand(s.value, scope), scope)
+        if isinstance(s, t.Return):
+            if not final:
+                raise Fault("unused", "nothing after `return` is run", s.span, (), "move it to the end")
+            found: list[Any] = []
+            for e in s.values:
+                found += (
+                    self.infer.calls.results(self.infer.expand(e, scope), scope)
+                    if len(s.values) == 1
+                    else [self.infer.expressions.any(self.infer.expand(e, scope), scope)]
+                )
+            return found
+        if isinstance(s, t.If):
+            return self._if(s, scope, steps)
+        assert isinstance(s, t.For)
+        self._for(s, scope, steps)
+        return None
+
+    def _assign(self, s: t.Assign, scope: Scope, steps: list[n.Step]) -> list[Any]:
+        for target in s.targets:
+            if target.name in self.infer.sizes:
+                message = f"`{target.name}` is a size, it cannot be assigned"
+                raise Fault("name-reused", message, target.span, (), "choose another name")
+            if isinstance(scope.names.get(target.name), (SharedModule, n.Weight)):
+                raise Fault(
+                    "name-reused", f"`{target.name}` is a module or parameter", target.span, (), "choose another name"
+                )
+        values = self.infer.calls.results(self.infer.expand(s.value, scope), scope)
+        if len(values) != len(s.targets):
+            got = "1 value" if len(values) == 1 else f"{len(values)} values"
+            message = f"this gives {got} for {len(s.targets)} name{'s' if len(s.targets) > 1 else ''}"
+            raise Fault("arguments", message, s.span, (), "write as many names as there are values")
+        if len(values) == 1:
+            result = values[0]
+            target = s.targets[0]
+            if isinstance(result, (n.Value, n.Relation)):
+                if target.axes is not None:
+                    result = self.named_axes(self.infer.expressions.to_value(result, s.value.span), target, scope)
+                if isinstance(result, n.Relation):
+                    scope.names[target.name] = result
+                    return [result]
+                steps.append(n.Set((target.name,), result))
+                self.bind(target.name, result.type, target.span, scope, target.axes is not None)
+                return [scope.names[target.name]]
+            scope.names[target.name] = result
+            return [result]
+        call = values[0]
+        assert isinstance(call, n.CallBlock)
+        steps.append(n.Set(tuple(x.name for x in s.targets), call))
+        for target, kind in zip(s.targets, call.results, strict=True):
+            if target.axes is not None:
+                help = "name the axes in a statement of its own"
+                raise Fault("syntax", "axes cannot be named here", target.span, (), help)
+            self.bind(target.name, kind, target.span, scope)
+        return [scope.names[x.name] for x in s.targets]
+
+    def bind(self, name: str, kind: Type, span: Span, scope: Scope, named: bool = False) -> None:
+        """Bind a variable. Names of its axes that are new here, or are `named` by the statement, become known."""
+        scope.names[name] = local(name, kind, span)
+        if isinstance(kind, TensorType):
+            for axis in kind.axes:
+                if axis.name is not None and not axis.side and (named or axis.name not in scope.axes):
+                    scope.axes[axis.name] = axis
+
+    def named_axes(self, value: n.Value, target: t.Target, scope: Scope) -> n.Value:
+        """`x[b, n, d] = value`: check the number of axes and the sizes, and name the axes. Raises Fault."""
+        assert target.axes is not None
+        if len(target.axes) != len(value.axes):
+            message = f"`{target.name}` is given {len(target.axes)} axes, but it has {len(value.axes)}"
+            raise Fault("rank", message, target.span, (f"got {shown(value.axes)}",), "name each of its axes")
+        axes = []
+        for decl, axis in zip(target.axes, value.axes, strict=True):
+            declared = None
+            if decl.size is not None:
+                declared = self.infer.expressions.size(
+                    self.infer.expand(decl.size, scope), scope, "the length of an axis"
+                )
+            elif decl.name in self.infer.sizes:
+                declared = st.as_size(self.infer.size_value(decl.name, decl.span))
+            if declared is not None and declared != axis.size:
+                known = declared.integer is not None and axis.size.integer is not None
+                if known or decl.size is None:
+                    note = f"got {shown(value.axes)}"
+                    message = f"axis `{decl.span.text}` has length {declared} here, but the value has {axis.size}"
+                    raise Fault("axis-mismatch", message, decl.span, (note,))
+            name = decl.name or (axis.name if declared is None else None)
+            axes.append(Axis(name, axis.size, axis.side, axis.origin))
+        if value.axes == tuple(axes):
+            return value
+        return n.Rename(TensorType(value.type.dtype, tuple(axes)), value.span, value)
+
+    def _if(self, s: t.If, scope: Scope, steps: list[n.Step]) -> list[Any] | None:
+        test = self.infer.expressions.static(self.infer.expand(s.test, scope), scope, "the condition of `if`")
+        if not isinstance(test, bool):
+            help = "compare it, as in `l % 2 == 0`"
+            raise Fault(
+                "not-boolean", f"the condition of `if` is a truth value, not {st.show(test)}", s.test.span, (), help
+            )
+        inner, last = self.steps(s.body if test else s.orelse, scope)
+        steps += inner
+        return last
+
+    def _for(self, s: t.For, scope: Scope, steps: list[n.Step]) -> None:
+        count = self.infer.expressions.integer(self.infer.expand(s.count, scope), scope, "the number of repetitions")
+        if not 0 <= count <= MAX_REPETITIONS:
+            message = f"a loop has 0 to {MAX_REPETITIONS:,} repetitions, not {count:,}"
+            raise Fault("loop-count", message, s.count.span, (), "check the size it is made from")
+        if s.index in self.infer.sizes or s.index in scope.names:
+            raise Fault("name-reused", f"`{s.index}` is already a name here", s.span, (), "choose another index")
+        if not s.body:
+            raise Fault("form", "the loop has no statements", s.span, (), "add statements below it, each after `- `")
+        uses_index = any(
+            isinstance(x, t.Name) and x.id == s.index for e in statement_expressions(s.body) for x in walk(e)
+        )
+        before = {name: b for name, b in scope.names.items() if name in assigned(s.body)}
+        counts = dict(scope.builder.counts)
+        highest = dict(counts)
+        bodies: list[tuple[n.Step, ...]] = []
+        start = len(scope.builder.placed)
+        for repetition in range(count):
+            scope.names[s.index] = repetition
+            scope.builder.loops.append((s.index, repetition))
+            scope.builder.counts = dict(counts)
+            try:
+                if repetition and not uses_index:
+                    self.infer.calls.repeat_modules(scope.builder, set(scope.builder.placed[start:]), repetition)
+                    bodies.append(bodies[0])
+                    continue
+                body, _ = self.steps(s.body, scope)
+                bodies.append(tuple(body))
+            finally:
+                scope.builder.loops.pop()
+                for name, number in scope.builder.counts.items():
+                    highest[name] = max(highest.get(name, 0), number)
+            poisoned = any(isinstance(scope.names.get(name), Poison) for name in assigned(s.body))
+            for name, old in before.items():
+                self._check_carried(name, old, scope.names.get(name), s)
+            if poisoned or self.infer.errors:
+                break
+        scope.builder.counts = highest
+        scope.names.pop(s.index, None)
+        steps.append(n.Loop(s.index, tuple(bodies)))
+
+    def _check_carried(self, name: str, old: Any, new: Any, s: t.For) -> None:
+        if isinstance(old, Poison) or isinstance(new, Poison) or not isinstance(old, n.Value):
+            return
+        if isinstance(new, n.Value) and old.type == new.type:
+            return
+        place = next((x.span for x in _assignments(s.body) if name in {g.name for g in x.targets}), s.span)
+        after = str(new.type) if isinstance(new, (n.Value, n.Relation)) else "a number"
+        self.infer.errors.add(
+            "loop-changes-shape",
+            f"`{name}` changes from one repetition to the next",
+            place,
+            [f"before: {old.type}", f"after:  {after}"],
+            "a variable that a loop carries must keep its axes; assign a new name, or add a projection back",
+        )
+
+
+def local(name: str, kind: Type, span: Span | None) -> n.Value | n.Relation:
+    return n.Relation(name, kind) if isinstance(kind, RelationType) else n.Local(kind, span, name)
+
+
+def _assignments(statements: Iterable[t.Statement]) -> Iterable[t.Assign]:
+    for s in statements:
+        if isinstance(s, t.Assign):
+            yield s
+        elif isinstance(s, t.For):
+            yield from _assignments(s.body)
+        elif isinstance(s, t.If):
+            yield from _assignments(s.body)
+            yield from _assignments(s.orelse)
+
+
+def assigned(statements: Iterable[t.Statement]) -> set[str]:
+    """The names that statements assign."""
+    return {target.name for s in _assignments(statements) for target in s.targets}
