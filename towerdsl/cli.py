@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import stat
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from towerdsl import __version__
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.passes.static import Static
+
+if TYPE_CHECKING:
+    from towerdsl.lang import tree as t
 
 DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
 SPEC_HELP = "a .yaml file, or a name that `towerdsl specs` lists"
@@ -26,6 +32,9 @@ SPEC_HELP = "a .yaml file, or a name that `towerdsl specs` lists"
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode still shows the rest
     try:
         arguments = _parser().parse_args(argv)
         code: int = arguments.run(arguments)
@@ -39,6 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f"{_short(str(error.filename))}: " if error.filename else ""
+        print(Diagnostic("file", where + (error.strerror or str(error)).lower()).render(), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -90,7 +103,7 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _settings(pairs: Sequence[tuple[str, str]]) -> dict[str, Static]:
+def _sizes(pairs: Sequence[tuple[str, str]]) -> dict[str, Static]:
     """The sizes that `--set` gives; of one name the last counts. Raises TowerError."""
     found: dict[str, Static] = {}
     wrong = []
@@ -125,7 +138,8 @@ def _short(text: str) -> str:
 def _compile(arguments: argparse.Namespace) -> int:
     from towerdsl.compiler import compile_spec
 
-    compiled = compile_spec(Path(arguments.spec), _settings(arguments.settings), arguments.kernel)
+    _model_file(arguments.spec)
+    compiled = compile_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel)
     source = compiled.source(arguments.standalone)
     if arguments.output is None:
         sys.stdout.write(source)
@@ -136,20 +150,33 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from towerdsl.compiler import compile_spec
+    from towerdsl.explain import explain_compiled
+    from towerdsl.lang import library
+    from towerdsl.passes.resolve import resolve
 
-    compiled = compile_spec(Path(arguments.spec), _settings(arguments.settings))
-    print(f"{compiled.model.source_name}: ok")
+    spec, sizes = Path(arguments.spec), _sizes(arguments.settings)
+    resolved = resolve(library.read(spec))
+    if _is_shared(resolved.spec):
+        known = ", ".join(b.signature.name for b in resolved.spec.blocks) or "no blocks"
+        print(f"{resolved.spec.source.name}: ok ({known}: checked in full where a spec uses them)")
+        return 0
+    explained = explain_compiled(compile_spec(spec, sizes), {})
+    number = sum(found.modules for found in explained.attentions)
+    attentions = f"{number:,} attention{'' if number == 1 else 's'}" if number else "no attention"
+    print(f"{explained.source}: ok ({attentions}, {explained.parameters:,} parameters)")
     return 0
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from towerdsl.explain import explain, render, to_data
+    from towerdsl.explain import explain, render, text, to_data
 
-    explained = explain(Path(arguments.spec), _settings(arguments.settings))
+    explained = explain(Path(arguments.spec), _sizes(arguments.settings))
     if arguments.json:
         print(json.dumps(to_data(explained), indent=2, ensure_ascii=False))
-    else:
+    elif sys.stdout.isatty():
         render(explained)
+    else:
+        sys.stdout.write(text(explained))
     return 0
 
 
@@ -157,9 +184,58 @@ def _specs(arguments: argparse.Namespace) -> int:
     from towerdsl.lang import library
 
     root = library.library_folder()
-    for name, path in library.library().items():
-        print(path.relative_to(root).parent.as_posix(), name)
+    found = [(path.relative_to(root).parent.as_posix(), name, path) for name, path in library.library().items()]
+    entries = [{"group": group, "name": name, **_about(path)} for group, name, path in found]
+    if arguments.json:
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
+        return 0
+    models = [e for e in entries if not e["shared"]]
+    shared = [e for e in entries if e["shared"]]
+    width = max((len(str(e["name"])) for e in entries), default=0)
+    group = None
+    for entry in models:
+        if entry["group"] != group:
+            group = entry["group"]
+            print(f"{'' if entry is models[0] else chr(10)}{group}")
+        print("\n".join(_listed(entry, width)))
+    if shared:
+        print(f"\nshared blocks, for `use`: {', '.join(str(e['name']) for e in shared)}")
     return 0
+
+
+def _listed(entry: dict[str, object], width: int) -> list[str]:
+    """An entry of the list: its paper beside its name, what it is about below."""
+    pad = " " * (width + 4)
+    lines = [str(entry[key]) for key in ("paper", "about") if entry[key]]
+    wrapped = [x for line in lines for x in textwrap.wrap(line, max(40, 98 - len(pad)))] or [""]
+    return [f"  {entry['name']!s:<{width}}  {wrapped[0]}".rstrip(), *(pad + line for line in wrapped[1:])]
+
+
+def _about(path: Path) -> dict[str, object]:
+    """What the head of a library file says, read without its expressions: a long list comes at once."""
+    import yaml
+
+    try:
+        head = yaml.load(path.read_bytes(), yaml.CSafeLoader)
+    except (OSError, yaml.YAMLError, ValueError):
+        head = None
+    head = head if isinstance(head, dict) else {}
+    paper, about = (" ".join(str(head[k]).split()) if head.get(k) else None for k in ("paper", "about"))
+    return {"paper": paper, "about": about, "shared": not (head.get("flow") or head.get("outputs"))}
+
+
+def _is_shared(spec: t.SpecFile) -> bool:
+    return not spec.flow and not spec.outputs
+
+
+def _model_file(name: str) -> None:
+    """Raises TowerError for a file that holds blocks only."""
+    from towerdsl.lang import library
+
+    spec = library.read(Path(name))
+    if _is_shared(spec):
+        message = f"{spec.source.name} has no `flow` and no `outputs`: it holds blocks for other specs"
+        raise TowerError([Diagnostic("form", message, help="compile a spec that names it in `use:`")])
 
 
 def _write(name: str, text: str) -> None:

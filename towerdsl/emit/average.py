@@ -30,9 +30,8 @@ class AverageWriter:
     def write(self) -> None:
         self._sources()
         result = self.plan.kernel.write(self.average, self.plan.facts, self)
-        self.frame.assign("y", self._result(Code(result, self._strength)).text)
-
-    _strength = ATOM
+        self.frame.assign("y", result)
+        self.frame.assign("y", self._result(Code("y")).text)
 
     # --- sources ----------------------------------------------------------------------------------------------
 
@@ -90,8 +89,9 @@ class AverageWriter:
         """Whether the kernel itself lets query heads share key heads: then `k` and `v` are not repeated."""
         if not self.plan.kernel.shares_key_heads or isinstance(self.plan.facts.score, str):
             return False
-        right = self.plan.facts.score.right
-        return isinstance(right, n.Local) and right.name == "k" and len(self.lead) == 2
+        right, head = self.plan.facts.score.right, self.average.heads
+        leaves = [v for v in right.walk() if not v.operands and head in v.axes]
+        return len(self.lead) == 2 and all(isinstance(v, n.Local) and v.name == "k" for v in leaves)
 
     # --- dense parts ------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class AverageWriter:
         names = []
         for place, (name, text) in enumerate(operands):
             # an operand may be computed from more than one source: keep what a later one still reads
-            later = any(re.search(rf"\b{name}\b", other) for _, other in operands[place + 1 :])
+            later = any(re.search(rf"\b{name}\b(?!\.(dtype|device))", other) for _, other in operands[place + 1 :])
             names.append(frame.assign(frame.fresh(name) if later and text != name else name, text))
         q, k, v = names
         arguments = [q, k, v]
@@ -224,6 +224,8 @@ class AverageWriter:
         if self._grouped_by_kernel and average.key_heads is not None:
             arguments.append("enable_gqa=True")
         text = f"F.scaled_dot_product_attention({', '.join(arguments)})"
+        frame.assign("y", text)
+        text = "y"
         for _ in range(2 - len(self.lead)):
             text = f"{text}.squeeze({1 if self._batch_only else 0})"
         if not average.positions:
@@ -293,7 +295,10 @@ class AverageWriter:
             return None
         if bias is None:
             assert visible is not None
-            return frame.assign("mask", self._pairs(frame.code(visible), visible.axes).text)
+            code = frame.code(visible)
+            if code.strength < ATOM:
+                code = Code(frame.assign("mask", code.text))
+            return frame.assign("mask", self._pairs(code, visible.axes).text)
         if visible is not None:
             frame.assign("bias", bias.text)
             every = tuple(a for a in axes if a in own or a in visible.axes)
@@ -301,7 +306,8 @@ class AverageWriter:
             hidden = frame.aligned(visible, every)
             bias = Code(f'{spread_bias.atom}.masked_fill(~{hidden.at(ATOM)}, float("-inf"))')
             own = every
-        return frame.assign("mask", self._pairs(bias, own).text)
+        frame.assign("mask", bias.text)
+        return frame.assign("mask", self._pairs(Code("mask"), own).text)
 
     def _pairs(self, code: Code, own: Sequence[Axis]) -> Code:
         """A mask or bias as [batch, head, query, key], dims of length 1 where it does not vary."""
@@ -350,8 +356,7 @@ class AverageWriter:
         order = [*self.lead, *average.positions, feature]
         if self._kept is not None and self._kept != tuple(order):
             missing = {a for a in order if a not in self._kept}
-            frame.assign("y", code.text)
-            code = frame.spread(Code("y"), self._kept, order)
+            code = frame.spread(code, self._kept, order)
             code = self._expanded(code, self._kept, order, missing)
         positions = [a.on("") for a in average.positions]
         batch = list(average.batch)

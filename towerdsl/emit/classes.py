@@ -10,6 +10,7 @@ from functools import partial
 
 from towerdsl.emit.average import AverageWriter
 from towerdsl.emit.frame import MARK, Frame, mark, unmark
+from towerdsl.emit.layout import WIDTH, tidy, wrapped
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType, Type
@@ -18,7 +19,6 @@ from towerdsl.lang import tree as t
 from towerdsl.ops import python
 from towerdsl.passes.resolve import Resolved
 
-WIDTH = 110
 INIT = {
     "zeros": "nn.init.zeros_({w})",
     "ones": "nn.init.ones_({w})",
@@ -44,6 +44,7 @@ class Draft:
     signature: str
     returns: str
     helpers: set[str] = field(default_factory=set)
+    prelude: int = 0  # how many lines of `forward` read lengths
 
     @property
     def skeleton(self) -> tuple[str, ...]:
@@ -107,11 +108,14 @@ class ClassWriter:
         result = ", ".join(results)
         forward = [*self.frame.lines]
         forward.append(f"return {result}")
-        forward = [*self.frame.prelude(), *forward]
+        prelude = self.frame.prelude()
+        forward = [*prelude, *tidy(forward)]
         returns = "Tensor" if len(results) == 1 else f"tuple[{', '.join('Tensor' for _ in results)}]"
         arguments = [f"{self.frame.variable(name)}: {_annotation(kind)}" for name, kind in block.parameters]
         signature = ", ".join(["self", *arguments])
-        return Draft(block, self._init(), forward, self._docstring(), signature, returns, self.frame.helpers)
+        return Draft(
+            block, self._init(), forward, self._docstring(), signature, returns, self.frame.helpers, len(prelude)
+        )
 
     # --- __init__ ---------------------------------------------------------------------------------------------
 
@@ -300,9 +304,9 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     used_in_forward: list[str] = []
 
     def fill(line: str, inside: str) -> str:
-        def one(match: object) -> str:
+        def one(match: re.Match[str]) -> str:
             argument = next(at)
-            value = match[1]  # type: ignore[index]
+            value = match[1]
             if argument is None:
                 return str(value)
             if inside == "self." and argument not in used_in_forward:
@@ -315,8 +319,8 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     init = [fill(line, "") for line in first.init]
     forward = [fill(line, "self.") for line in first.forward]
     kept = [f"self.{a} = {a}" for a in used_in_forward]
-    lines = [f"class {name}(nn.Module):"]
-    lines += docstring(first.docstring, 1)
+    head = [f"class {name}(nn.Module):", *docstring(first.docstring, 1)]
+    lines: list[str] = []
     signature = ", ".join(["self", *(f"{a}: {'float' if '.' in v[0] else 'int'}" for v, a in arguments.items())])
     if init or kept:
         lines += [f"    def __init__({signature}) -> None:", "        super().__init__()"]
@@ -328,7 +332,8 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     for k, d in enumerate(drafts):
         given = ", ".join(f"{a}={mark(v[k], a)}" for v, a in arguments.items())
         constructors[id(d.block)] = f"{name}({given})"
-    return Written(name, [wrapped(x) for x in lines], constructors, set().union(*(d.helpers for d in drafts)))
+    body = [x for line in lines for x in wrapped(line)]
+    return Written(name, [*head, *body], constructors, set().union(*(d.helpers for d in drafts)))
 
 
 def docstring(text: Sequence[str], level: int) -> list[str]:
@@ -339,20 +344,3 @@ def docstring(text: Sequence[str], level: int) -> list[str]:
     if len(safe) == 1:
         return [f'{pad}"""{safe[0]}"""', ""]
     return [f'{pad}"""{safe[0]}', *(f"{pad}{line}".rstrip() for line in safe[1:]), f'{pad}"""', ""]
-
-
-def wrapped(line: str) -> str:
-    """A long call is broken after its opening bracket, as a formatter would."""
-    if len(line) <= WIDTH or not line.endswith(")") or '"""' in line:
-        return line
-    indent = len(line) - len(line.lstrip())
-    depth = 0
-    for position in range(len(line) - 1, -1, -1):
-        depth += (line[position] in ")]") - (line[position] in "([")
-        if depth == 0:
-            break
-    inner = line[position + 1 : -1]
-    if position == 0 or not inner:
-        return line
-    pad = " " * (indent + 4)
-    return f"{line[: position + 1]}\n{pad}{inner}\n{' ' * indent})"

@@ -199,7 +199,21 @@ class Frame:
     def aligned(self, value: n.Value, axes: Sequence[Axis]) -> Code:
         """Code that broadcasts against a tensor with `axes`."""
         code = self.code(value)
-        return code if value.type.scalar else self.spread(code, value.axes, axes)
+        if value.type.scalar:
+            return code
+        pairwise = {"i", "j"} <= {a.side for a in value.axes}
+        if pairwise and set(axes) - set(value.axes) and not code.text.isidentifier():
+            found = self.spread(Code("x"), value.axes, axes)
+            if found.text != "x":  # it is put between other dims: name it first, so that the line can be read
+                code = Code(self.assign(self.fresh(self._part_name(value)), code.text))
+        return self.spread(code, value.axes, axes)
+
+    def _part_name(self, value: n.Value) -> str:
+        """A name for a part of a score or condition: `visible_h`, `offset_w`."""
+        base = {"bool": "visible", "int": "offset"}.get(value.type.dtype, "term")
+        names = {a.name for a in value.axes if a.side and a.name}
+        several = any(self.several(a) for a in value.axes if a.side)
+        return f"{base}_{names.pop()}" if several and len(names) == 1 else base
 
     def spread(self, code: Code, own: Sequence[Axis], axes: Sequence[Axis]) -> Code:
         """Reorder a tensor's axes like `axes`, with dims of length 1 for those that it lacks after its first."""
@@ -240,6 +254,9 @@ class Frame:
         if isinstance(number, bool):
             return Code(str(number))
         text = python(number)
+        if isinstance(number, int) and number >= 0:
+            known = [name for name, value in self.block.constants if value == number and value is not True]
+            return Code(mark(number, known[0] if known else "size"))
         return Code(text, UNARY if number < 0 else ATOM)
 
     def _sizeof(self, value: n.SizeOf) -> Code:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from towerdsl import runtime
-from towerdsl.emit.classes import WIDTH, ClassWriter, Draft, Written, camel, docstring, merge, wrapped
+from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, docstring, merge
 from towerdsl.emit.frame import unmark
+from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Plan
@@ -29,14 +30,15 @@ def write_source(
     """The source of a module with the model's class. `standalone` copies in the functions that it uses."""
     written: list[Written] = []
     constructors: dict[int, str] = {}
-    taken = {camel(model.name), "Tensor", "NamedTuple"}
+    taken = {camel(model.name), f"{camel(model.name)}Output", "Tensor", "NamedTuple"}
     for name, instances in _groups(model.root).items():
         drafts: dict[tuple[str, ...], list[Draft]] = {}
         for block in instances:
             draft = ClassWriter(block, plans, constructors, resolved).draft()
             drafts.setdefault(draft.skeleton, []).append(draft)
         for group in drafts.values():
-            class_name = _unique(camel(name), taken)
+            own = camel(name)
+            class_name = _unique(f"{own}Block" if own == camel(model.name) else own, taken)
             found = merge(group, class_name)
             constructors.update(found.constructors)
             written.append(found)
@@ -124,7 +126,8 @@ class _root:
         draft = writer.draft()
         self.helpers = draft.helpers
         name = camel(model.name)
-        lines = [f"class {name}(nn.Module):", *docstring(_about(model), 1)]
+        head = [f"class {name}(nn.Module):", *docstring(_about(model), 1)]
+        lines: list[str] = []
         self.lines_of_classes: list[list[str]] = []
         results = model.root.results
         returns = draft.returns
@@ -134,7 +137,7 @@ class _root:
             returns = f"{name}Output"
             draft.forward[-1] = f"return {name}Output({draft.forward[-1].removeprefix('return ')})"
         if checkpoints:
-            lines += [*textwrap.indent(_table("checkpoints", checkpoints), "    ").split("\n"), ""]
+            head += [*textwrap.indent(_table("checkpoints", checkpoints), "    ").split("\n"), ""]
         arguments = ["self"]
         for i in model.inputs:
             variable = writer.frame.variable(i.name)
@@ -148,7 +151,7 @@ class _root:
             signature = f"    def forward(\n{inner}    ) -> {returns}:"
         lines.append(signature)
         lines += [f"        {line}" for line in self._defaults(model, writer, draft)]
-        self.lines_of_classes.append([wrapped(unmark(line)) for line in lines])
+        self.lines_of_classes.append([*head, *(x for line in lines for x in wrapped(unmark(line)))])
 
     def _defaults(self, model: n.Model, writer: ClassWriter, draft: Draft) -> list[str]:
         """Inputs that were left out are filled; then the statements of the flow."""
@@ -165,8 +168,7 @@ class _root:
             filled.append(f"if {variable} is None:")
             filled.append(f"    {variable} = torch.full({like}, dtype={dtype}, device={required}.device)")
         prelude = frame.prelude()
-        before = len(draft.forward) - len(frame.lines) - 1
-        return [*prelude, *filled, *draft.forward[before:]]
+        return [*prelude, *filled, *draft.forward[draft.prelude :]]
 
 
 def _about(model: n.Model) -> list[str]:

@@ -271,7 +271,20 @@ class ExpressionTyper:
             if result is not None:
                 return result
         values = [self.to_value(left, e.left.span), self.to_value(right, e.right.span)]
+        if e.op in ("+", "-"):
+            return self._sum(e.op, values, e.span, scope)
         return self.pointwise(e.op, values, e.span, scope)
+
+    def _sum(self, op: str, values: list[n.Value], span: Span, scope: Scope) -> n.Value:
+        """`i - j + win - 1` --> `i - j + 6`: whole numbers at the end of a sum are added up."""
+        left, right = values
+        if isinstance(left, n.Pointwise) and left.op in ("+", "-") and _whole(right) and _whole(left.args[1]):
+            first, second = left.args[1], right
+            assert isinstance(first, n.Const) and isinstance(second, n.Const)
+            total = (first.value if left.op == "+" else -first.value) + (second.value if op == "+" else -second.value)
+            right = self.to_value(abs(total), span)
+            left, op = left.args[0], "+" if total >= 0 else "-"
+        return self.pointwise(op, [left, right], span, scope)
 
     def _compare(self, e: t.Compare, scope: Scope) -> Result:
         operands = [self.any(x, scope) for x in e.operands]
@@ -534,6 +547,10 @@ class ExpressionTyper:
 
     def _index(self, e: t.Index, scope: Scope) -> Result:
         return index(self, e, scope)
+
+
+def _whole(value: n.Value) -> bool:
+    return isinstance(value, n.Const) and isinstance(value.value, int) and not isinstance(value.value, bool)
 
 
 def _label(value: n.Value, otherwise: str) -> str:

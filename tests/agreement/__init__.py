@@ -1,0 +1,1 @@
+"""Agreement: every kernel gives the reference's values and gradients, over the library and over random attentions."""

@@ -1,0 +1,149 @@
+"""The last touches on emitted statements: a variable that only feeds the next step is inlined, long lines broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from towerdsl.emit.frame import MARK
+
+WIDTH = 110
+_ASSIGN = re.compile(r"^(\s*)([A-Za-z_]\w*) = (.*)$")
+_RETURN = re.compile(r"^(\s*)return ([A-Za-z_]\w*)$")
+
+
+def tidy(lines: Sequence[str]) -> list[str]:
+    """`q = a` ... `q = q.flatten(1)` --> `q = a.flatten(1)`; `y = a`, `return y` --> `return a`."""
+    found = list(lines)
+    at = 0
+    while at < len(found):
+        if not _joined(found, at):
+            at += 1
+    if len(found) > 1:
+        last, before = _RETURN.match(found[-1]), _ASSIGN.match(found[-2])
+        if last and before and last[2] == before[2] and last[1] == before[1]:
+            found[-2:] = [f"{last[1]}return {before[3]}"]
+    return found
+
+
+def _joined(lines: list[str], at: int) -> bool:
+    """Join the assignment on line `at` with the next one of the same variable, if nothing between reads it."""
+    first = _ASSIGN.match(lines[at])
+    if not first or not _is_chain(first[3]):
+        return False
+    word = re.compile(rf"\b{first[2]}\b")
+    for k in range(at + 1, len(lines)):
+        second = _ASSIGN.match(lines[k])
+        same = second is not None and second[2] == first[2] and second[1] == first[1]
+        if same and second is not None and len(word.findall(second[3])) == 1:
+            together = f"{first[1]}{first[2]} = {word.sub(lambda _: first[3], second[3])}"
+            if length(together) + 8 > WIDTH:  # inside a class, two levels deep
+                return False
+            lines[at] = together
+            del lines[k]
+            return True
+        # between the two, nothing may read the variable or change what its value is made of
+        if word.search(lines[k]) or second is None or re.search(rf"\b{second[2]}\b", first[3]):
+            return False
+    return False
+
+
+def _is_chain(code: str) -> bool:
+    """A name or call followed by calls and picks: it can stand before `.` without parentheses."""
+    depth = 0
+    for character in code:
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0 and character in " +-*/%&|~<>=":
+            return False
+    return True
+
+
+def length(line: str) -> int:
+    """The length of a line as it will be read, without the marks around numbers."""
+    return len(MARK.sub(lambda m: m[1], line))
+
+
+def wrapped(line: str) -> list[str]:
+    """A statement in lines of at most `WIDTH`, broken inside its longest bracket, or before operators."""
+    if length(line) <= WIDTH or '"""' in line:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    group = _longest_group(line)
+    operators = _operators(line)
+    if operators:
+        head = re.match(r"^(\s*)((?:[\w, .\[\]]+ = )|return )?", line)
+        assert head is not None
+        start = head.end()
+        pieces = _split_at(line[start:], [o - start for o in operators])
+        if not head[2]:  # inside a bracket already
+            return [x for piece in pieces for x in wrapped(f"{indent}{piece.strip()}")]
+        inner = [x for piece in pieces for x in wrapped(f"{indent}    {piece.strip()}")]
+        return [f"{line[:start].rstrip()} (", *inner, f"{indent})"]
+    if group is None:
+        return [line]
+    opening, closing = group
+    inside = line[opening + 1 : closing]
+    body = f"{indent}    {inside}"
+    if length(body) <= WIDTH:
+        inner = [body]
+    else:
+        commas = [k for k, c in enumerate(_top_level(inside)) if c == ","]
+        pieces = [p.lstrip(", ") for p in _split_at(inside, commas)] if commas else [inside]
+        inner = []
+        for piece in pieces:
+            broken = wrapped(f"{indent}    {piece}")
+            if len(pieces) > 1:
+                broken[-1] += ","
+            inner += broken
+        if not commas and inner == [body]:
+            return [line]
+    tail = wrapped(f"{indent}{line[closing:]}")
+    return [line[: opening + 1], *inner, *tail]
+
+
+def _top_level(code: str) -> str:
+    """The code with what stands in brackets or quotes blanked out."""
+    depth, quote, out = 0, "", []
+    for character in code:
+        if quote:
+            quote = "" if character == quote else quote
+            out.append("_")
+            continue
+        if character in "\"'":
+            quote = character
+        if character in ")]}":
+            depth -= 1
+        out.append(character if depth == 0 and not quote else "_")
+        if character in "([{":
+            depth += 1
+    return "".join(out)
+
+
+def _operators(line: str) -> list[int]:
+    """Where a too long sum, conjunction or the like can be broken: before its loosest operators."""
+    flat = _top_level(line)
+    for pattern in (r" \| ", r" & ", r" [+-] ", r" [*/] "):
+        found = [m.start() for m in re.finditer(pattern, flat) if flat[: m.start()].strip()]
+        if found:
+            return found
+    return []
+
+
+def _split_at(text: str, places: Sequence[int]) -> list[str]:
+    return [text[a:b] for a, b in pairwise([0, *places, len(text)]) if text[a:b].strip()]
+
+
+def _longest_group(line: str) -> tuple[int, int] | None:
+    """The bracket pair at the outermost level with the most inside."""
+    depth, start, best = 0, 0, None
+    for k, character in enumerate(line):
+        if character in "([{":
+            if depth == 0:
+                start = k
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+            if depth == 0 and k - start > 1 and (best is None or k - start > best[1] - best[0]):
+                best = (start, k)
+    return best

@@ -1,0 +1,44 @@
+"""Compiled spec --> what each of its attentions averages, the kernel chosen and why, and what it costs.
+
+`explain` gathers the facts, `render` shows them to a reader, `to_data` to a program. No tensor is made.
+
+Costs are formulas over the model's free lengths. A block knows lengths by names of its own, so each call's arguments
+say what they are outside (`_Calls.lengths`), up to the root. A multiply-add is one term of a matrix product, of an
+operation with weights (`OpResult.macs`) or of a `dot`; elementwise work is not counted.
+
+`to_data` gives, with costs as {"formula": text, "number": integer or null} and sizes as texts:
+
+    name, source, paper, about      of the spec; source is shown as in messages
+    sizes                           name: value, as compiled
+    free, given                     names of the free lengths; those with a number
+    inputs, outputs                 [{name, type, default}], [{name, type}]
+    attentions                      one for each distinct attention, in the order of calls:
+      block, constants, at          name, static arguments, place in the file
+      paths, modules, calls         names in `state_dict()` (`*` is every number), how many modules, how often called
+      let                           texts of its statements
+      query, key, value             {text, axes: [{name, size}]}, or null
+      batch, positions, over        axes as above
+      heads, key_heads              numbers, or null without heads
+      features                      {key, value}: sizes of one head, key is null where the score uses none
+      merge, dropout                text, number
+      score, message                {text, formula (definitions expanded)}; score has `kind` and `found` too
+      visible                       {locality, mask: texts or null, everything, causal, never,
+                                     bands: [{axis, low, high, text}], rest: [texts]}
+      normalize                     {name, options, formula}
+      output                        {text, results: [types]}
+      kernel                        {name, how}
+      refused, able                 [{kernel, reason}], names of the others that could compute it
+      parameters                    of one module
+      multiply_adds                 {linear, score, sum}: costs of one call
+      peak                          {formula, number, bytes}: numbers held at once for the weights; bytes in float32
+    total                           {parameters, buffers, bytes, multiply_adds: {linear, score, sum, all}, shares}
+      shares                        [{paths, parameters, multiply_adds}]: fractions of the total, or null
+"""
+
+from __future__ import annotations
+
+from towerdsl.explain.data import to_data
+from towerdsl.explain.facts import Attention, Explained, Found, explain, explain_compiled
+from towerdsl.explain.show import render, text
+
+__all__ = ["Attention", "Explained", "Found", "explain", "explain_compiled", "render", "text", "to_data"]

@@ -1,0 +1,333 @@
+"""A compiled spec --> the facts that `explain` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from towerdsl.compiler import Compiled, compile_spec
+from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.explain.spell import Speller, short
+from towerdsl.explain.work import ZERO, Calls, Occurrence, Work, volume, walk
+from towerdsl.ir import nodes as n
+from towerdsl.ir.parameters import parameter_shapes
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, TensorType
+from towerdsl.kernels.base import Plan
+from towerdsl.kernels.catalog import CATALOG
+from towerdsl.lang import library
+from towerdsl.lang import tree as t
+from towerdsl.ops.normalizers import NORMALIZERS
+from towerdsl.passes.resolve import Resolved, resolve
+from towerdsl.passes.resolve import walk as expressions
+from towerdsl.passes.score import sides
+from towerdsl.passes.static import Static
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """A query, key or value: how the spec writes it, and its axes with the model's own lengths."""
+
+    text: str
+    axes: tuple[tuple[str | None, Size], ...]
+
+
+@dataclass(frozen=True)
+class BandFact:
+    axis: str | None
+    low: Size | None
+    high: Size | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What is to be said of one attention; equal for attentions that are the same in all but their names."""
+
+    block: str
+    constants: tuple[tuple[str, Any], ...]
+    at: str
+    let: tuple[str, ...]
+    query: Source | None
+    key: Source | None
+    value: Source
+    batch: tuple[tuple[str | None, Size], ...]
+    positions: tuple[tuple[str | None, Size], ...]
+    over: tuple[tuple[str | None, Size], ...]
+    heads: int | None
+    heads_text: str
+    key_heads: int | None
+    key_size: Size | None
+    value_size: Size
+    merge: str
+    dropout: float
+    score: str
+    score_formula: str
+    score_defined: bool
+    score_kind: str
+    score_found: str
+    message: str
+    message_formula: str
+    locality: str | None
+    mask: str | None
+    everything: bool
+    causal: bool
+    never: bool
+    bands: tuple[BandFact, ...]
+    rest: tuple[tuple[str, str], ...]  # the condition, and what it depends on
+    normalize: str
+    normalize_options: tuple[tuple[str, Any], ...]
+    normalize_formula: str
+    output: str
+    results: tuple[str, ...]
+    kernel: str
+    how: str
+    refused: tuple[tuple[str, str], ...]
+    able: tuple[str, ...]
+    parameters: int
+    work: Work
+    peak: Size
+
+
+@dataclass(frozen=True)
+class Found:
+    """A distinct attention, and where it stands in the model."""
+
+    facts: Attention
+    paths: tuple[str, ...]
+    modules: int
+    calls: int
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Everything that `explain` says about a spec."""
+
+    name: str
+    source: str
+    paper: str | None
+    about: str | None
+    sizes: tuple[tuple[str, Any], ...]
+    inputs: tuple[n.InputDecl, ...]
+    outputs: tuple[tuple[str | None, str], ...]
+    free: tuple[str, ...]
+    given: Mapping[str, int]
+    attentions: tuple[Found, ...]
+    parameters: int
+    buffers: int
+    work: Work
+
+    def number(self, size: Size) -> int | None:
+        """The number that a size is with the lengths given, or None."""
+        constant = self.at(size).constant
+        return None if constant is None else round(constant)
+
+    def at(self, size: Size) -> Size:
+        """A size with the lengths given put in."""
+        return size.substitute({name: Size.of(value) for name, value in self.given.items()})
+
+
+def explain(spec: str | Path, settings: Mapping[str, Static] | None = None) -> Explained:
+    """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with. Raises TowerError."""
+    resolved = resolve(library.read(spec))
+    if not resolved.spec.flow and not resolved.spec.outputs:
+        message = f"{resolved.spec.source.name} has no `flow`: it is a file of blocks, and has no plan of its own"
+        raise TowerError([Diagnostic("form", message, help="explain a spec that uses it")])
+    declared = [a.name for _, d in resolved.spec.inputs for a in d.axes if a.name is not None and a.size is None]
+    free = {name for name in declared if name not in resolved.sizes}
+    given, overridden = {}, {}
+    for name, value in (settings or {}).items():
+        if name not in free:
+            overridden[name] = value
+        elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            message = f"`{name}` is the length of an axis, a whole number of at least 1, not {value}"
+            raise TowerError([Diagnostic("size", message)])
+        else:
+            given[name] = value
+    return explain_compiled(compile_spec(spec, overridden), given)
+
+
+def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
+    """Explain a compiled spec, counting with the lengths given."""
+    model, calls = compiled.model, Calls()
+    grouped: dict[Attention, list[Occurrence]] = {}
+    for o in calls.occurrences(model.root):
+        facts = attention_facts(o.block, compiled.plans[id(o.block)], compiled.resolved, calls, dict(o.lengths))
+        grouped.setdefault(facts, []).append(o)
+    found = tuple(
+        Found(facts, tuple(o.path for o in group), sum(o.modules for o in group), sum(o.calls for o in group))
+        for facts, group in grouped.items()
+    )
+    shapes = parameter_shapes(model.root)
+    counted = [(volume(shape), learned) for _, shape, learned in shapes]
+    free: dict[str, None] = {}
+    for i in model.inputs:
+        axes = i.type.axes if isinstance(i.type, TensorType) else (i.type.source, i.type.target)
+        free |= dict.fromkeys(name for a in axes for name in sorted(a.size.free_names))
+    results = zip(model.root.result_names, model.root.results, strict=True)
+    return Explained(
+        name=model.name,
+        source=model.source_name,
+        paper=model.paper,
+        about=model.about,
+        sizes=model.sizes,
+        inputs=model.inputs,
+        outputs=tuple((name, str(value.type)) for name, value in results),
+        free=tuple(free),
+        given=dict(given),
+        attentions=found,
+        parameters=sum(number for number, learned in counted if learned),
+        buffers=sum(number for number, learned in counted if not learned),
+        work=calls.work(model.root),
+    )
+
+
+def attention_facts(
+    block: n.BlockInstance, plan: Plan, resolved: Resolved, calls: Calls, lengths: Mapping[str, Size]
+) -> Attention:
+    average = block.average
+    body = resolved.blocks[block.name].body
+    assert average is not None and isinstance(body, t.Attention)
+    spell = Speller(average, lengths)
+
+    def axes(found: Iterable[Axis]) -> tuple[tuple[str | None, Size], ...]:
+        return tuple((a.name, a.size.substitute(lengths)) for a in found)
+
+    def source(e: t.Expr | None, value: n.Value | None) -> Source | None:
+        return None if value is None else Source(_words(e) if e is not None else "", axes(value.axes))
+
+    value = source(body.value, average.value)
+    assert value is not None
+    default_score = "dot(q, k) / sqrt(dk)" if average.query is not None and average.key is not None else "0"
+    features = {
+        v.name: v.axes[-1].size.substitute(lengths)
+        for v in walk((average.score, average.message))
+        if isinstance(v, n.Local) and v.name in "qkv" and v.axes
+    }
+    heads = average.heads.size.integer if average.heads is not None else None
+    key_heads = average.key_heads.integer if average.key_heads is not None else heads
+    kind, found = _score_found(average, plan, spell)
+    locality = plan.facts.locality
+    counted = getattr(plan.kernel, "work", None)
+    work = calls.work(block, nested=False)
+    if counted is not None:  # a kernel that visits fewer pairs says how many multiply-adds it does
+        work = Work(work.linear, ZERO, counted(average, plan.facts))
+    return Attention(
+        block=block.name,
+        constants=block.constants,
+        at=f"{block.span.source.name}:{block.span.line}" if block.span is not None else "",
+        let=tuple(x for s in body.let for x in _statement(s)),
+        query=source(body.query, average.query),
+        key=source(body.key, average.key),
+        value=value,
+        batch=axes(average.batch),
+        positions=axes(average.positions),
+        over=axes(average.over),
+        heads=heads,
+        heads_text=", ".join(dict.fromkeys(map(_words, body.heads))) if body.heads is not None else "",
+        key_heads=key_heads,
+        key_size=features.get("k", features.get("q")),
+        value_size=features.get("v", average.message.axes[-1].size.substitute(lengths)),
+        merge=average.merge,
+        dropout=average.dropout,
+        score=_words(body.score) if body.score is not None else default_score,
+        score_formula=spell.text(average.score),
+        score_defined=_uses_definitions(body.score, resolved),
+        score_kind=kind,
+        score_found=found,
+        message=_words(body.message) if body.message is not None else "v",
+        message_formula=spell.text(average.message),
+        locality=_words(body.locality) if body.locality is not None else None,
+        mask=_words(body.mask) if body.mask is not None else None,
+        everything=locality.everything,
+        causal=locality.causal,
+        never=locality.never,
+        bands=tuple(
+            BandFact(
+                b.query.name if len(average.positions) > 1 else None,
+                b.low.substitute(lengths) if b.low is not None else None,
+                b.high.substitute(lengths) if b.high is not None else None,
+                spell.band(b.query, b.key, b.low, b.high),
+            )
+            for b in locality.bands
+        ),
+        rest=tuple((spell.text(v), _depends(v)) for v in locality.rest),
+        normalize=average.normalize,
+        normalize_options=average.options,
+        normalize_formula=NORMALIZERS[average.normalize].formula,
+        output=_words(body.output) if body.output is not None else "y",
+        results=tuple(
+            str(TensorType(r.type.dtype, spell.axes(r.type.axes))) for r in block.results if isinstance(r, n.Value)
+        ),
+        kernel=plan.kernel.name,
+        how=plan.kernel.how,
+        refused=plan.refused,
+        able=tuple(k.name for k in CATALOG if k.name != plan.kernel.name and k.name not in dict(plan.refused)),
+        parameters=_own_parameters(block),
+        work=work.outside(lengths),
+        peak=plan.kernel.peak(average, plan.facts).substitute(lengths),
+    )
+
+
+def _own_parameters(block: n.BlockInstance) -> int:
+    """How many numbers a block learns, without those of attentions inside it."""
+
+    def slot_count(slot: n.ModuleSlot) -> int:
+        if slot.items:
+            return sum(map(slot_count, slot.items))
+        if slot.block is not None:
+            return 0 if slot.block.average is not None else _own_parameters(slot.block)
+        shapes = slot.result.parameters if slot.result is not None else ()
+        return sum(volume(s.integer or 0 for s in shape) for _, shape in shapes)
+
+    own = sum(volume(s.integer or 0 for s in w.type.shape) for w in block.weights)
+    return own + sum(slot_count(slot) for _, slot in block.modules)
+
+
+def _score_found(average: n.Average, plan: Plan, spell: Speller) -> tuple[str, str]:
+    """What kind of score it is (a word for programs), and in words what the analysis found."""
+    score = plan.facts.score
+    if isinstance(score, str):
+        on = sides(average.score)
+        if isinstance(average.score, n.Const):
+            return "constant", "the same for every j"
+        if on == {"i", "j"}:
+            return "pairwise", "a function of i and j"
+        if on == {"j"}:
+            return "keys", "depends on j alone"
+        return ("queries", "depends on i alone") if on == {"i"} else ("constant", "depends on neither i nor j")
+    dot = f"dot({spell.text(score.left)}, {spell.text(score.right)})"
+    factor = "-" if score.factor == -1 else "" if score.factor == 1 else f"{short(score.factor)} * "
+    if score.scalar is not None:
+        factor += f"{spell.factor(score.scalar)} * "
+    texts = [factor + dot]
+    for bias in score.biases:
+        names = [spell.name(a) for a in bias.value.axes]
+        texts.append(f"bias[{', '.join(names)}]" if names else "bias")
+    return "dot", " + ".join(texts)
+
+
+def _depends(value: n.Value) -> str:
+    if any(isinstance(v, n.Member) for v in walk([value])):
+        return "the pairs of a relation"
+    on = sides(value)
+    if on == {"i", "j"}:
+        return "a condition of pairs"
+    return "a condition of keys" if on == {"j"} else "a condition of queries" if on else "the same for all pairs"
+
+
+def _words(e: t.Expr) -> str:
+    return " ".join(e.span.text.split())
+
+
+def _statement(s: t.Statement) -> list[str]:
+    text = " ".join(s.span.text.split())
+    return [f"{text}: ..."] if isinstance(s, (t.For, t.If)) else [text]
+
+
+def _uses_definitions(e: t.Expr | None, resolved: Resolved) -> bool:
+    return e is not None and any(isinstance(x, t.Name) and x.id in resolved.definitions for x in expressions(e))

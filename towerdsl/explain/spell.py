@@ -1,0 +1,156 @@
+"""Typed values as text, in the language's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis
+from towerdsl.ops import python
+
+ZERO = Size.of(0)
+LONGEST = 500
+_LEVELS = {
+    **dict.fromkeys(("or",), 1),
+    **dict.fromkeys(("and",), 2),
+    **dict.fromkeys(("not",), 3),
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), 4),
+    **dict.fromkeys(("+", "-"), 5),
+    **dict.fromkeys(("*", "/", "//", "%"), 6),
+    **dict.fromkeys(("neg",), 7),
+    **dict.fromkeys(("**",), 8),
+}
+_ATOM = 9
+
+
+def static_text(value: Any) -> str:
+    """A static value as the language writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else python(value)
+
+
+def short(number: float) -> str:
+    """A number with the digits that a reader needs: 0.08839 for 0.08838834764831845."""
+    text = f"{number:.4g}"
+    return text if float(text) != number or "e" in text else python(number)
+
+
+class Speller:
+    """Writes typed values as the language would, with lengths of the model's own."""
+
+    def __init__(self, average: n.Average, lengths: Mapping[str, Size]) -> None:
+        self.lengths = lengths
+        self._known: dict[int, tuple[str, int]] = {}
+        self.several = len(average.positions) > 1 or len(average.over) > 1
+
+    def size(self, size: Size) -> str:
+        return str(size.substitute(self.lengths))
+
+    def axes(self, axes: Iterable[Axis]) -> tuple[Axis, ...]:
+        return tuple(replace(a, size=a.size.substitute(self.lengths)) for a in axes)
+
+    def name(self, axis: Axis) -> str:
+        if axis.side:
+            return f"{axis.side}.{axis.name}" if self.several and axis.name else axis.side
+        return axis.name or self.size(axis.size)
+
+    def band(self, query: Axis, key: Axis, low: Size | None, high: Size | None) -> str:
+        i, j = self.name(query), self.name(key)
+        if low is not None and high is not None and low == high:
+            return f"{i} - {j} == {self.size(low)}" if low != ZERO else f"{i} == {j}"
+        if low == ZERO and high is None:
+            return f"{j} <= {i}"
+        if high == ZERO and low is None:
+            return f"{i} <= {j}"
+        if low is not None and high is not None and low == -high:
+            return f"abs({i} - {j}) < {self.size(high + 1)}"
+        before = "" if low is None else f"{self.size(low)} <= "
+        after = "" if high is None else f" <= {self.size(high)}"
+        return f"{before}{i} - {j}{after}"
+
+    def text(self, value: n.Value) -> str:
+        return self._code(value)[0]
+
+    def factor(self, value: n.Value) -> str:
+        return self._inside(value, _LEVELS["*"])
+
+    def _inside(self, value: n.Value, level: int) -> str:
+        text, own = self._code(value)
+        return text if own >= level else f"({text})"
+
+    def _list(self, values: Iterable[n.Value]) -> str:
+        return ", ".join(self.text(v) for v in values)
+
+    def _code(self, value: n.Value) -> tuple[str, int]:
+        """The text, and how tightly its outermost operation binds; `...` where it is longer than anyone reads."""
+        if id(value) not in self._known:
+            text, level = self._written(value)
+            self._known[id(value)] = (text, level) if len(text) <= LONGEST else ("...", _ATOM)
+        return self._known[id(value)]
+
+    def _written(self, value: n.Value) -> tuple[str, int]:
+        match value:
+            case n.Const():
+                text = static_text(value.value)
+                return text, _LEVELS["neg"] if text.startswith("-") else _ATOM
+            case n.SizeOf():
+                text = self.size(value.size)
+                return text, _ATOM if text.isidentifier() or text.isdigit() else 0
+            case n.Local():
+                return value.name, _ATOM
+            case n.Weight():
+                return ".".join(value.path), _ATOM
+            case n.Position():
+                return self.name(value.axes[0]), _ATOM
+            case n.Range():
+                return f"range({self.name(value.axes[0])})", _ATOM
+            case n.Fill():
+                return python(value.value), _ATOM
+            case n.Rename():
+                sided = [self.name(a) for a in value.axes if a.side and a not in value.arg.axes]
+                if not sided:
+                    return self._code(value.arg)
+                return f"{self._inside(value.arg, _ATOM)}[{', '.join(sided)}]", _ATOM
+            case n.Cast() | n.Shared():
+                return self._code(value.arg)
+            case n.Pointwise():
+                return self._pointwise(value)
+            case n.Dot():
+                return f"dot({self.text(value.left)}, {self.text(value.right)})", _ATOM
+            case n.Reduce():
+                last = value.over == value.arg.axes[-1:]
+                names = "" if last else f", [{', '.join(map(self.name, value.over))}]"
+                return f"{value.op}({self.text(value.arg)}{names})", _ATOM
+            case n.Gather():
+                return f"{self._inside(value.table, _ATOM)}[{self._list(value.indices)}]", _ATOM
+            case n.Member():
+                return f"{value.relation}[j, i]", _ATOM
+            case n.Pick():
+                start = "" if value.start is None else self.size(value.start)
+                stop = "" if value.stop is None else self.size(value.stop)
+                part = f"{start}:{stop}" if value.is_range else start
+                return f"{self._inside(value.arg, _ATOM)}[{self.name(value.axis)}={part}]", _ATOM
+            case n.Apply():
+                return f"{value.op.name}({self._list(value.args)})", _ATOM
+            case n.CallBlock():
+                return f"{value.block.name}({self._list(value.operands)})", _ATOM
+        return type(value).__name__.lower(), _ATOM
+
+    def _pointwise(self, value: n.Pointwise) -> tuple[str, int]:
+        level = _LEVELS.get(value.op)
+        if level is None:
+            return f"{value.op}({self._list(value.args)})", _ATOM
+        if value.op == "neg":
+            return f"-{self._inside(value.args[0], level)}", level
+        if value.op == "not":
+            return f"not {self._inside(value.args[0], level)}", level
+        last = n.plain(value.args[-1])
+        if value.op == "+" and len(value.args) == 2 and isinstance(last, n.Pointwise) and last.op == "neg":
+            return f"{self._inside(value.args[0], level)} - {self._inside(last.args[0], level + 1)}", level
+        parts = [self._inside(value.args[0], level + (value.op == "**" or level == 4))]
+        parts += [self._inside(x, level + (level not in (1, 2))) for x in value.args[1:]]
+        return f" {value.op} ".join(parts), level

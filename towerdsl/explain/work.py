@@ -1,0 +1,286 @@
+"""What a model's blocks cost, and where its attentions stand: each block is walked once, however often it is called.
+
+A block knows lengths by names of its own; the arguments of a call say what they are outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size, product
+from towerdsl.ir.types import RelationType, TensorType, Type
+
+ZERO = Size.of(0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds: of operations with weights, of the scores, of the weighted sums."""
+
+    linear: Size = ZERO
+    score: Size = ZERO
+    sum: Size = ZERO
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.linear + other.linear, self.score + other.score, self.sum + other.sum)
+
+    def times(self, count: int) -> Work:
+        return Work(self.linear * count, self.score * count, self.sum * count)
+
+    def outside(self, lengths: Mapping[str, Size]) -> Work:
+        return Work(*(size.substitute(lengths) for size in (self.linear, self.score, self.sum)))
+
+    @property
+    def pairs(self) -> Size:
+        return self.score + self.sum
+
+    @property
+    def all(self) -> Size:
+        return self.linear + self.pairs
+
+
+def volume(shape: Iterable[int]) -> int:
+    return reduce(lambda a, b: a * b, shape, 1)
+
+
+Repetitions = tuple[frozenset[int], int]  # those meant, of how many
+Loops = Mapping[str, Repetitions]
+Parts = tuple[str | Repetitions, ...]
+
+
+@dataclass
+class Occurrence:
+    """An attention block under a path of modules; `lengths` are its own free lengths in those of the block above."""
+
+    parts: Parts
+    block: n.BlockInstance
+    lengths: tuple[tuple[str, Size], ...]
+    calls: int
+
+    @property
+    def path(self) -> str:
+        return ".".join(p if isinstance(p, str) else _repetitions(*p) for p in self.parts)
+
+    @property
+    def modules(self) -> int:
+        return volume(len(p[0]) for p in self.parts if not isinstance(p, str))
+
+
+Occurrences = dict[Any, list[Occurrence]]
+
+
+def _repetitions(numbers: frozenset[int], total: int) -> str:
+    """`*` for all, `3` for one, `{0,2,4}` or `{0-5}` for some."""
+    if len(numbers) == 1:
+        return str(min(numbers))
+    if len(numbers) == total:
+        return "*"
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [str(r[0]) if len(r) == 1 else f"{r[0]},{r[1]}" if len(r) == 2 else f"{r[0]}-{r[-1]}" for r in runs]
+    if len(texts) > 8:
+        texts = [*texts[:3], "...", texts[-1]]
+    return "{" + ",".join(texts) + "}"
+
+
+class Calls:
+    """Walks the blocks of a model, each once, however often it is called."""
+
+    def __init__(self) -> None:
+        self._occurrences: dict[int, list[Occurrence]] = {}
+        self._work: dict[tuple[int, bool], Work] = {}
+
+    @staticmethod
+    def lengths(call: n.CallBlock) -> dict[str, Size]:
+        """The block's own free lengths --> what they are for the caller."""
+        found: dict[str, Size] = {}
+        for (name, kind), argument in zip(call.block.parameters, call.args, strict=True):
+            if isinstance(argument, n.SizeOf):
+                found[name] = argument.size
+            outer = argument.type
+            if isinstance(kind, RelationType) and isinstance(outer, RelationType):
+                pairs = [(kind.source, outer.source), (kind.target, outer.target)]
+            elif isinstance(kind, TensorType) and isinstance(outer, TensorType):
+                pairs = list(zip(kind.axes, outer.axes, strict=True))
+            else:
+                pairs = []
+            for inside, outside in pairs:
+                for own in inside.size.free_names:
+                    if inside.size == Size.free(own):
+                        found[own] = outside.size
+        return found
+
+    # --- attentions ---------------------------------------------------------------------------------------------
+
+    def occurrences(self, block: n.BlockInstance) -> list[Occurrence]:
+        """Every attention in a block, in the order of calls: once for each place and set of lengths."""
+        if id(block) not in self._occurrences:
+            found: Occurrences = {}
+            if block.average is not None:
+                names = sorted({name for _, kind in block.parameters for name in _own_lengths(kind)})
+                names += [name for name, kind in block.parameters if isinstance(kind, TensorType) and kind.scalar]
+                own = tuple((name, Size.free(name)) for name in dict.fromkeys(names))
+                _add(found, Occurrence((), block, own, 1))
+            self._visit(block, block.body, {}, 1, found)
+            for call in _calls(v for v in block.results if isinstance(v, n.Value)):
+                self._call(block, call, {}, 1, found)
+            self._occurrences[id(block)] = [o for group in found.values() for o in group]
+        return self._occurrences[id(block)]
+
+    def _visit(
+        self, block: n.BlockInstance, steps: Sequence[n.Step], loops: Loops, times: int, found: Occurrences
+    ) -> None:
+        for step in steps:
+            if isinstance(step, n.Loop):
+                for body, numbers in _bodies(step):
+                    inner = {**loops, step.index: (numbers, len(step.bodies))}
+                    self._visit(block, body, inner, times * len(numbers), found)
+            else:
+                for call in _calls(_values(step)):
+                    self._call(block, call, loops, times, found)
+
+    def _call(self, block: n.BlockInstance, call: n.CallBlock, loops: Loops, times: int, found: Occurrences) -> None:
+        lengths = self.lengths(call)
+        path: Parts = (call.module.name, *(loops[index] for index in call.module.indices))
+        for o in self.occurrences(_called(block, call, loops)):
+            outside = tuple((name, size.substitute(lengths)) for name, size in o.lengths)
+            _add(found, Occurrence((*path, *o.parts), o.block, outside, o.calls * times))
+
+    # --- multiply-adds ------------------------------------------------------------------------------------------
+
+    def work(self, block: n.BlockInstance, nested: bool = True) -> Work:
+        """What one call of a block costs, in its own lengths; without `nested`, attentions in it are left out."""
+        if (id(block), nested) not in self._work:
+            values = [v for v in block.results if isinstance(v, n.Value)]
+            total = self._steps_work(block, block.body, {}, nested) + self._values_work(block, values, {}, nested)
+            self._work[id(block), nested] = total
+        return self._work[id(block), nested]
+
+    def _steps_work(self, block: n.BlockInstance, steps: Sequence[n.Step], loops: Loops, nested: bool) -> Work:
+        total = Work()
+        for step in steps:
+            if isinstance(step, n.Loop):
+                for body, numbers in _bodies(step):
+                    inner = {**loops, step.index: (numbers, len(step.bodies))}
+                    total += self._steps_work(block, body, inner, nested).times(len(numbers))
+            else:
+                total += self._values_work(block, _values(step), loops, nested)
+            if isinstance(step, n.Evaluate):
+                total += _pairs_work(step.average)
+        return total
+
+    def _values_work(self, block: n.BlockInstance, values: Iterable[n.Value], loops: Loops, nested: bool) -> Work:
+        total = Work()
+        for value in walk(values):
+            if isinstance(value, n.Apply):
+                total += Work(linear=value.result.macs)
+            elif isinstance(value, n.Dot):
+                total += Work(linear=_dot_work(value))
+            elif isinstance(value, n.CallBlock) and (nested or value.block.average is None):
+                total += self.work(_called(block, value, loops), nested).outside(self.lengths(value))
+        return total
+
+
+def _called(block: n.BlockInstance, call: n.CallBlock, loops: Loops) -> n.BlockInstance:
+    """The block that a call in `block` runs. Passes rewrite the module tree, so that is where it is read."""
+    slot = dict(block.modules)[call.module.name]
+    for index in call.module.indices:
+        slot = slot.items[min(loops[index][0])]
+    assert slot.block is not None
+    return slot.block
+
+
+def _own_lengths(kind: Type) -> set[str]:
+    axes = kind.axes if isinstance(kind, TensorType) else (kind.source, kind.target)
+    return {name for a in axes for name in a.size.free_names}
+
+
+def _add(found: dict[Any, list[Occurrence]], new: Occurrence) -> None:
+    """Add an occurrence, together with those that differ from it in the number of one repetition only."""
+    skeleton = tuple(p if isinstance(p, str) else p[1] for p in new.parts)
+    group = found.setdefault((id(new.block), skeleton, new.lengths), [])
+    for old in group:
+        different = [k for k, (a, b) in enumerate(zip(old.parts, new.parts, strict=True)) if a != b]
+        if not different:
+            old.calls += new.calls
+            return
+        if len(different) == 1 and old.calls * new.modules == new.calls * old.modules:
+            k = different[0]
+            a, b = old.parts[k], new.parts[k]
+            assert not isinstance(a, str) and not isinstance(b, str)
+            if not a[0] & b[0]:
+                old.parts = (*old.parts[:k], (a[0] | b[0], a[1]), *old.parts[k + 1 :])
+                old.calls += new.calls
+                return
+    group.append(replace(new))
+
+
+def _bodies(loop: n.Loop) -> list[tuple[tuple[n.Step, ...], frozenset[int]]]:
+    """Each body that is another, with the numbers of its repetitions."""
+    numbers: dict[int, set[int]] = {}
+    for number, body in enumerate(loop.bodies):
+        numbers.setdefault(id(body), set()).add(number)
+    return [(loop.bodies[min(found)], frozenset(found)) for found in numbers.values()]
+
+
+def _values(step: n.Set | n.Evaluate) -> list[n.Value]:
+    """The values of a statement; of an attention its sources, the rest is `_pairs_work`."""
+    if isinstance(step, n.Set):
+        return [step.value]
+    return [v for v in (step.average.query, step.average.key, step.average.value) if v is not None]
+
+
+def walk(values: Iterable[n.Value]) -> Iterator[n.Value]:
+    """All values below some, each once that is computed once."""
+    seen: set[tuple[str, int]] = set()
+    stack = list(values)[::-1]
+    while stack:
+        value = stack.pop()
+        key = ("shared", value.key) if isinstance(value, n.Shared) else ("", id(value))
+        if key not in seen:
+            seen.add(key)
+            yield value
+            stack.extend(reversed(value.operands))
+
+
+def _calls(values: Iterable[n.Value]) -> list[n.CallBlock]:
+    """The calls of blocks in some values, in the order in which they are computed."""
+    order: list[n.CallBlock] = []
+    seen: set[int] = set()
+    stack = [(value, False) for value in reversed(list(values))]
+    while stack:
+        value, ready = stack.pop()
+        if ready:
+            assert isinstance(value, n.CallBlock)
+            order.append(value)
+        elif id(value) not in seen:
+            seen.add(id(value))
+            if isinstance(value, n.CallBlock):
+                stack.append((value, True))
+            stack.extend((x, False) for x in reversed(value.operands))
+    return order
+
+
+def _dot_work(dot: n.Dot) -> Size:
+    return product([a.size for a in (*dot.axes, dot.left.axes[-1])])
+
+
+def _pairs_work(average: n.Average) -> Work:
+    """The products in score, condition and message, over their own axes, and the weighted sum over all pairs."""
+    linear, score = ZERO, ZERO
+    for value in walk(v for v in (average.score, average.visible, average.message) if v is not None):
+        if isinstance(value, n.Dot):
+            score += _dot_work(value)
+        elif isinstance(value, n.Apply):
+            linear += value.result.macs
+    heads = (average.heads,) if average.heads is not None else ()
+    axes = (*average.batch, *heads, *average.positions, *average.over, average.message.axes[-1])
+    return Work(linear, score, product([a.size for a in axes]))
