@@ -17,14 +17,10 @@ import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from towerdsl import __version__
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.passes.static import Static
-
-if TYPE_CHECKING:
-    from towerdsl.lang import tree as t
 
 DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
 SPEC_HELP = "a .yaml file, or a name that `towerdsl specs` lists"
@@ -138,7 +134,6 @@ def _short(text: str) -> str:
 def _compile(arguments: argparse.Namespace) -> int:
     from towerdsl.compiler import compile_spec
 
-    _model_file(arguments.spec)
     compiled = compile_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel)
     source = compiled.source(arguments.standalone)
     if arguments.output is None:
@@ -149,18 +144,15 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from towerdsl.compiler import compile_spec
+    from towerdsl.compiler import compile_spec, understand
     from towerdsl.explain import explain_compiled
-    from towerdsl.lang import library
-    from towerdsl.passes.resolve import resolve
 
-    spec, sizes = Path(arguments.spec), _sizes(arguments.settings)
-    resolved = resolve(library.read(spec))
-    if _is_shared(resolved.spec):
-        known = ", ".join(b.signature.name for b in resolved.spec.blocks) or "no blocks"
-        print(f"{resolved.spec.source.name}: ok ({known}: checked in full where a spec uses them)")
+    path, sizes = Path(arguments.spec), _sizes(arguments.settings)
+    resolved, model = understand(path, sizes)
+    if model is None:
+        print(f"{resolved.spec.source.name}: ok (parts for other specs, checked in full where they are used)")
         return 0
-    explained = explain_compiled(compile_spec(spec, sizes), {})
+    explained = explain_compiled(compile_spec(path, sizes), {})
     number = sum(found.modules for found in explained.attentions)
     attentions = f"{number:,} attention{'' if number == 1 else 's'}" if number else "no attention"
     print(f"{explained.source}: ok ({attentions}, {explained.parameters:,} parameters)")
@@ -222,20 +214,6 @@ def _about(path: Path) -> dict[str, object]:
     head = head if isinstance(head, dict) else {}
     paper, about = (" ".join(str(head[k]).split()) if head.get(k) else None for k in ("paper", "about"))
     return {"paper": paper, "about": about, "shared": not (head.get("flow") or head.get("outputs"))}
-
-
-def _is_shared(spec: t.SpecFile) -> bool:
-    return not spec.flow and not spec.outputs
-
-
-def _model_file(name: str) -> None:
-    """Raises TowerError for a file that holds blocks only."""
-    from towerdsl.lang import library
-
-    spec = library.read(Path(name))
-    if _is_shared(spec):
-        message = f"{spec.source.name} has no `flow` and no `outputs`: it holds blocks for other specs"
-        raise TowerError([Diagnostic("form", message, help="compile a spec that names it in `use:`")])
 
 
 def _write(name: str, text: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from towerdsl.diagnostics import Diagnostics
+from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
@@ -41,12 +41,36 @@ class Compiled:
 
 def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, kernel: str | None = None) -> Compiled:
     """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
-    resolved = resolve(library.read(spec))
-    model = infer(resolved, sizes or {})
+    resolved, model = understand(spec, sizes or {})
+    if model is None:
+        message = f"{resolved.spec.source.name} has no `flow`: it is a library of blocks, there is no model to compile"
+        raise TowerError([Diagnostic("library", message, help="name a spec that uses it")])
     for one_pass in PASSES:
         model = one_pass(model)
     plans = {id(block): choose(block.average, kernel) for block in attentions(model.root) if block.average}
     return Compiled(model, resolved, plans, _checkpoints(resolved, model, bool(sizes)))
+
+
+def free_lengths(spec: str | Path) -> set[str]:
+    """The names of the lengths that a spec leaves to run time. Raises TowerError."""
+    errors = Diagnostics()
+    resolved = resolve(library.read(spec, errors), errors)
+    errors.raise_if_any()
+    assert resolved is not None
+    names = {a.name for _, d in resolved.spec.inputs for a in d.axes if a.name is not None and a.size is None}
+    return names - set(resolved.sizes)
+
+
+def understand(spec: str | Path, sizes: Mapping[str, Static]) -> tuple[Resolved, n.Model | None]:
+    """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""
+    errors = Diagnostics()
+    resolved = resolve(library.read(spec, errors), errors)
+    model = infer(resolved, sizes, errors) if resolved is not None else None
+    errors.raise_if_any()
+    assert resolved is not None  # otherwise something was reported
+    if model is None and not resolved.spec.is_library:
+        raise AssertionError(f"{resolved.spec.source.name}: a mistake was found, but not reported")
+    return resolved, model
 
 
 def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[CheckpointMap, ...]:

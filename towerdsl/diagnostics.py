@@ -8,8 +8,18 @@ so that one run shows all mistakes; `TowerError` carries them to the caller.
 from __future__ import annotations
 
 import difflib
+import heapq
+import re
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+#: After so many, no more mistakes are collected.
+MAX_MISTAKES = 100
+#: An excerpt shows so many columns of a line.
+MAX_COLUMNS = 160
 
 
 @dataclass(frozen=True)
@@ -19,16 +29,23 @@ class Source:
     name: str
     text: str = field(repr=False)
 
+    @cached_property
+    def _line_starts(self) -> list[int]:
+        return [0, *(m.end() for m in re.finditer("\n", self.text))]
+
     def position(self, offset: int) -> tuple[int, int]:
         """The line and column, both from 1, of a character offset."""
         offset = min(offset, len(self.text))
-        line_start = self.text.rfind("\n", 0, offset) + 1
-        return self.text.count("\n", 0, offset) + 1, offset - line_start + 1
+        line = bisect_right(self._line_starts, offset)
+        return line, offset - self._line_starts[line - 1] + 1
 
     def line(self, number: int) -> str:
         """The text of line `number` (from 1), without its end."""
-        lines = self.text.split("\n")
-        return lines[number - 1].rstrip("\r") if number <= len(lines) else ""
+        starts = self._line_starts
+        if number > len(starts):
+            return ""
+        end = starts[number] - 1 if number < len(starts) else len(self.text)
+        return self.text[starts[number - 1] : end].rstrip("\r")
 
 
 @dataclass(frozen=True)
@@ -68,23 +85,65 @@ class Diagnostic:
 
     def render(self) -> str:
         """The text shown to the user, see the language's reference for the form."""
-        head = f"error[{self.code}]: {self.message}"
-        lines = [head]
+        lines = [f"error[{self.code}]: {visible(shortened(self.message), '')}"]
         if self.span is not None:
             line, column = self.span.source.position(self.span.start)
-            lines[0] = f"{self.span.source.name}:{line}:{column}: {head}"
-            text = self.span.source.line(line)
-            width = max(1, min(self.span.end - self.span.start, len(text) - column + 1))
-            first = max(0, column - 81) if len(text) > 160 else 0
-            shown, room = text[first : first + 160], max(1, min(width, first + 160 - column + 1))
-            gutter = f"{line:>4} | "
-            # a tab stays a tab under the caret line, so that the caret stands where the eye expects it
-            pad = "".join("\t" if c == "\t" else " " for c in shown[: column - 1 - first])
-            lines += [gutter + shown, " " * (len(gutter) - 2) + "| " + pad + "^" * room]
-        lines += [f"  {note}" for note in self.notes]
+            lines[0] = f"{visible(self.span.source.name, '')}:{line}:{column}: {lines[0]}"
+            lines += _excerpt(self.span.source.line(line), line, column, self.span.end - self.span.start)
+        lines += [f"  {visible(note)}" for note in self.notes]
         if self.help:
-            lines.append(f"help: {self.help}")
+            lines.append(f"help: {visible(shortened(self.help))}")
         return "\n".join(lines)
+
+
+def _excerpt(text: str, line: int, column: int, width: int) -> list[str]:
+    """A line of a source, and carets under `width` characters of it; of a long line, the part around them."""
+    first = max(0, column - MAX_COLUMNS // 2 - 1) if len(text) > MAX_COLUMNS else 0
+    before, rest = text[first : column - 1], text[column - 1 : first + MAX_COLUMNS]
+    gutter = f"{line:>4} | "
+    # a tab stays a tab above and below, so that the caret stands where the eye expects it
+    pad = re.sub(r"[^\t]", " ", _columns(before))
+    carets = "^" * max(1, len(_columns(rest[:width])))
+    return [gutter + visible(before + rest, "\t"), " " * (len(gutter) - 2) + "| " + pad + carets]
+
+
+def _columns(text: str) -> str:
+    """The text, with as many characters as it takes columns on a terminal."""
+    return re.sub(r"[^ -~\t]", lambda m: "." * _columns_of(m.group()), text)
+
+
+def _columns_of(character: str) -> int:
+    shown = visible(character, "\t")
+    if len(shown) > 1:
+        return len(shown)
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+#: Characters that would not be shown, or change how others are: control characters, directions, line separators.
+_UNSHOWN = re.compile(
+    "[\0-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb]"
+)
+
+
+def visible(text: str, keep: str = "\n\t") -> str:
+    """The text with characters that a terminal would not show, or would obey, spelled out: `\\x1b`."""
+
+    def spelled(m: re.Match[str]) -> str:
+        c = m.group()
+        if c in keep:
+            return c
+        return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(c) or (
+            f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}"
+        )
+
+    return _UNSHOWN.sub(spelled, text)
+
+
+def shortened(text: str) -> str:
+    """The text with what it quotes in backquotes cut to a readable length."""
+    return re.sub(r"`([^`]{120})[^`]{80,}`", r"`\1...`", text)
 
 
 class TowerError(Exception):
@@ -109,7 +168,11 @@ class Diagnostics:
         notes: Iterable[str] = (),
         help: str | None = None,
     ) -> None:
+        """Note a mistake. Raises TowerError with those found so far when they are too many to go on."""
         key = (code, message, span and (span.source.name, span.start))
+        if key not in self._found and len(self._found) >= MAX_MISTAKES:
+            message = f"more mistakes follow; these are the first {MAX_MISTAKES}"
+            raise TowerError([*self.sorted, Diagnostic("too-many", message)])
         self._found.setdefault(key, Diagnostic(code, message, span, tuple(notes), help))
 
     def __len__(self) -> int:
@@ -132,13 +195,45 @@ class Diagnostics:
             raise TowerError(self.sorted)
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like `name`, or None if none is close."""
-    found = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)
-    return found[0] if found else None
+@lru_cache(maxsize=10_000)
+def _letters(name: str) -> int:
+    """The letters of a name, as a set of bits."""
+    return sum({1 << ord(c) % 97 for c in name.casefold()})
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
+def _edits(a: str, b: str) -> float:
+    """How many letters must be inserted, removed, changed or swapped; another case counts little."""
+    if a.casefold() == b.casefold():
+        return 0.5 if a != b else 0
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        above, row = row, [i]
+        for j, y in enumerate(b, 1):
+            best = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                best = min(best, before[j - 2] + 1)
+            row.append(best)
+        before = above
+    return row[-1]
+
+
+def closest(name: str, known: Iterable[str], own: Iterable[str] = ()) -> str | None:
+    """The known name that looks most like `name`, or None if none is close; of two equally close, one of `own`."""
+    if len(name) > 60:
+        return None
+    letters, mine = _letters(name), set(own)
+    near = {k for k in {*known, *mine} if k != name and abs(len(k) - len(name)) <= 2 + len(name) // 2}
+    likely = heapq.nsmallest(16, near, key=lambda k: ((letters ^ _letters(k)).bit_count() + abs(len(k) - len(name)), k))
+    found = []
+    for k in likely:
+        edits = _edits(name, k)
+        if edits < 1 or difflib.SequenceMatcher(None, name, k).ratio() >= 0.6:
+            found.append((edits, k not in mine, k))
+    return min(found)[2] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None, own: Iterable[str] = ()) -> str | None:
     """A help line for an unknown name."""
-    near = closest(name, known)
+    near = closest(name, known, own)
     return f"did you mean `{near}`?" if near else otherwise

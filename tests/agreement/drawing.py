@@ -136,10 +136,10 @@ def _sources(a: Drawn, kind: str, layout: str) -> None:
         a.lengths |= {"e": 2, "f": each}
         features = value_features = ("e", "f")
     else:
-        a.lengths |= {"dq": (a.heads or 1) * each, "d": key_heads * each, "dv": key_heads * each_v}
-        features, value_features = ("d",), ("dv",)
+        a.lengths |= {"qf": (a.heads or 1) * each, "kf": key_heads * each, "vf": key_heads * each_v}
+        features, value_features = ("kf",), ("vf",)
     free = a.heads is None and layout != "last" and a.chance()
-    a.fixed |= set() if free else {name for name in ("dq", "d", "dv", "e", "f") if name in a.lengths}
+    a.fixed |= set() if free else {name for name in ("qf", "kf", "vf", "e", "f") if name in a.lengths}
 
     query_others: tuple[str, ...] | None = None
     if kind == "self":
@@ -179,7 +179,7 @@ def _sources(a: Drawn, kind: str, layout: str) -> None:
             a.inputs.setdefault(tensor, ("float", a.shuffled((*others, *wanted))))
         return Source(tensor, a.inputs[tensor][1], wanted)
 
-    wanted_q = ("dq",) if features == ("d",) and a.key_heads else features
+    wanted_q = ("qf",) if features == ("kf",) and a.key_heads else features
     if kind == "learned":
         a.weight("latent", ", ".join(("m", *wanted_q)), *(a.lengths[x] for x in ("m", *wanted_q)))
         a.fixed |= set(wanted_q)
@@ -197,7 +197,7 @@ def _sources(a: Drawn, kind: str, layout: str) -> None:
     if same and with_key and a.chance():
         a.sources["value"] = a.sources["key"]
         if a.sources["key"].linear:
-            a.sources["value"] = Source(**{**a.sources["key"].__dict__, "linear": "dv"})
+            a.sources["value"] = Source(**{**a.sources["key"].__dict__, "linear": "vf"})
     else:
         # batch axes that only other sources have are broadcast
         others = key_others if not with_key else (*a.part(a.batch), *a.over)

@@ -95,7 +95,7 @@ def gradients(y: Tensor, params: dict[str, Tensor], inputs: dict[str, Tensor]) -
 
 def run(model: torch.nn.Module, params: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     params, inputs = leaves(params), leaves(inputs)
-    return gradients(torch.func.functional_call(model, params, inputs), params, inputs)
+    return gradients(torch.func.functional_call(model, params, (), inputs), params, inputs)
 
 
 def looped(drawn: Drawn, params: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -104,15 +104,16 @@ def looped(drawn: Drawn, params: dict[str, Tensor], inputs: dict[str, Tensor]) -
     inner = {name.removeprefix("look."): p for name, p in params.items()}
     first, y = evaluate(drawn, inner, inputs)
     axes = compile_spec(drawn.text).model.root.results[0].axes
-    lengths = [a.size for a in axes if a.name not in first]
-    features = [a.size.integer or drawn.lengths[a.name] for a in axes if a.name not in first]
+    features = [a.name for a in axes if a.name not in first]
     output = drawn.fields.get("output", "y")
     if "linear" in output:
         y = torch.nn.functional.linear(y, inner["output.weight"], inner["output.bias"])
     elif output != "y":
         y = y.tanh() if "tanh" in output else 2 * y
-    y = y.unflatten(-1, features) if len(features) > 1 else y
-    assert len(lengths) == y.ndim - len(first)
+    if len(features) > 1:
+        order = drawn.sources["value"].features
+        y = y.unflatten(-1, [drawn.lengths[x] for x in order])
+        y = y.permute(*range(len(first)), *(len(first) + order.index(x) for x in features))
     rest = iter(range(len(first), y.ndim))
     y = y.permute([first.index(a.name) if a.name in first else next(rest) for a in axes])
     return gradients(y, params, inputs)

@@ -218,8 +218,8 @@ def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> 
         }
         third.append("")
         third += [f"from {module} import {', '.join(names)}" for module, names in by_module.items() if names]
-    text = f'"""{camel(model.name)}: compiled by towerdsl {__version__} from {model.source_name}.'
-    docs = f'{text}"""\n\nfrom __future__ import annotations\n\n'
+    title = docstring([f"{camel(model.name)}: compiled by towerdsl {__version__} from {model.source_name}."], 0)
+    docs = "\n".join(title) + "\nfrom __future__ import annotations\n\n"
     return docs + "\n".join([*imports, *third]) + "\n\n\n" + copied
 
 

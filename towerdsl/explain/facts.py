@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from towerdsl.compiler import Compiled, compile_spec
+from towerdsl.compiler import Compiled, compile_spec, free_lengths
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.explain.spell import Speller, short
 from towerdsl.explain.work import ZERO, Calls, Occurrence, Work, volume, walk
@@ -17,10 +17,9 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
-from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.ops.normalizers import NORMALIZERS
-from towerdsl.passes.resolve import Resolved, resolve
+from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.resolve import walk as expressions
 from towerdsl.passes.score import sides
 from towerdsl.passes.static import Static
@@ -133,12 +132,7 @@ class Explained:
 
 def explain(spec: str | Path, settings: Mapping[str, Static] | None = None) -> Explained:
     """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with. Raises TowerError."""
-    resolved = resolve(library.read(spec))
-    if not resolved.spec.flow and not resolved.spec.outputs:
-        message = f"{resolved.spec.source.name} has no `flow`: it is a file of blocks, and has no plan of its own"
-        raise TowerError([Diagnostic("form", message, help="explain a spec that uses it")])
-    declared = [a.name for _, d in resolved.spec.inputs for a in d.axes if a.name is not None and a.size is None]
-    free = {name for name in declared if name not in resolved.sizes}
+    free = free_lengths(spec)
     given, overridden = {}, {}
     for name, value in (settings or {}).items():
         if name not in free:
@@ -260,9 +254,7 @@ def attention_facts(
         normalize_options=average.options,
         normalize_formula=NORMALIZERS[average.normalize].formula,
         output=_words(body.output) if body.output is not None else "y",
-        results=tuple(
-            str(TensorType(r.type.dtype, spell.axes(r.type.axes))) for r in block.results if isinstance(r, n.Value)
-        ),
+        results=tuple(spell.type(r.type) for r in block.results if isinstance(r, n.Value)),
         kernel=plan.kernel.name,
         how=plan.kernel.how,
         refused=plan.refused,

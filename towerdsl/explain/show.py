@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from towerdsl.explain.facts import FLOAT_BYTES, Attention, BandFact, Explained, Found
-from towerdsl.explain.spell import static_text
+from towerdsl.explain.spell import axis_text, static_text
 from towerdsl.explain.work import ZERO
 from towerdsl.ir.size import Size
 from towerdsl.ops import python
@@ -110,13 +110,8 @@ def _label(text: str) -> Text:
     return Text(text, style="cyan")
 
 
-def _axis(name: str | None, size: Size) -> str:
-    text = str(size)
-    return text if name is None or name == text else f"{name}={text}"
-
-
 def _axes(axes: Iterable[tuple[str | None, Size]]) -> str:
-    return ", ".join(_axis(*a) for a in axes)
+    return ", ".join(axis_text(*a) for a in axes)
 
 
 def _paths(found: Found, most: int = 3) -> str:

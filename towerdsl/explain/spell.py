@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
-from towerdsl.ir.types import Axis
+from towerdsl.ir.types import Axis, TensorType
 from towerdsl.ops import python
 
 ZERO = Size.of(0)
@@ -39,6 +38,11 @@ def short(number: float) -> str:
     return text if float(text) != number or "e" in text else python(number)
 
 
+def axis_text(name: str | None, size: Size) -> str:
+    """`n`, `d=768`, or `768` for an axis without a name."""
+    return str(size) if name is None or name == str(size) else f"{name}={size}"
+
+
 class Speller:
     """Writes typed values as the language would, with lengths of the model's own."""
 
@@ -50,8 +54,9 @@ class Speller:
     def size(self, size: Size) -> str:
         return str(size.substitute(self.lengths))
 
-    def axes(self, axes: Iterable[Axis]) -> tuple[Axis, ...]:
-        return tuple(replace(a, size=a.size.substitute(self.lengths)) for a in axes)
+    def type(self, kind: TensorType) -> str:
+        axes = ", ".join(axis_text(a.name, a.size.substitute(self.lengths)) for a in kind.axes)
+        return f"{'float' if kind.dtype == 'wide' else kind.dtype}[{axes}]"
 
     def name(self, axis: Axis) -> str:
         if axis.side:

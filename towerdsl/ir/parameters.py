@@ -11,9 +11,10 @@ def count_modules(root: n.BlockInstance) -> int:
     known: dict[int, int] = {}
 
     def slot_count(slot: n.ModuleSlot) -> int:
-        if slot.items:
-            return sum(slot_count(s) for s in slot.items)
-        return 1 + (block_count(slot.block) if slot.block is not None else 0)
+        if id(slot) not in known:
+            inside = sum(slot_count(s) for s in slot.items)
+            known[id(slot)] = inside if slot.items else 1 + (block_count(slot.block) if slot.block is not None else 0)
+        return known[id(slot)]
 
     def block_count(block: n.BlockInstance) -> int:
         if id(block) not in known:

@@ -34,6 +34,14 @@ class Atom:
         return (str(self), self.op)
 
 
+class SizeLimitError(ArithmeticError):
+    """A size has grown past what any real model needs."""
+
+
+MAX_TERMS = 64
+MAX_DEGREE = 16
+MAX_COEFFICIENT = 2**63
+
 Monomial = tuple[tuple[Atom, int], ...]
 OPAQUE: dict[str, Callable[[int, int], int]] = {
     "//": lambda a, b: a // b,
@@ -65,6 +73,11 @@ class Size:
     @staticmethod
     def _from(terms: Mapping[Monomial, Fraction]) -> Size:
         kept = [(m, c) for m, c in terms.items() if c]
+        if len(kept) > MAX_TERMS or any(
+            abs(c.numerator) > MAX_COEFFICIENT or c.denominator > MAX_COEFFICIENT or sum(p for _, p in m) > MAX_DEGREE
+            for m, c in kept
+        ):
+            raise SizeLimitError("the size is too complicated")
         return Size(tuple(sorted(kept, key=lambda t: (-sum(p for _, p in t[0]), [(a.key, p) for a, p in t[0]]))))
 
     def __add__(self, other: int | Fraction | Size) -> Size:
@@ -81,6 +94,8 @@ class Size:
 
     def __mul__(self, other: int | Fraction | Size) -> Size:
         terms: dict[Monomial, Fraction] = {}
+        if len(self.terms) * len(Size.of(other).terms) > MAX_TERMS**2:
+            raise SizeLimitError("the size is too complicated")
         for m1, c1 in self.terms:
             for m2, c2 in Size.of(other).terms:
                 powers: dict[Atom, int] = dict(m1)
@@ -123,7 +138,10 @@ class Size:
                 return whole + rest.opaque("//", other) if op == "//" else rest.opaque("%", other)
         if op in ("min", "max") and self == other:
             return self
-        return Size(((((Atom(op, "", (self, other)), 1),), Fraction(1)),))
+        atom = Atom(op, "", (self, other))
+        if len(str(atom)) > 1000:
+            raise SizeLimitError("the size is too complicated")
+        return Size(((((atom, 1),), Fraction(1)),))
 
     # --- reading ----------------------------------------------------------------------------------------------
 

@@ -10,9 +10,25 @@ from typing import TYPE_CHECKING
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import Facts
+from towerdsl.ops.normalizers import NORMALIZERS
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
+
+#: How many tensors of all pairs are alive at once, where everything is visible and under a condition: the score, the
+#: weights and what the normalizer makes in between, as torch's profiler counts them.
+ALIVE = {
+    "softmax": (2, 4),
+    "sum": (3, 4),
+    "count": (2, 4),
+    "sigmoid": (2, 3),
+    "none": (2, 2),
+    "sparsemax": (6, 7),
+    "hard": (5, 5),
+    "hard(straight_through)": (5, 5),
+    "hard(gumbel)": (6, 6),
+    "hard(score_function)": (5, 5),
+}
 
 
 class Reference:
@@ -28,6 +44,10 @@ class Reference:
         return writer.weighted_sum(weights, axes)
 
     def peak(self, average: Average, facts: Facts) -> Size:
-        heads = average.heads.size if average.heads else Size.of(1)
-        pairs = product(tuple(a.size for a in (*average.batch, *average.positions, *average.over)))
-        return heads * pairs * 2  # scores and weights
+        heads = (average.heads,) if average.heads is not None else ()
+        axes = (*average.batch, *heads, *average.positions, *average.over)
+        if not (average.dropout or NORMALIZERS[average.normalize].draws):  # then one for each query
+            present = {*average.score.axes, *average.over, *(average.visible.axes if average.visible else ())}
+            axes = tuple(a for a in axes if a in present)
+        alive = ALIVE.get(average.normalize, max(ALIVE.values()))
+        return product([a.size for a in axes]) * alive[average.visible is not None]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from towerdsl.diagnostics import Diagnostic, Source, Span, TowerError, did_you_mean
+from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, did_you_mean
 from towerdsl.lang import reader
 from towerdsl.lang import tree as t
+from towerdsl.lang.yaml_nodes import MAX_BYTES
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -31,7 +32,7 @@ def standard_library() -> t.SpecFile:
 
 def _read_text(path: Path, name: str) -> str:
     try:
-        if path.stat().st_size > 4 * reader.MAX_BYTES:
+        if path.stat().st_size > 4 * MAX_BYTES:
             raise TowerError([Diagnostic("too-long", f"{name} is too large to be a spec")])
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
@@ -41,13 +42,13 @@ def _read_text(path: Path, name: str) -> str:
         raise TowerError([Diagnostic("file", f"{name} cannot be read: {reason}")]) from None
 
 
-def read(spec: str | Path) -> t.SpecFile:
+def read(spec: str | Path, errors: Diagnostics | None = None) -> t.SpecFile:
     """Read a spec: a path, a library name (`bert`), or, if it has more than one line, the text itself.
 
-    Raises TowerError.
+    Mistakes of form are added to `errors`, if given. Raises TowerError otherwise, and if there is nothing to read.
     """
     if isinstance(spec, str) and "\n" in spec:
-        return reader.read_spec(Source("<spec>", spec))
+        return reader.read_spec(Source("<spec>", spec), None, errors)
     path, known = Path(spec), library()
     text = str(spec)
     if path.suffix not in (".yaml", ".yml") and not path.exists() and text in known:
@@ -61,7 +62,7 @@ def read(spec: str | Path) -> t.SpecFile:
             raise TowerError([Diagnostic("file", f"there is no file {text}", help=help)])
         help = did_you_mean(text, known, "`towerdsl specs` lists the library")
         raise TowerError([Diagnostic("file", f"there is no spec `{text}` in the library", help=help)])
-    return reader.read_spec(Source(_shown(path), _read_text(path, text)), path)
+    return reader.read_spec(Source(_shown(path), _read_text(path, text)), path, errors)
 
 
 def _shown(path: Path) -> str:
@@ -72,8 +73,8 @@ def _shown(path: Path) -> str:
     return path.name if path.is_absolute() else path.as_posix()
 
 
-def read_used(name: str, span: Span, user: Path | None) -> t.SpecFile:
-    """A file named in `use:`: beside the spec that uses it, or in the library. Raises TowerError."""
+def read_used(name: str, span: Span, user: Path | None, errors: Diagnostics | None = None) -> t.SpecFile:
+    """A file named in `use:`: beside the spec that uses it, or in the library. Mistakes as in `read`."""
     stem = name.removesuffix(".yaml")
     parts = stem.split("/")
     if not stem or any(p in ("", ".", "..") for p in parts) or "\\" in stem or "\0" in stem or ":" in stem:
@@ -85,11 +86,12 @@ def read_used(name: str, span: Span, user: Path | None) -> t.SpecFile:
         beside = (folder / f"{stem}.yaml").resolve()
         if beside.is_file() and beside.is_relative_to(folder):
             assert user is not None
-            return reader.read_spec(Source(_shown(user.parent / f"{stem}.yaml"), _read_text(beside, name)), beside)
+            shown = _shown(user.parent / f"{stem}.yaml")
+            return reader.read_spec(Source(shown, _read_text(beside, name)), beside, errors)
     known = library()
     if parts[-1] in known and (len(parts) == 1 or known[parts[-1]].with_suffix("").as_posix().endswith(stem)):
         path = known[parts[-1]]
-        return reader.read_spec(Source(_shown(path), _read_text(path, name)), path)
+        return reader.read_spec(Source(_shown(path), _read_text(path, name)), path, errors)
     local = [p.stem for p in folder.glob("*.yaml")] if folder else []
     near = did_you_mean(name, [*known, *local], "it is looked up beside the spec and in the spec library")
     raise TowerError([Diagnostic("use", f"there is no file `{stem}.yaml` to use", span, (), near)])

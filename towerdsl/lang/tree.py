@@ -294,3 +294,9 @@ class SpecFile:
     flow: tuple[Statement, ...]
     outputs: tuple[tuple[Text | None, Expr], ...]
     checkpoints: tuple[CheckpointSection, ...]
+    broken: frozenset[str]  # names of what could not be read, so that nobody reports them as unknown
+
+    @property
+    def is_library(self) -> bool:
+        """A file without a flow, to be used by others."""
+        return not self.flow and not self.outputs

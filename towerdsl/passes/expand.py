@@ -25,14 +25,13 @@ def expand(expr: t.Expr, definitions: Mapping[str, t.Definition], hidden: frozen
 class _Expander:
     def __init__(self, definitions: Mapping[str, t.Definition], hidden: frozenset[str]) -> None:
         self.definitions, self.hidden, self.nodes = definitions, hidden, 0
+        self.sizes: dict[int, tuple[t.Expr, int]] = {}  # of arguments, by identity (kept alive)
 
     def expand(self, e: t.Expr, bound: Mapping[str, t.Expr], at: Span | None) -> t.Expr:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            message = "its definitions make this formula too large"
-            raise TowerError([Diagnostic("too-long", message, at or e.span, (), "assign its parts to names")])
+        self._count(None, at or e.span)
         if isinstance(e, t.Name):
             if e.id in bound:
+                self._count(bound[e.id], at or e.span)
                 return bound[e.id]
             if e.id not in self.hidden:
                 definition = self.definitions.get(e.id)
@@ -56,6 +55,19 @@ class _Expander:
                 changes[f.name] = tuple(self.expand(v, bound, at) for v in value)
         return replace(e, **changes)
 
+    def _count(self, repeated: t.Expr | None, span: Span) -> None:
+        """Count what the formula has grown by: one node, or all of an argument that is put in once more."""
+        self.nodes += 1 if repeated is None else self._nodes(repeated)
+        if self.nodes > MAX_NODES:
+            message = "its definitions make this formula too large"
+            raise TowerError([Diagnostic("too-long", message, span, (), "assign its parts to names")])
+
+    def _nodes(self, e: t.Expr) -> int:
+        if id(e) not in self.sizes:
+            inside = [*e.children(), *(v for _, v in e.kwargs)] if isinstance(e, t.Call) else e.children()
+            self.sizes[id(e)] = (e, 1 + sum(self._nodes(c) for c in inside))
+        return self.sizes[id(e)][1]
+
     def use(
         self, d: t.Definition, args: tuple[t.Expr, ...], kwargs: tuple[tuple[str, t.Expr], ...], at: Span
     ) -> t.Expr:
@@ -63,7 +75,8 @@ class _Expander:
         written = f"{d.signature.name}({', '.join(p.name for p in parameters)})"
         notes = (f"it is defined as {written} at {d.signature.span}",)
         if len(args) > len(parameters):
-            message = f"`{d.signature.name}` takes {len(parameters)} arguments, not {len(args)}"
+            takes = f"{len(parameters)} argument{'' if len(parameters) == 1 else 's'}"
+            message = f"`{d.signature.name}` takes {takes}, not {len(args)}"
             raise TowerError([Diagnostic("arguments", message, at, notes)])
         bound = {p.name: a for p, a in zip(parameters, args, strict=False)}
         for name, value in kwargs:

@@ -12,8 +12,23 @@ from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE, OPS
 
+MAX_DEPTH = 100
+
 #: Functions that the compiler itself knows, beside the operations.
 BUILTINS = ("dot", "sum", "mean", "amax", "amin", "range", "zeros", "ones", "where", "min", "max", "int", "float")
+#: Initializers of `params:`, and how many numbers each takes.
+INITIALIZERS = {
+    "zeros": 0,
+    "ones": 0,
+    "eye": 0,
+    "constant": 1,
+    "normal": 1,
+    "truncated_normal": 1,
+    "uniform": 1,
+    "xavier_uniform": 0,
+    "xavier_normal": 0,
+    "kaiming_uniform": 0,
+}
 #: Names with a meaning inside attentions and expressions.
 RESERVED = {"i", "j", "q", "k", "v", "y", "head", "dk", "dv", "log_prob"}
 
@@ -26,11 +41,11 @@ class Resolved:
     sizes: Mapping[str, tuple[t.Text, t.Expr]]
     definitions: Mapping[str, t.Definition]
     blocks: Mapping[str, t.Block]
+    broken: frozenset[str]  # names whose text could not be read: nothing more is said of them
 
 
-def resolve(spec: t.SpecFile) -> Resolved:
-    """Raises TowerError with every mistake that names alone show."""
-    errors = Diagnostics()
+def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
+    """Find every mistake that names alone show. None where going on makes no sense: something needs itself."""
     files = _files(spec, errors)
     sizes: dict[str, tuple[t.Text, t.Expr]] = {}
     definitions: dict[str, t.Definition] = {}
@@ -57,11 +72,10 @@ def resolve(spec: t.SpecFile) -> Resolved:
             note = f"the size stands on line {sizes[key.text][0].span.line}"
             errors.add("name-reused", f"`{key.text}` is a size and an input", key.span, [note], "rename one of them")
         _check_free(key.text, key.span, errors)
-    resolved = Resolved(spec, sizes, definitions, blocks)
+    broken = frozenset(name for file in files for name in file.broken)
+    resolved = Resolved(spec, sizes, definitions, blocks, broken)
     _check_functions(resolved, errors)
-    _check_cycles(resolved, errors)
-    errors.raise_if_any()
-    return resolved
+    return resolved if _check_cycles(resolved, errors) else None
 
 
 def _check_free(name: str, span: Span, errors: Diagnostics) -> None:
@@ -99,7 +113,7 @@ def _files(spec: t.SpecFile, errors: Diagnostics) -> list[t.SpecFile]:
     def visit(file: t.SpecFile, key: str, path: tuple[str, ...]) -> None:
         for use in file.use:
             try:
-                used = library.read_used(use.text, use.span, file.path)
+                used = library.read_used(use.text, use.span, file.path, errors)
             except TowerError as error:
                 for d in error.diagnostics:
                     errors.add(d.code, d.message, d.span, d.notes, d.help)
@@ -108,6 +122,9 @@ def _files(spec: t.SpecFile, errors: Diagnostics) -> list[t.SpecFile]:
             if used_key in path:
                 message = f"`{use.text}` uses itself, through the files that it uses"
                 errors.add("cycle", message, use.span, help="move what both need to a third file")
+            elif len(path) > MAX_DEPTH:
+                message = f"files use files more than {MAX_DEPTH} levels deep"
+                errors.add("too-deep", message, use.span, help="use fewer files")
             elif used_key not in done:
                 visit(used, used_key, (*path, used_key))
         done.add(key)
@@ -154,6 +171,8 @@ def statement_expressions(statements: Iterable[t.Statement]) -> Iterator[t.Expr]
 
 def block_expressions(block: t.Block) -> Iterator[t.Expr]:
     body = block.body
+    yield from (p.default for p in block.signature.parameters if p.default is not None)
+    yield from (decl.default for _, decl in body.params if decl.default is not None)
     for _, module in body.modules:
         yield module
     if isinstance(body, t.Composition):
@@ -161,12 +180,13 @@ def block_expressions(block: t.Block) -> Iterator[t.Expr]:
         return
     yield from statement_expressions(body.let)
     fields = (body.query, body.key, body.value, body.score, body.mask, body.locality, body.message, body.output)
-    yield from (e for e in fields if e is not None)
+    yield from (e for e in (*fields, *(body.heads or ()), body.normalize, body.dropout) if e is not None)
 
 
 def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
     """Every called name is an operation, a definition, a block or a module."""
-    known = {*OPS, *ELEMENTWISE, *BUILTINS, *resolved.definitions, *resolved.blocks}
+    known = {*OPS, *ELEMENTWISE, *BUILTINS, *resolved.definitions, *resolved.blocks, *resolved.broken}
+    known |= {*INITIALIZERS, "hard"}  # these have their own places, and messages
 
     def check(expressions: Iterable[t.Expr], extra: set[str]) -> None:
         for root in expressions:
@@ -188,13 +208,16 @@ def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
         check([d.body], {p.name for p in d.signature.parameters})
     modules = {name.text for name, _ in spec.modules}
     check(statement_expressions(spec.flow), modules)
+    check((decl.default for _, decl in spec.params if decl.default is not None), set())
     check((e for _, e in spec.outputs), modules)
     check((e for _, e in spec.modules), set())
 
 
-def _check_cycles(resolved: Resolved, errors: Diagnostics) -> None:
+def _check_cycles(resolved: Resolved, errors: Diagnostics) -> bool:
+    """Whether nothing needs itself, and nothing is nested too deep."""
+    before = len(errors)
     for what, names in (
-        ("definition", {n: [d.body] for n, d in resolved.definitions.items()}),
+        ("definition", {n: _formulas(d) for n, d in resolved.definitions.items()}),
         ("block", {n: list(block_expressions(b)) for n, b in resolved.blocks.items()}),
         ("size", {n: [e] for n, (_, e) in resolved.sizes.items()}),
     ):
@@ -219,6 +242,14 @@ def _check_cycles(resolved: Resolved, errors: Diagnostics) -> None:
             if len(path) == 1 and first[0] == first[1]:
                 chain = f"`{first[0]}` -> `{first[0]}`"
             message = f"the {what} `{first[0]}` needs itself: {chain}"
-            errors.add(
-                "cycle", message, places[first], help="repeat with `for l in depth:`" if what == "block" else None
-            )
+            help = "repeat with `for l in depth:`" if what == "block" else None
+            errors.add("cycle", message, places[first], help=help)
+        if len(errors) == before and graph and (length := nx.dag_longest_path_length(graph)) > MAX_DEPTH:
+            deepest = nx.dag_longest_path(graph)
+            message = f"{what}s need each other {length} levels deep; at most {MAX_DEPTH} are followed"
+            errors.add("too-deep", message, places[deepest[0], deepest[1]], help="use fewer levels")
+    return len(errors) == before
+
+
+def _formulas(d: t.Definition) -> list[t.Expr]:
+    return [d.body, *(p.default for p in d.signature.parameters if p.default is not None)]

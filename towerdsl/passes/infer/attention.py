@@ -20,6 +20,7 @@ from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.dtypes import cast
+from towerdsl.passes.infer.expression import keyword_span
 from towerdsl.passes.infer.scope import AttentionScope, Fault, Scope, Unknown
 from towerdsl.passes.resolve import walk
 
@@ -391,7 +392,7 @@ class _Typer:
                     node = self.expressions.to_value(value, e.span)
                     if node.type.dtype != "bool":
                         got = "a number" if not node.axes else str(node.type)
-                        help = "compare it, as in `keep[j] > 0`, or declare it as `bool[...]`"
+                        help = "compare it, as in `keep[j] > 0`; a number to add is part of `score`"
                         raise Fault("not-boolean", f"the {field} is a condition, this is {got}", e.span, (), help)
                     self._check_pairwise(node, scope, field, e.span)
                     value = node
@@ -448,7 +449,8 @@ class _Typer:
         for key, value in options.items():
             if key not in found:
                 help = did_you_mean(key, found, f"it has {', '.join(found) or 'no options'}")
-                raise Fault("arguments", f"`{name}` has no option `{key}`", value.span, (), help)
+                message = f"`{name}` has no option `{key}`"
+                raise Fault("arguments", message, keyword_span(key, value), (), help)
             number = self.expressions.static(self.infer.expand(value, self.scope), self.scope, f"`{key}`")
             if isinstance(number, (str, bool, Size)) or number <= 0:
                 raise Fault("size", f"`{key}` is a number above 0", value.span)

@@ -16,7 +16,7 @@ from towerdsl.ops import OPS, Op, OpCall, OpError, OpResult, SizeArg
 from towerdsl.passes import static as st
 from towerdsl.passes.infer.attention import type_attention
 from towerdsl.passes.infer.dtypes import cast
-from towerdsl.passes.infer.expression import Result
+from towerdsl.passes.infer.expression import Result, keyword_span
 from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
 from towerdsl.passes.static import Static
 
@@ -38,6 +38,10 @@ class _Bound:
     scope: Scope
 
 
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class Calls:
     def __init__(self, infer: Infer) -> None:
         self.infer = infer
@@ -50,8 +54,7 @@ class Calls:
         assert isinstance(e.func, t.Name)
         operation = OPS.get(e.func.id)
         if operation is None:
-            help = did_you_mean(e.func.id, {*OPS, *self.infer.resolved.definitions, *self.infer.resolved.blocks})
-            raise Fault("unknown-name", f"there is no function or block `{e.func.id}`", e.func.span, (), help)
+            raise Unknown  # `resolve` has said so
         name = next((v for k, v in e.kwargs if k == "name"), None)
         tensors, statics, spans, texts = self._op_arguments(operation, e, scope, True)
         result = self._apply_rule(operation, e, tensors, statics, spans, texts)
@@ -127,7 +130,8 @@ class Calls:
                 raise Fault("arguments", f"`{name}` is given twice", expr.span, (), written)
             if name not in parameters and not operation.extra_statics:
                 help = did_you_mean(name, [*parameters, "name"], written)
-                raise Fault("arguments", f"`{operation.name}` has no option `{name}`", expr.span, (), help)
+                message = f"`{operation.name}` has no option `{name}`"
+                raise Fault("arguments", message, keyword_span(name, expr), (), help)
             given[name] = expr
         statics: dict[str, Any] = {}
         for p in operation.statics:
@@ -229,6 +233,11 @@ class Calls:
                 message = f"`{module.name}` is used with arguments of other types than before"
                 raise Fault("shared-module", message, e.span, (), "one module serves one kind of arguments")
             return self._call_value(instance, bound, reference, e.span)
+        tensor_names = module.op.tensors
+        if len(e.args) > len(tensor_names) and not tensor_names[-1].endswith("..."):
+            extra = e.args[len(tensor_names)].span
+            help = f"its other arguments stand in `modules:`, line {module.call.span.line}"
+            raise Fault("arguments", f"`{module.name}` takes {plural(len(tensor_names), 'tensor')}", extra, (), help)
         tensors_call = t.Call(e.span, module.call.func, (*e.args, *module.call.args), (*e.kwargs, *module.call.kwargs))
         tensors, statics, spans, texts = self._op_arguments(module.op, tensors_call, scope, True)
         result = self._apply_rule(module.op, tensors_call, tensors, statics, spans, texts)
@@ -307,14 +316,15 @@ class Calls:
         written = f"{signature.name}({', '.join(p.name for p in signature.parameters)})"
         help = f"write `{written}`"
         if len(e.args) > len(signature.parameters):
-            message = f"`{signature.name}` takes {len(signature.parameters)} arguments, not {len(e.args)}"
+            message = f"`{signature.name}` takes {plural(len(signature.parameters), 'argument')}, not {len(e.args)}"
             raise Fault("arguments", message, e.span, (f"it is defined at {signature.span}",), help)
         given: dict[str, t.Expr] = {p.name: a for p, a in zip(signature.parameters, e.args, strict=False)}
         for name, expr in e.kwargs:
             if name not in {p.name for p in signature.parameters}:
                 known = [p.name for p in signature.parameters]
                 near = did_you_mean(name, known, help)
-                raise Fault("arguments", f"`{signature.name}` has no parameter `{name}`", expr.span, (), near)
+                message = f"`{signature.name}` has no parameter `{name}`"
+                raise Fault("arguments", message, keyword_span(name, expr), (), near)
             if name in given:
                 raise Fault("arguments", f"`{name}` is given twice", expr.span, (), help)
             given[name] = expr
@@ -458,7 +468,7 @@ class Calls:
         axes = tuple(sorted(map(str, bound.axes)))
         key = (block.signature.name, block.span.source.name, tuple(bound.types), constants, axes)
         if key not in self.instances:
-            self.instances[key] = None
+            self.instances[key] = None  # stays so where the block has mistakes
             before = len(self.infer.errors)
             instance = self._make(block, bound)
             if len(self.infer.errors) == before and instance is not None:

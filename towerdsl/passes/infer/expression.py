@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from towerdsl.diagnostics import Span, did_you_mean
 from towerdsl.ir import nodes as n
-from towerdsl.ir.size import Size
+from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE
@@ -40,7 +41,10 @@ class ExpressionTyper:
     def any(self, e: t.Expr, scope: Scope) -> Result:
         """A static value, a tensor or a relation. Raises Fault, Unknown."""
         method = getattr(self, f"_{type(e).__name__.lower()}")
-        result: Result = method(e, scope)
+        try:
+            result: Result = method(e, scope)
+        except SizeLimitError as error:
+            raise Fault("size", str(error), e.span, (), "real models need far simpler sizes") from None
         return result
 
     def tensor(self, e: t.Expr, scope: Scope) -> n.Value:
@@ -65,7 +69,9 @@ class ExpressionTyper:
         result = self.any(e, scope)
         if isinstance(result, (n.Value, n.Relation)):
             message = f"{what} must be known when compiling"
-            raise Fault("not-static", message, e.span, (), "use numbers, sizes and loop indices")
+            kind = result.type if isinstance(result, n.Relation) or not result.type.scalar else "known at run time"
+            notes = (f"`{e.span.text}` is {kind}",)
+            raise Fault("not-static", message, e.span, notes, "use numbers, sizes and loop indices")
         return result
 
     def size(self, e: t.Expr, scope: Scope, what: str) -> Size:
@@ -142,31 +148,51 @@ class ExpressionTyper:
                 return 0 if attention.head is None else self._index_of(attention.head, e.span)
         if e.id in scope.axes:
             return st.normal(scope.axes[e.id].size)
+        if e.id in self.infer.resolved.broken:
+            raise Unknown
         raise self._unknown_name(e, scope)
 
     def _unknown_name(self, e: t.Name, scope: Scope) -> Fault:
-        known = {*scope.names, *self.infer.sizes, *scope.axes}
+        resolved, name = self.infer.resolved, e.id
+        notes: tuple[str, ...] = ()
+        written = re.match(r"\w+", e.span.text)
+        if written is not None and written[0] != name and written[0] in resolved.definitions:
+            notes = (f"it stands in `{written[0]}`, defined at {resolved.definitions[written[0]].signature.span}",)
+        known = {*scope.names, *scope.axes, *(("i", "j", "head") if scope.attention else ())}
+        help = (
+            _foreign(name)
+            or self._implicit(name, scope)
+            or did_you_mean(name, known)
+            or did_you_mean(name, self.infer.sizes)
+        )
+        if help is None and not scope.is_flow and name in {key.text for key, _ in resolved.spec.inputs}:
+            message = f"`{name}` is an input of the model; a block sees only its parameters"
+            return Fault("unknown-name", message, e.span, notes, f"make `{name}` a parameter of the block, and pass it")
+        if help is None and name in {*ELEMENTWISE, *resolved.definitions, *resolved.blocks}:
+            return Fault("unknown-name", f"`{name}` is a function here: call it", e.span, notes, f"write `{name}(...)`")
+        if help is None and known:
+            help = f"names here: {', '.join(sorted(known)[:12])}" if len(known) <= 12 else None
+        return Fault("unknown-name", f"there is no `{name}` here", e.span, notes, help)
+
+    def _implicit(self, name: str, scope: Scope) -> str | None:
+        """Help for a name that has a meaning elsewhere in an attention."""
         if scope.attention is not None:
-            known |= {"i", "j", "head"}
-        else:
-            special = {
-                "i": "positions",
-                "j": "positions",
-                "q": "the query",
-                "k": "the key",
-                "head": "the head's number",
-            }
-            if e.id in special:
-                help = f"`{e.id}` stands for {special[e.id]} in `score`, `mask` and `locality` only"
-                return Fault("unknown-name", f"there is no `{e.id}` here", e.span, (), help)
-        if e.id in ("q", "k") and scope.attention is not None:
-            field = "query" if e.id == "q" else "key"
-            help = f"add `{field}:` to the attention"
-            return Fault("unknown-name", f"there is no `{e.id}`: the attention has no {field}", e.span, (), help)
-        callable_names = {*ELEMENTWISE, *self.infer.resolved.definitions, *self.infer.resolved.blocks}
-        if e.id in callable_names:
-            return Fault("unknown-name", f"`{e.id}` is a function here: call it", e.span, (), f"write `{e.id}(...)`")
-        return Fault("unknown-name", f"there is no `{e.id}` here", e.span, (), did_you_mean(e.id, known))
+            return {
+                "q": "`q` is the query of one head: add `query:` to the attention",
+                "k": "`k` is the key of one head: add `key:` to the attention",
+                "dk": "`dk` is the key's size: add `key:` to the attention",
+                "y": "`y` is the result, known in `output` only",
+                "log_prob": "`log_prob` is known in `output` only, with `normalize: hard(score_function)`",
+            }.get(name)
+        if name in ("i", "j", "head"):
+            return f"`{name}` is known in the `score`, `mask`, `locality` and `message` of an attention only"
+        if name in ("q", "k", "v"):
+            return f"`{name}` is one head's vector, known in `score` and `message` only"
+        if name == "y":
+            return "`y` is the result of an attention, known in its `output` only"
+        if name == "log_prob":
+            return "`log_prob` is known in `output`, with `normalize: hard(score_function)`"
+        return None
 
     # --- positions --------------------------------------------------------------------------------------------
 
@@ -394,7 +420,7 @@ class ExpressionTyper:
         assert isinstance(e.func, t.Name)
         if not least <= len(e.args) <= most:
             number = str(least) if least == most else f"{least} or {most}"
-            message = f"`{e.func.id}` takes {number} argument{'s' if most > 1 else ''}, not {len(e.args)}"
+            message = f"`{e.func.id}` takes {number} argument{'s' if most != 1 else ''}, not {len(e.args)}"
             raise Fault("arguments", message, e.span, (), f"write `{written}`")
 
     def _elementwise(self, e: t.Call, scope: Scope) -> Result:
@@ -408,7 +434,8 @@ class ExpressionTyper:
         for name, value in e.kwargs:
             if name not in names or name in given:
                 help = did_you_mean(name, names, f"write `{written}`")
-                raise Fault("arguments", f"`{entry.name}` has no option `{name}`", value.span, (), help)
+                message = f"`{entry.name}` has no option `{name}`"
+                raise Fault("arguments", message, keyword_span(name, value), (), help)
             given[name] = value
         options = []
         for name, default in entry.options:
@@ -547,6 +574,19 @@ class ExpressionTyper:
 
     def _index(self, e: t.Index, scope: Scope) -> Result:
         return index(self, e, scope)
+
+
+def _foreign(name: str) -> str | None:
+    """Help for words of Python and YAML that the language spells otherwise."""
+    words = {"True": "true", "False": "false", "yes": "true", "no": "false", "on": "true", "off": "false"}
+    return f"write `{words[name]}`" if name in words else None
+
+
+def keyword_span(name: str, value: t.Expr) -> Span:
+    """Where the name of an argument stands, before its value."""
+    source = value.span.source
+    at = source.text.rfind(name, 0, value.span.start)
+    return Span(source, at, at + len(name)) if at >= 0 else value.span
 
 
 def _whole(value: n.Value) -> bool:

@@ -46,7 +46,9 @@ def _member(typer: ExpressionTyper, relation: n.Relation, e: t.Index, scope: Sco
         if axis.size != wanted.size:
             note = f"`{relation.name}`: {kind}"
             message = f"`{relation.name}` has axis {wanted} here, not {axis.name}"
-            raise Fault("axis-mismatch", message, item.span, (note,), help)
+            ends = {a.side: a.name for a in (*scope.attention.positions, *scope.attention.over)}
+            declare = f"declare it as `relation[{ends.get('j')}, {ends.get('i')}]`, or read it in the other direction"
+            raise Fault("axis-mismatch", message, item.span, (note,), declare)
         found.append(axis)
     if found[0] == found[1]:
         raise Fault("relation", "a relation joins `i` and `j`, not one of them with itself", e.span, (), help)

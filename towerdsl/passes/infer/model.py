@@ -19,37 +19,19 @@ from towerdsl.passes.infer.calls import Calls
 from towerdsl.passes.infer.expression import ExpressionTyper
 from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, safe
 from towerdsl.passes.infer.statements import Statements, local
-from towerdsl.passes.resolve import Resolved, walk
+from towerdsl.passes.resolve import INITIALIZERS, Resolved, walk
 from towerdsl.passes.static import Static
 
-#: Initializers of `params:`, and how many numbers each takes.
-INITIALIZERS = {
-    "zeros": 0,
-    "ones": 0,
-    "eye": 0,
-    "constant": 1,
-    "normal": 1,
-    "truncated_normal": 1,
-    "uniform": 1,
-    "xavier_uniform": 0,
-    "xavier_normal": 0,
-    "kaiming_uniform": 0,
-}
 
-
-def infer(resolved: Resolved, overrides: Mapping[str, Static]) -> n.Model:
-    """Type the flow of a spec, with sizes overridden by name. Raises TowerError with every mistake found."""
-    typer = Infer(resolved, overrides)
-    model = typer.model()
-    typer.errors.raise_if_any()
-    assert model is not None
-    return model
+def infer(resolved: Resolved, overrides: Mapping[str, Static], errors: Diagnostics) -> n.Model | None:
+    """Type the flow of a spec, with sizes overridden by name. None for a library, or where there are mistakes."""
+    return Infer(resolved, overrides, errors).model()
 
 
 class Infer:
-    def __init__(self, resolved: Resolved, overrides: Mapping[str, Static]) -> None:
+    def __init__(self, resolved: Resolved, overrides: Mapping[str, Static], errors: Diagnostics) -> None:
         self.resolved = resolved
-        self.errors = Diagnostics()
+        self.errors = errors
         self.expressions = ExpressionTyper(self)
         self.calls = Calls(self)
         self.statements = Statements(self)
@@ -74,7 +56,6 @@ class Infer:
                 known = {*self.resolved.sizes, *free}
                 help = did_you_mean(name, known, f"sizes are {', '.join(sorted(known))}" if known else None)
                 self.errors.add("unknown-name", f"there is no size `{name}` to set", None, help=help)
-        self.errors.raise_if_any()
         pending = [name for name in self.resolved.sizes if name not in self.sizes]
         scope = Scope({}, {}, Builder())
 
@@ -170,11 +151,10 @@ class Infer:
 
     def model(self) -> n.Model | None:
         spec = self.resolved.spec
-        if not spec.flow and not spec.outputs:
-            self._library()
+        if spec.is_library:
             return None
         builder = Builder()
-        scope = Scope({}, {}, builder)
+        scope = Scope({}, {}, builder, is_flow=True)
         inputs: list[n.InputDecl] = []
         for name, decl in spec.inputs:
             try:
@@ -193,11 +173,15 @@ class Infer:
         self._check_bound(inputs)
         weights = self.weights(spec.params, scope)
         self.modules(spec.modules, scope)
-        steps, _ = self.statements.steps(spec.flow, scope)
+        try:
+            steps, _ = self.statements.steps(spec.flow, scope)
+        except Fault as fault:
+            self.report(fault)
+            return None
         results: list[n.Value | n.Relation] = []
         names: list[str | None] = []
         outputs = spec.outputs
-        if not outputs:
+        if not outputs and "outputs" not in self.resolved.broken:
             self.errors.add(
                 "form",
                 "the spec has no `outputs`",
@@ -221,9 +205,8 @@ class Infer:
                 pass
             except TowerError as error:
                 self._absorb(error)
-        if self.errors:
+        if self.errors or spec.tower is None:
             return None
-        assert spec.tower is not None
         root = n.BlockInstance(
             name=spec.tower.text,
             parameters=tuple((i.name, i.type) for i in inputs),
@@ -241,12 +224,6 @@ class Infer:
             return None
         sizes = tuple((name, value) for name, value in self.sizes.items() if not isinstance(value, Poison))
         return n.Model(spec.tower.text, root, tuple(inputs), spec.paper, spec.about, sizes, spec.source.name)
-
-    def _library(self) -> None:
-        """A file without a flow is a library: its blocks are typed where they are used."""
-        spec = self.resolved.spec
-        if spec.tower is not None and not (spec.blocks or spec.define):
-            self.errors.add("form", "the spec has no `flow`", spec.tower.span, help="add `flow:` and `outputs:`")
 
     def _input_default(self, value: Static, kind: Type, span: Span) -> float | bool:
         if isinstance(kind, RelationType) or isinstance(value, (str, Size)):

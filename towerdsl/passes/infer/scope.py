@@ -28,6 +28,10 @@ class Unknown(Exception):
     """A value that a reported mistake left unknown was used: nothing more is said."""
 
 
+class TooManyError(Exception):
+    """A block has more modules than are built."""
+
+
 class Poison:
     """Stands for a name whose value is unknown because of a reported mistake."""
 
@@ -81,10 +85,13 @@ class Scope:
     attention: AttentionScope | None = None
     #: an axis of a parameter written like this expression is the head axis
     heads: tuple[t.Expr, Axis] | None = None
+    is_flow: bool = False
 
     def child(self, **names: Binding) -> Scope:
         return Scope({**self.names, **names}, dict(self.axes), self.builder, self.attention, self.heads)
 
+
+MAX_PLACED = 20_000
 
 #: Attributes of nn.Module that a submodule or parameter must not hide.
 MODULE_ATTRIBUTES = frozenset(
@@ -114,12 +121,12 @@ class _Slot:
     items: dict[int, _Slot] = field(default_factory=dict)
 
     def freeze(self) -> ModuleSlot:
-        if self.leaf is not None:
-            return self.leaf
-        count = 1 + max(self.items, default=-1)
-        return ModuleSlot(
-            items=tuple(self.items[n].freeze() if n in self.items else ModuleSlot() for n in range(count))
-        )
+        """The slot as it stands in the typed form; repetitions that share a slot share its frozen form."""
+        if self.leaf is None:
+            count = 1 + max(self.items, default=-1)
+            items = tuple(self.items[n].freeze() if n in self.items else ModuleSlot() for n in range(count))
+            self.leaf = ModuleSlot(items=items)
+        return self.leaf
 
 
 @dataclass
@@ -161,6 +168,8 @@ class Builder:
     def place(self, name: str, slot: ModuleSlot) -> tuple[str, tuple[str, ...]]:
         """Put a module under its name, inside the current loops. Returns the name and the loops' index names."""
         self.placed.append(name)
+        if len(self.placed) > MAX_PLACED:
+            raise TooManyError
         here = self.slots.setdefault(name, _Slot())
         for _, n in self.loops:
             here = here.items.setdefault(n, _Slot())

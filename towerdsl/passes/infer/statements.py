@@ -10,7 +10,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
-from towerdsl.passes.infer.scope import POISON, Fault, Poison, Scope, SharedModule, Unknown
+from towerdsl.passes.infer.scope import POISON, Fault, Poison, Scope, SharedModule, TooManyError, Unknown
 from towerdsl.passes.resolve import statement_expressions, walk
 from towerdsl.passes.static import Static
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from towerdsl.passes.infer.model import Infer
 
 MAX_REPETITIONS = 1_000
+MAX_STATEMENTS = 20_000
 
 
 class Statements:
@@ -25,6 +26,7 @@ class Statements:
 
     def __init__(self, infer: Infer) -> None:
         self.infer = infer
+        self.typed = 0  # how many statements have been typed, repetitions counted
 
     def steps(
         self, statements: Sequence[t.Statement], scope: Scope
@@ -34,8 +36,14 @@ class Statements:
         last: list[n.Value | n.Relation | Static | Poison] | None = None
         for position, s in enumerate(statements):
             final = position == len(statements) - 1
+            self.typed += 1
             try:
+                if self.typed > MAX_STATEMENTS:
+                    raise TooManyError
                 last = self.statement(s, scope, steps, final)
+            except TooManyError:
+                help = "share modules (`modules:`), or use fewer repetitions"
+                raise Fault("too-large", "the model is too large to be built", s.span, (), help) from None
             except Fault as fault:
                 self.infer.report(fault)
                 last = self._poison(s, scope)
@@ -58,6 +66,9 @@ class Statements:
                 raise Fault("unused", "the result of this statement is not used", s.span, (), help)
             return self.infer.calls.results(self.infer.expand(s.value, scope), scope)
         if isinstance(s, t.Return):
+            if scope.is_flow:
+                help = "name the results in `outputs:`"
+                raise Fault("syntax", "the flow of a model does not `return`", s.span, (), help)
             if not final:
                 raise Fault("unused", "nothing after `return` is run", s.span, (), "move it to the end")
             found: list[Any] = []
