@@ -28,11 +28,11 @@ class Source:
         return f"linear({self.tensor}, {self.linear}{'' if bias else ', bias=false'})"
 
 
-@dataclass
+@dataclass(repr=False)
 class Drawn:
     """A random attention, called `look`, alone in its model."""
 
-    draw: object = field(repr=False)
+    draw: object
     lengths: dict[str, int] = field(default_factory=dict)
     fixed: set[str] = field(default_factory=set)
     batch: tuple[str, ...] = ()
@@ -46,6 +46,9 @@ class Drawn:
     sources: dict[str, Source] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
     text: str = ""
+
+    def __repr__(self) -> str:
+        return self.text
 
     # --- drawing ----------------------------------------------------------------------------------------------
 

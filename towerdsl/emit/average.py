@@ -165,7 +165,7 @@ class AverageWriter:
     def _full_keys(self, code: Code, value: n.Value, axes: Sequence[Axis]) -> str:
         """A condition that will be flattened over several averaged axes needs them all."""
         if value.type.scalar:
-            return f"torch.tensor({code.text}, device={self.frame.device})"
+            return f"torch.full_like(score, {code.text}, dtype=torch.bool)"
         over = self.average.over
         missing = [a for a in over if a not in value.axes]
         if len(over) == 1 or not missing:

@@ -166,8 +166,8 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     return Explained(
         name=model.name,
         source=model.source_name,
-        paper=model.paper,
-        about=model.about,
+        paper=_plain(model.paper) if model.paper else None,
+        about=_plain(model.about) if model.about else None,
         sizes=model.sizes,
         inputs=model.inputs,
         outputs=tuple((name, str(value.type)) for name, value in results),
@@ -312,12 +312,17 @@ def _depends(value: n.Value) -> str:
     return "a condition of keys" if on == {"j"} else "a condition of queries" if on else "the same for all pairs"
 
 
+def _plain(text: str) -> str:
+    """Text on one line, without what a terminal would take for a command."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
 def _words(e: t.Expr) -> str:
-    return " ".join(e.span.text.split())
+    return _plain(e.span.text)
 
 
 def _statement(s: t.Statement) -> list[str]:
-    text = " ".join(s.span.text.split())
+    text = _plain(s.span.text)
     return [f"{text}: ..."] if isinstance(s, (t.For, t.If)) else [text]
 
 

@@ -8,17 +8,14 @@ from functools import cache
 from pathlib import Path
 
 from lark import Lark, Token, Tree
-from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
+from lark.exceptions import UnexpectedInput
 
-from towerdsl.diagnostics import Diagnostic, Span, TowerError
+from towerdsl.diagnostics import Span
 from towerdsl.lang import tree as t
+from towerdsl.lang.mistakes import error, explain
 
 MAX_CHARACTERS = 10_000
 MAX_LEVELS = 100
-
-#: What the grammar's terminals are called when a message must say what was expected.
-_VALUE_TERMINALS = {"NAME", "NUMBER", "STRING", "TRUE", "FALSE", "LPAR", "LSQB", "MINUS", "NOT"}
-_TERMINAL_WORDS = {"RPAR": "`)`", "RSQB": "`]`", "COMMA": "`,`", "EQUAL": "`=`", "ELSE": "`else`", "IN": "`in`"}
 
 
 @cache
@@ -45,9 +42,7 @@ def parse_statement(text: str, span: Span) -> t.Statement:
         value = builder.build(parsed.children[1])
         return t.Assign(whole, tuple(target(e) for e in items), value)
     if len(items) > 1:
-        raise _error(
-            "syntax", "several values, but nothing receives them", whole, "write `return a, b` or `a, b = ...`"
-        )
+        raise error("syntax", "several values, but nothing receives them", whole, "write `return a, b` or `a, b = ...`")
     return t.Bare(whole, items[0])
 
 
@@ -69,10 +64,10 @@ def parse_declaration(text: str, span: Span) -> tuple[t.Expr, t.Expr | None]:
     builder = _Builder(span)
     assert isinstance(parsed, Tree)
     if parsed.data == "returns":
-        raise _error("syntax", "`return` belongs in a list of statements", builder.span_of(parsed), None)
+        raise error("syntax", "`return` belongs in a list of statements", builder.span_of(parsed), None)
     items = builder.sequence(parsed.children[0])
     if len(items) != 1:
-        raise _error("syntax", "one declaration was expected here", items[1].span, None)
+        raise error("syntax", "one declaration was expected here", items[1].span, None)
     return items[0], builder.build(parsed.children[1]) if parsed.data == "assign" else None
 
 
@@ -82,7 +77,7 @@ def target(expr: t.Expr) -> t.Target:
         return t.Target(expr.id, None, expr.span)
     if isinstance(expr, t.Index) and isinstance(expr.base, t.Name):
         return t.Target(expr.base.id, axes(expr.items), expr.span)
-    raise _error("syntax", "only a name can be assigned", expr.span, "write `x = ...` or `x[b, n, d] = ...`")
+    raise error("syntax", "only a name can be assigned", expr.span, "write `x = ...` or `x[b, n, d] = ...`")
 
 
 def axes(items: Sequence[t.Expr]) -> tuple[t.AxisDecl, ...]:
@@ -91,7 +86,7 @@ def axes(items: Sequence[t.Expr]) -> tuple[t.AxisDecl, ...]:
     for item in items:
         if isinstance(item, t.Pick):
             if item.is_range:
-                raise _error("syntax", "an axis has a name and a size, not a range", item.span, "write `h = image`")
+                raise error("syntax", "an axis has a name and a size, not a range", item.span, "write `h = image`")
             found.append(t.AxisDecl(item.axis, item.start, item.span))
         elif isinstance(item, t.Name):
             found.append(t.AxisDecl(item.id, None, item.span))
@@ -100,12 +95,13 @@ def axes(items: Sequence[t.Expr]) -> tuple[t.AxisDecl, ...]:
     return tuple(found)
 
 
-def signature(expr: t.Expr) -> t.Signature:
+def parse_signature(text: str, span: Span) -> t.Signature:
     """`look(x[b, n, d], keep, shift=0)` or, without parameters, `causal`. Raises TowerError."""
+    expr = _Builder(span).build(_parse(text, span, "signature"))
     if isinstance(expr, t.Name):
         return t.Signature(expr.id, (), expr.span)
     if not (isinstance(expr, t.Call) and isinstance(expr.func, t.Name)):
-        raise _error("syntax", "a name with parameters was expected", expr.span, "write it as `look(x, keep):`")
+        raise error("syntax", "a name with parameters was expected", expr.span, "write it as `look(x, keep):`")
     found: list[t.Parameter] = []
     for arg in expr.args:
         named = target(arg)
@@ -115,24 +111,20 @@ def signature(expr: t.Expr) -> t.Signature:
     seen: set[str] = set()
     for p in found:
         if p.name in seen:
-            raise _error("name-reused", f"the parameter `{p.name}` is named twice", p.span, "give each its own name")
+            raise error("name-reused", f"the parameter `{p.name}` is named twice", p.span, "give each its own name")
         seen.add(p.name)
     return t.Signature(expr.func.id, tuple(found), expr.span)
 
 
-def _error(code: str, message: str, span: Span, help: str | None) -> TowerError:
-    return TowerError([Diagnostic(code, message, span, (), help)])
-
-
-def _parse(text: str, span: Span, start: str) -> Tree[Token] | Token:
+def _parse(text: str, span: Span, kind: str) -> Tree[Token] | Token:
     if len(text) > MAX_CHARACTERS:
         message = f"this expression has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read"
-        raise _error("too-long", message, Span(span.source, span.start, span.start + 1), "name its parts in `define:`")
+        raise error("too-long", message, Span(span.source, span.start, span.start + 1), "name its parts in `define:`")
     _check_levels(text, span)
     try:
-        return _lark().parse(text, start=start)
-    except UnexpectedInput as error:
-        raise _explain(error, text, span) from None
+        return _lark().parse(text, start="expression" if kind == "signature" else kind)
+    except UnexpectedInput as problem:
+        raise explain(problem, text, span, kind) from None
 
 
 def _check_levels(text: str, span: Span) -> None:
@@ -142,44 +134,7 @@ def _check_levels(text: str, span: Span) -> None:
         if level > MAX_LEVELS:
             place = Span(span.source, span.start + match.start(), span.start + match.end())
             message = f"brackets are nested more than {MAX_LEVELS} levels deep"
-            raise _error("too-deep", message, place, "name its parts in `define:`")
-
-
-def _explain(error: UnexpectedInput, text: str, span: Span) -> TowerError:
-    def place(start: int, end: int) -> Span:
-        return Span(span.source, span.start + start, span.start + max(end, start + 1))
-
-    if isinstance(error, UnexpectedCharacters):
-        start = error.pos_in_stream or 0
-        character = text[start : start + 1]
-        hints = {
-            "=": "compare with `==`",
-            "&": "write `and`",
-            "|": "write `or`",
-            "!": "write `not`, or `!=`",
-            "^": "powers are written `**`",
-            '"': "this text is not closed",
-            "'": "this text is not closed",
-        }
-        at = place(start, start + 1)
-        return _error("syntax", f"`{character}` has no meaning here", at, hints.get(character))
-    expected: set[str] = set()
-    if isinstance(error, UnexpectedToken):
-        expected = set(error.expected)
-    words = ["a value"] if expected & _VALUE_TERMINALS else []
-    words += [word for terminal, word in _TERMINAL_WORDS.items() if terminal in expected]
-    wanted = f"expected {' or '.join(words[:3])}" if words else None
-    if isinstance(error, UnexpectedEOF) or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
-        if not text.strip():
-            return _error("syntax", "an expression was expected here", place(0, 1), None)
-        end = len(text.rstrip())
-        return _error("syntax", "the expression ends too early", place(end - 1, end), wanted)
-    assert isinstance(error, UnexpectedToken)
-    token = error.token
-    start = token.start_pos or 0
-    hints = {"=": "compare with `==`"}
-    message = f"`{token}` was not expected here"
-    return _error("syntax", message, place(start, start + len(token)), hints.get(str(token), wanted))
+            raise error("too-deep", message, place, "name its parts in `define:`")
 
 
 class _Builder:
@@ -204,7 +159,7 @@ class _Builder:
             depth[id(node)] = 1 + max(below, default=0)
             if depth[id(node)] > 4 * MAX_LEVELS:
                 message = f"this expression is nested more than {4 * MAX_LEVELS} levels deep"
-                raise _error("too-deep", message, self.span_of(node), "name its parts in `define:`")
+                raise error("too-deep", message, self.span_of(node), "name its parts in `define:`")
             make = getattr(self, f"_{node.data}", None)
             if make is not None:
                 built[id(node)] = make(node, self.span_of(node), built)
@@ -215,7 +170,7 @@ class _Builder:
     def _number(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
         text = str(node.children[0])
         if len(text) > 40:
-            raise _error("too-long", "this number has too many digits", span, None)
+            raise error("too-long", "this number has too many digits", span, None)
         return t.Number(span, int(text) if text.isdigit() else float(text))
 
     def _string(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
@@ -251,14 +206,18 @@ class _Builder:
             if argument.data == "keyword":
                 name = str(argument.children[0])
                 if name in dict(kwargs):
-                    raise _error("arguments", f"`{name}` is given twice", self.span_of(argument), None)
+                    raise error("arguments", f"`{name}` is given twice", self.span_of(argument), None)
                 kwargs.append((name, built[id(argument.children[1])]))
             elif kwargs:
                 message = "an argument in order cannot follow one given by name"
-                raise _error("arguments", message, self.span_of(argument), "put it before the named ones")
+                raise error("arguments", message, self.span_of(argument), "put it before the named ones")
             else:
                 args.append(built[id(argument.children[0])])
-        return t.Call(span, built[id(func)], tuple(args), tuple(kwargs))
+        called = built[id(func)]
+        if isinstance(called, t.Attribute):
+            help = f"write `{called.name}(...)`, with what stands before the `.` as its first argument"
+            raise error("not-a-function", "only a name can be called", span, help)
+        return t.Call(span, called, tuple(args), tuple(kwargs))
 
     def _index(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
         base, picks = node.children

@@ -62,17 +62,12 @@ class _Reader(Nodes):
 
     def file(self, path: Path | None) -> t.SpecFile:
         root = compose(self.source)
-        if root is None:
+        if root is None or empty(root) or (isinstance(root, yaml.MappingNode) and not root.value):
             raise fail(self.source, "form", "the file is empty", 0, "start with `tower: name`")
         if not isinstance(root, yaml.MappingNode):
-            raise fail(self.source, "form", "a spec is a mapping", self.span(root).start, "start with `tower: name`")
-        nodes: dict[str, Node] = {}
-        for key, value in self.mapping(root, "the file"):
-            if key.text in TOP_KEYS:
-                nodes[key.text] = value
-            else:
-                self.unknown(key, TOP_KEYS, "a spec")
-                self.note_names(value)
+            kind = "a list" if isinstance(root, yaml.SequenceNode) else "a text"
+            raise fail(self.source, "form", f"a spec is a mapping, this is {kind}", self.span(root).start, "start with `tower: name`")
+        nodes = {key: value for key, (_, value) in self.fields(root, TOP_KEYS, "the file", "a spec").items()}
         tower = self.name(nodes["tower"]) if "tower" in nodes else None
         uses = self.texts(nodes.get("use"), "use")
         for part in ("flow", "outputs"):
@@ -133,28 +128,40 @@ class _Reader(Nodes):
                 self.note_name(key)
         return found
 
-    def expression(self, node: Node) -> t.Expr | None:
-        """A scalar, or a YAML list of them (`over: [h, w]`)."""
+    def expression(self, node: Node, what: str = "an expression") -> t.Expr | None:
+        """A scalar, or a YAML list of them (`over: [h, w]`). `what` is its name in the file, for messages."""
         if isinstance(node, yaml.SequenceNode):
             items = [self.expression(n) for n in node.value]
             read = tuple(e for e in items if e is not None)
             return t.List(self.span(node), read) if len(read) == len(items) else None
+        if empty(node):
+            help = "write a value, or remove it" if what != "an expression" else None
+            self.error("syntax", f"{what} is empty" if help else "an expression was expected here", self.span(node), help=help)
+            return None
         return self.parse(parser.parse_expression, node)
 
     def expressions(self, node: Node | None, what: str) -> tuple[tuple[t.Text, t.Expr], ...]:
-        pairs = [(key, self.expression(value)) for key, value in self.named(node, what)]
+        pairs = [(key, self.expression(value, f"`{key.text}`")) for key, value in self.named(node, what)]
         self.broken |= {key.text for key, e in pairs if e is None}
         return tuple((key, e) for key, e in pairs if e is not None)
 
     def types(self, node: Node | None, what: str) -> tuple[tuple[t.Text, t.TypeDecl], ...]:
         named = self.named(node, what)
-        pairs = [(key, self.type(value)) for key, value in named]
+        pairs = [(key, self.type(value, key.text)) for key, value in named]
         for (key, decl), value in zip(pairs, [v for _, v in named], strict=True):
             if decl is None:  # the axes that it would have named are unknown as well
                 self.broken |= {key.text, *NAME.findall(self.span(value).text)}
         return tuple((key, e) for key, e in pairs if e is not None)
 
-    def type(self, node: Node) -> t.TypeDecl | None:
+    def type(self, node: Node, name: str) -> t.TypeDecl | None:
+        if isinstance(node, yaml.SequenceNode):
+            written = " ".join(self.span(node).text.split())
+            help = f"write `float{written}`" if len(written) <= 80 and node.flow_style else "write one such as `float[b, n, d]`"
+            self.error("form", "a list is no type: what its entries are is missing", self.head(node), help=help)
+            return None
+        if empty(node):
+            self.error("syntax", f"`{name}` has no type", self.span(node), help="write one such as `float[b, n, d]`")
+            return None
         found = self.parse(parser.parse_declaration, node, "a type such as `float[b, n, d]`")
         if found is None:
             return None
@@ -176,7 +183,7 @@ class _Reader(Nodes):
     def definitions(self, node: Node | None) -> tuple[t.Definition, ...]:
         found = []
         for key, value in self.mapping(node, "define"):
-            signature, body = self.signature(key), self.expression(value)
+            signature, body = self.signature(key), self.expression(value, f"`{key.text}`")
             if signature and body:
                 found.append(t.Definition(signature, body, self.source))
             else:
@@ -185,7 +192,7 @@ class _Reader(Nodes):
 
     def signature(self, key: t.Text) -> t.Signature | None:
         def how() -> t.Signature:
-            return parser.signature(parser.parse_expression(key.span.text, key.span))
+            return parser.parse_signature(key.span.text, key.span)
 
         return self.read(how)
 
@@ -220,12 +227,13 @@ class _Reader(Nodes):
             help = "write an attention (query, key, value...) or a list of statements"
             self.error("form", "a block is a mapping or a list", key.span, help=help)
             return None
-        nodes: dict[str, tuple[t.Text, Node]] = {k.text: (k, v) for k, v in self.mapping(node, key.text)}
+        nodes = self.fields(
+            node,
+            COMPOSITION_KEYS if self.has(node, "flow") else ATTENTION_KEYS,
+            key.text,
+            "a composition" if self.has(node, "flow") else "an attention",
+        )
         composition = "flow" in nodes
-        known = COMPOSITION_KEYS if composition else ATTENTION_KEYS
-        for name, (where, _) in nodes.items():
-            if name not in known:
-                self.unknown(where, known, "a composition" if composition else "an attention")
         values = {name: value for name, (_, value) in nodes.items()}
         about = self.words(values.get("about"))
         params, modules = self.types(values.get("params"), "params"), self.expressions(values.get("modules"), "modules")
@@ -237,7 +245,7 @@ class _Reader(Nodes):
             return None
 
         def field(name: str) -> t.Expr | None:
-            return self.expression(values[name]) if name in values else None
+            return self.expression(values[name], f"`{name}`") if name in values else None
 
         value = field("value")
         merge = self.text(values["merge"]) if "merge" in values else None
@@ -278,7 +286,7 @@ class _Reader(Nodes):
             if key.text not in ("query", "key"):
                 self.unknown(key, ["query", "key"], "heads")
                 continue
-            expression = self.expression(value)
+            expression = self.expression(value, f"`{key.text}`")
             if expression:
                 found[key.text] = expression
         if len(found) < 2:

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import yaml
 
-from towerdsl.diagnostics import Diagnostics, Source, Span, TowerError, did_you_mean
+from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, did_you_mean
 from towerdsl.lang import tree as t
 
-MAX_BYTES = 100_000
+MAX_CHARACTERS = 100_000
 MAX_LEVELS = 40
 
 Node = yaml.Node
@@ -23,17 +23,15 @@ T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def fail(source: Source, code: str, message: str, start: int, help: str | None = None) -> TowerError:
-    errors = Diagnostics()
-    errors.add(code, message, Span(source, start, start + 1), help=help)
-    return TowerError(errors.sorted)
+def fail(source: Source, code: str, message: str, start: int, help: str | None = None, width: int = 1) -> TowerError:
+    return TowerError([Diagnostic(code, message, Span(source, start, start + width), (), help)])
 
 
 def compose(source: Source) -> Node | None:
     """YAML text --> node graph, after bounding its size and depth. Raises TowerError."""
     text = source.text
-    if len(text) > MAX_BYTES:
-        raise fail(source, "too-long", f"a spec has at most {MAX_BYTES:,} characters, this has {len(text):,}", 0)
+    if len(text) > MAX_CHARACTERS:
+        raise fail(source, "too-long", f"a spec has at most {MAX_CHARACTERS:,} characters, this has {len(text):,}", 0)
     try:
         level = 0
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
@@ -52,29 +50,82 @@ def compose(source: Source) -> Node | None:
                 level -= 1
         return yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = (error.problem or error.context or "this is not YAML").removeprefix("found ")
-        raise fail(
-            source, "yaml", f"not valid YAML: {problem}", mark.index if mark else 0, _yaml_help(problem)
-        ) from None
+        raise _explained(source, error) from None
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
-        raise fail(source, "yaml", "not valid YAML: a character that YAML does not allow", position) from None
+        help = "remove it" if position < len(text) else None
+        raise fail(source, "yaml", "not valid YAML: a character that YAML does not allow", position, help) from None
+
+
+def _explained(source: Source, error: yaml.MarkedYAMLError) -> TowerError:
+    """What is wrong with a text that is not YAML, and where."""
+    mark = error.problem_mark or error.context_mark
+    at = mark.index if mark else 0
+    problem = (error.problem or error.context or "this is not YAML").removeprefix("found ")
+    number, _ = source.position(at)
+    for line in (number, max(1, number - 1)):
+        indent = re.match(r" *\t\s*", source.line(line))
+        if indent and indent.end() < len(source.line(line)):
+            start = source.start_of(line)
+            tab = Span(source, start + indent.group().index("\t"), start + indent.end())
+            return TowerError([Diagnostic("yaml", "this line is indented with a tab", tab, (), "indent with spaces")])
+    if "expected ':'" in problem and error.context_mark:
+        start = error.context_mark.index
+        key = source.text[start:].split("\n")[0].rstrip()
+        span = Span(source, start, start + len(key))
+        if re.fullmatch(r"[^:#]{1,60}", key):
+            message = f"not valid YAML: `{key}` lacks its colon"
+            return TowerError([Diagnostic("yaml", message, span, (), f"write `{key}:`")])
+    if "expected a single document" in (error.context or problem) or "document start" in problem:
+        return fail(source, "yaml", "a file is one YAML document", at, "one file holds one spec: remove the `---`", 3)
+    return fail(source, "yaml", f"not valid YAML: {problem}", at, _yaml_help(problem))
 
 
 def _yaml_help(problem: str) -> str | None:
     for sign, help in {
         "mapping values are not allowed": "put the text in quotes, or check the indentation",
-        "tab": "indent with spaces",
         "cannot start any token": "put the text in quotes",
         "did not find expected key": "check the indentation, and quote texts that hold `[`, `{` or `: `",
         "expected ',' or": 'close the bracket, or quote a type such as "float[a, b]" inside `{...}`',
-        "expected a single document": "one file holds one spec: remove the `---`",
-        "did not find expected <document start>": "one file holds one spec",
+        "unknown escape": "write `\\\\` for a backslash, or use '...' quotes",
+        "unexpected end of stream": "close the quotes",
     }.items():
         if sign in problem:
             return help
     return None
+
+
+#: The text of a value that has been reported already.
+class Reported(yaml.ScalarNode):
+    pass
+
+
+def unescaped(span: Span, style: str) -> str:
+    """The text in YAML's quotes, as long as it is written: a doubled or escaped quote is a quote and a space.
+
+    Raises TowerError for other escapes.
+    """
+    raw, escaped = span.text, {"'": "''", '"': '\\"'}.get(style)
+    if escaped is None or (escaped not in raw and (style == "'" or "\\" not in raw)):
+        return raw
+    found: list[str] = []
+    inside = ""
+    for m in re.finditer(rf"{re.escape(escaped)}|\\\n|\\.|.|\n" if style == '"' else r"''|.|\n", raw):
+        piece = m.group()
+        if piece == escaped:
+            found.append(f" {style}" if not inside else f"{style} ")
+            inside = style if not inside else "" if inside == style else inside
+        elif piece == "\\\n":
+            found.append("  ")
+        elif len(piece) == 2:
+            at = Span(span.source, span.start + m.start(), span.start + m.end())
+            help = "write the text in '...' quotes, or without"
+            raise TowerError([Diagnostic("syntax", f"the escape `{piece}` has no meaning here", at, (), help)])
+        else:
+            if piece in "\"'" and inside in ("", piece):
+                inside = "" if inside else piece
+            found.append(piece)
+    return "".join(found)
 
 
 def empty(node: Node) -> bool:
@@ -114,23 +165,26 @@ class Nodes:
         line_end = self.source.text.find("\n", span.start)
         return Span(self.source, span.start, min(span.end, line_end if line_end >= 0 else span.end))
 
-    def text(self, node: Node) -> t.Text | None:
+    def text(self, node: Node, what: str = "a single value") -> t.Text | None:
+        if isinstance(node, Reported):
+            return None
         if not isinstance(node, yaml.ScalarNode):
-            self.error("form", "a single value was expected here", self.head(node))
+            kind = "mapping" if isinstance(node, yaml.MappingNode) else "list"
+            self.error("form", f"{what} was expected here, this is a {kind}", self.head(node))
             return None
         return t.Text(node.value, self.span(node))
 
     def mapping(self, node: Node | None, what: str) -> list[tuple[t.Text, Node]]:
         """Key and value nodes; keys are unique texts."""
-        if node is None or empty(node):
+        if node is None or empty(node) or isinstance(node, Reported):
             return []
         if not isinstance(node, yaml.MappingNode):
             self.error("form", f"`{what}` is a mapping of names", self.head(node), help="write `name: value`")
             return []
         found: dict[str, t.Text] = {}
         pairs = []
-        for key_node, value in node.value:
-            key = self.text(key_node)
+        for key_node, value in self.whole_pairs(node):
+            key = self.text(key_node, "a name as the key")
             if key is None:
                 continue
             if key.text in found:
@@ -142,6 +196,41 @@ class Nodes:
             found[key.text] = key
             pairs.append((key, value))
         return pairs
+
+    def whole_pairs(self, node: yaml.MappingNode) -> list[tuple[Node, Node]]:
+        """The pairs of a mapping. In `{...}` a comma ends a value: of one that was cut, the rest is left out."""
+        pairs: list[tuple[Node, Node]] = []
+        level = 0
+        for key, value in node.value:
+            if level:  # `d)` of `value: linear(x, d)` was read as a name
+                level += self.unclosed(key) + self.unclosed(value)
+                continue
+            level = self.unclosed(value) if node.flow_style and len(node.value) > 1 else 0
+            if level > 0 and any(self.unclosed(k) + self.unclosed(v) < 0 for k, v in node.value):
+                self.comma(value, "{...}")
+                value = Reported("", "", value.start_mark, value.end_mark)
+            else:
+                level = 0
+            pairs.append((key, value))
+        return pairs
+
+    def unclosed(self, node: Node) -> int:
+        """How many brackets an unquoted text opens and does not close."""
+        if not isinstance(node, yaml.ScalarNode) or node.style:
+            return 0
+        return sum({"(": 1, "[": 1, ")": -1, "]": -1}.get(c, 0) for c in node.value)
+
+    def comma(self, node: Node, brackets: str) -> None:
+        """A value that a comma has cut: say how the whole is written."""
+        start, level, end = node.start_mark.index, 0, len(self.source.text)
+        for m in re.compile(r"[\[({})\]]").finditer(self.source.text, start):
+            level += 1 if m.group() in "([{" else -1
+            if level == 0:
+                end = m.end()
+                break
+        whole = Span(self.source, start, end)
+        help = f'quote it: `"{whole.text}"`' if "\n" not in whole.text and len(whole.text) < 80 else "quote the value"
+        self.error("syntax", f"inside `{brackets}` a comma ends the value", whole, help=help)
 
     def note_names(self, node: Node) -> None:
         """Take the keys of an unreadable mapping as names that are broken."""
@@ -156,21 +245,39 @@ class Nodes:
             self.broken.add(m.group())
 
     def sequence(self, node: Node | None, what: str) -> list[Node]:
-        if node is None:
+        if node is None or isinstance(node, Reported):
             return []
-        if isinstance(node, yaml.SequenceNode):
-            return list(node.value)
-        self.error("form", f"`{what}` is a list", self.head(node), help="write one item a line, each after `- `")
-        return []
+        if not isinstance(node, yaml.SequenceNode):
+            message = f"`{what}` is empty" if empty(node) else f"`{what}` is a list"
+            self.error("form", message, self.head(node), help="write one item a line, each after `- `")
+            return []
+        items: list[Node] = []
+        level = 0
+        for item in node.value:
+            if level > 0:  # `d)` of `[x = linear(x, d)]` was read as an item
+                level += self.unclosed(item)
+                continue
+            level = self.unclosed(item) if node.flow_style else 0
+            if level > 0 and any(self.unclosed(other) < 0 for other in node.value):
+                self.comma(item, "[...]")
+                items.append(Reported("", item.value, item.start_mark, item.end_mark))
+            else:
+                level = 0
+                items.append(item)
+        return items
 
     def parse(self, how: Callable[[str, Span], T], node: Node, what: str = "an expression") -> T | None:
         """Read a scalar's raw text with `how`; mistakes are collected and give None."""
+        if isinstance(node, Reported):
+            return None
         if not isinstance(node, yaml.ScalarNode):
-            help = "put it in quotes" if isinstance(node, yaml.SequenceNode) else None
-            self.error("form", f"{what} was expected here", self.head(node), help=help)
+            kind, help = "a list", "put the text in quotes"
+            if isinstance(node, yaml.MappingNode):
+                kind, help = "a mapping", "put the text in quotes if it holds a colon"
+            self.error("form", f"{what} was expected here, this is {kind}", self.head(node), help=help)
             return None
         span = self.span(node)
-        return self.read(lambda: how(span.text, span))
+        return self.read(lambda: how(unescaped(span, node.style or ""), span))
 
     def read(self, how: Callable[[], T]) -> T | None:
         """What `how` reads; its mistakes are collected and give None."""

@@ -127,7 +127,8 @@ class Calls:
             if name == "name":
                 continue
             if name in given:
-                raise Fault("arguments", f"`{name}` is given twice", expr.span, (), written)
+                message = f"`{name}` is given in order and by name"
+                raise Fault("arguments", message, keyword_span(name, expr), (), written)
             if name not in parameters and not operation.extra_statics:
                 help = did_you_mean(name, [*parameters, "name"], written)
                 message = f"`{operation.name}` has no option `{name}`"
@@ -326,7 +327,8 @@ class Calls:
                 message = f"`{signature.name}` has no parameter `{name}`"
                 raise Fault("arguments", message, keyword_span(name, expr), (), near)
             if name in given:
-                raise Fault("arguments", f"`{name}` is given twice", expr.span, (), help)
+                message = f"`{name}` is given in order and by name"
+                raise Fault("arguments", message, keyword_span(name, expr), (), help)
             given[name] = expr
         missing = [p.name for p in signature.parameters if p.name not in given and p.default is None]
         if missing:
@@ -345,7 +347,7 @@ class Calls:
                 failed = True
         if failed:
             raise Unknown
-        inner = Scope({}, {}, Builder())
+        inner = Scope({}, {}, Builder(), signature=signature)
         bound = _Bound([], [], [], {}, {}, inner)
         lengths: dict[tuple[str | None, Size], Size] = {}
         for p in signature.parameters:

@@ -64,14 +64,14 @@ class ExpressionTyper:
         dtype = "bool" if isinstance(result, bool) else "int" if isinstance(result, int) else "float"
         return n.Const(TensorType(dtype, (), True), span, result)
 
-    def static(self, e: t.Expr, scope: Scope, what: str) -> Static:
+    def static(self, e: t.Expr, scope: Scope, what: str, help: str = "use numbers, sizes and loop indices") -> Static:
         """A value that is known when compiling. Raises Fault if it is not."""
         result = self.any(e, scope)
         if isinstance(result, (n.Value, n.Relation)):
             message = f"{what} must be known when compiling"
             kind = result.type if isinstance(result, n.Relation) or not result.type.scalar else "known at run time"
             notes = (f"`{e.span.text}` is {kind}",)
-            raise Fault("not-static", message, e.span, notes, "use numbers, sizes and loop indices")
+            raise Fault("not-static", message, e.span, notes, help)
         return result
 
     def size(self, e: t.Expr, scope: Scope, what: str) -> Size:
@@ -156,18 +156,24 @@ class ExpressionTyper:
         resolved, name = self.infer.resolved, e.id
         notes: tuple[str, ...] = ()
         written = re.match(r"\w+", e.span.text)
+        inside: set[str] = set()
         if written is not None and written[0] != name and written[0] in resolved.definitions:
-            notes = (f"it stands in `{written[0]}`, defined at {resolved.definitions[written[0]].signature.span}",)
+            signature = resolved.definitions[written[0]].signature
+            notes = (f"it stands in `{written[0]}`, defined at {signature.span}",)
+            inside = {p.name for p in signature.parameters}
         known = {*scope.names, *scope.axes, *(("i", "j", "head") if scope.attention else ())}
         help = (
             _foreign(name)
             or self._implicit(name, scope)
-            or did_you_mean(name, known)
+            or did_you_mean(name, {*known, *inside})
             or did_you_mean(name, self.infer.sizes)
         )
         if help is None and not scope.is_flow and name in {key.text for key, _ in resolved.spec.inputs}:
             message = f"`{name}` is an input of the model; a block sees only its parameters"
-            return Fault("unknown-name", message, e.span, notes, f"make `{name}` a parameter of the block, and pass it")
+            parameters = [p.span.text for p in scope.signature.parameters] if scope.signature else []
+            block = scope.signature.name if scope.signature else "block"
+            help = f"make it a parameter, `{block}({', '.join([*parameters, name])})`, and pass it"
+            return Fault("unknown-name", message, e.span, notes, help)
         if help is None and name in {*ELEMENTWISE, *resolved.definitions, *resolved.blocks}:
             return Fault("unknown-name", f"`{name}` is a function here: call it", e.span, notes, f"write `{name}(...)`")
         if help is None and known:

@@ -161,6 +161,10 @@ class Infer:
                 kind = self.declared_type(decl, scope, True)
                 default = None
                 if decl.default is not None:
+                    if not isinstance(decl.default, t.Number | t.Bool | t.Unary | t.Name):
+                        help = "write `bool[b, n] = true`"
+                        message = "the default of an input is a number, true or false"
+                        raise Fault("arguments", message, decl.default.span, (), help)
                     value = self.expressions.static(decl.default, scope, "a default")
                     default = self._input_default(value, kind, decl.default.span)
                 inputs.append(n.InputDecl(name.text, kind, default))

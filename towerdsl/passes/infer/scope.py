@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from towerdsl.diagnostics import Span
@@ -86,9 +86,10 @@ class Scope:
     #: an axis of a parameter written like this expression is the head axis
     heads: tuple[t.Expr, Axis] | None = None
     is_flow: bool = False
+    signature: t.Signature | None = None  # of the block
 
     def child(self, **names: Binding) -> Scope:
-        return Scope({**self.names, **names}, dict(self.axes), self.builder, self.attention, self.heads)
+        return replace(self, names={**self.names, **names}, axes=dict(self.axes))
 
 
 MAX_PLACED = 20_000

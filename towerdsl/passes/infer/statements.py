@@ -67,8 +67,8 @@ class Statements:
             return self.infer.calls.results(self.infer.expand(s.value, scope), scope)
         if isinstance(s, t.Return):
             if scope.is_flow:
-                help = "name the results in `outputs:`"
-                raise Fault("syntax", "the flow of a model does not `return`", s.span, (), help)
+                message = "`return` belongs to a block; the model's results are its `outputs`"
+                raise Fault("syntax", message, s.span, (), "name the results in `outputs:`")
             if not final:
                 raise Fault("unused", "nothing after `return` is run", s.span, (), "move it to the end")
             found: list[Any] = []
@@ -159,7 +159,8 @@ class Statements:
         return n.Rename(TensorType(value.type.dtype, tuple(axes)), value.span, value)
 
     def _if(self, s: t.If, scope: Scope, steps: list[n.Step]) -> list[Any] | None:
-        test = self.infer.expressions.static(self.infer.expand(s.test, scope), scope, "the condition of `if`")
+        help = "`if` chooses when compiling: use `where` for a choice made elementwise"
+        test = self.infer.expressions.static(self.infer.expand(s.test, scope), scope, "the condition of `if`", help)
         if not isinstance(test, bool):
             help = "compare it, as in `l % 2 == 0`"
             raise Fault(
@@ -170,6 +171,9 @@ class Statements:
         return last
 
     def _for(self, s: t.For, scope: Scope, steps: list[n.Step]) -> None:
+        if isinstance(s.count, t.Call) and s.count.func == t.Name(s.count.span, "range"):
+            inside = ", ".join(a.span.text for a in s.count.args)
+            raise Fault("not-static", "a loop takes a number", s.count.span, (), f"write `for {s.index} in {inside}`")
         count = self.infer.expressions.integer(self.infer.expand(s.count, scope), scope, "the number of repetitions")
         if not 0 <= count <= MAX_REPETITIONS:
             message = f"a loop has 0 to {MAX_REPETITIONS:,} repetitions, not {count:,}"

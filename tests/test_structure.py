@@ -1,0 +1,218 @@
+"""The tree is the pipeline: who may import whom, what runs without torch, and what is the same every time."""
+
+import ast
+import graphlib
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+import towerdsl
+from towerdsl.compiler import compile_spec
+
+ROOT = Path(towerdsl.__file__).parent
+FILES = {p.relative_to(ROOT.parent).with_suffix("").as_posix().replace("/", "."): p for p in ROOT.rglob("*.py")}
+FILES = {name.removesuffix(".__init__"): path for name, path in sorted(FILES.items())}
+ORACLE_SPECS = sorted((Path(__file__).parent / "oracle" / "specs").glob("*.yaml"))
+
+#: A file imports only what stands above it here, and its own package.
+PIPELINE = """
+diagnostics lang ir ops passes runtime kernels emit weights compiler explain api cli
+""".split()
+#: The same inside a package; packages without an entry have no cycles, which is checked for all.
+INSIDE = {"ir": "size types nodes parameters printer verify".split()}
+
+#: Imports for annotations only that point down the pipeline, or around a cycle: each cannot be avoided.
+ANNOTATIONS = {
+    # a call of an operation keeps the operation, and operations are made of the axes and types of `ir`
+    ("towerdsl.ir.nodes", "towerdsl.ops.base"),
+    # the parts of inference call each other through the one object that has the tables
+    ("towerdsl.passes.infer.attention", "towerdsl.passes.infer.model"),
+    ("towerdsl.passes.infer.calls", "towerdsl.passes.infer.model"),
+    ("towerdsl.passes.infer.expression", "towerdsl.passes.infer.model"),
+    ("towerdsl.passes.infer.index", "towerdsl.passes.infer.expression"),
+    ("towerdsl.passes.infer.statements", "towerdsl.passes.infer.model"),
+}
+#: A kernel writes code with the emitter's writer, which is handed to it.
+WRITER = "towerdsl.emit.average"
+
+WITHOUT_TORCH = "diagnostics lang ir ops passes kernels emit weights compiler explain".split()
+
+
+@cache
+def imports(module: str) -> tuple[set[str], set[str]]:
+    """The modules of towerdsl that a file imports, at run time and for annotations only."""
+    runtime: set[str] = set()
+    annotations: set[str] = set()
+
+    def visit(node: ast.AST, found: set[str]) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                visit(child, annotations)
+            return
+        if isinstance(node, ast.Import):
+            found.update(a.name for a in node.names if a.name in FILES)
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports are absolute"
+            for a in node.names:
+                full = f"{node.module}.{a.name}"
+                if full in FILES:
+                    found.add(full)
+                elif node.module in FILES:
+                    found.add(node.module)
+        for child in ast.iter_child_nodes(node):
+            visit(child, found)
+
+    visit(ast.parse(FILES[module].read_text(encoding="utf-8")), runtime)
+    return runtime - {module}, annotations - {module}
+
+
+def part(module: str) -> str:
+    """`towerdsl.ir.nodes` --> `ir`; the package itself is the empty name."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_file_imports_only_what_stands_above_it(module):
+    here = part(module)
+    assert not here or here in PIPELINE, f"where in the pipeline is {here}?"
+    for target in imports(module)[0]:
+        there = part(target)
+        if not here or not there:  # the package has the version and the errors, and loads the rest when it is asked for
+            assert target in ("towerdsl", "towerdsl.diagnostics"), f"{module} imports {target}"
+        elif here == there:
+            order = INSIDE.get(here)
+            if order is not None:
+                assert order.index(target.split(".")[2]) < order.index(module.split(".")[2]), f"{module}: {target}"
+        else:
+            assert PIPELINE.index(there) < PIPELINE.index(here), f"{module} imports {target}"
+
+
+def test_no_import_cycles():
+    graph = {module: imports(module)[0] - {"towerdsl"} for module in FILES}
+    for module in FILES:  # `from towerdsl.ops import x` runs towerdsl/ops/__init__.py
+        package = module.rpartition(".")[0]
+        if package != "towerdsl":
+            graph[module] -= {package}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_annotations_that_point_down_are_listed():
+    found = set()
+    for module in FILES:
+        for target in imports(module)[1]:
+            if part(module) == "kernels" and target == WRITER:
+                continue
+            here, there = part(module), part(target)
+            inside = here == there and here != "passes"
+            if not inside and (here == there or PIPELINE.index(there) > PIPELINE.index(here)):
+                found.add((module, target))
+    assert found == ANNOTATIONS
+
+
+# --- without torch ---------------------------------------------------------------------------------------------
+
+NO_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "numpy", "safetensors"):
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def python(code: str, seed: str = "0") -> str:
+    """The output of a program in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT.parent), "PYTHONHASHSEED": seed}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_compiling_needs_no_torch():
+    lazy = {"towerdsl.weights.apply", "towerdsl.weights.files", "towerdsl.weights.load"}
+    modules = [m for m in FILES if part(m) in WITHOUT_TORCH and m not in lazy]
+    lines = [f"import {m}" for m in modules]
+    lines += ["from towerdsl.compiler import compile_spec", "source = compile_spec('bert').source(standalone=True)"]
+    lines += ["assert 'torch' not in sys.modules and 'class Bert(nn.Module)' in source"]
+    python(NO_TORCH + "\n".join(lines))
+
+
+# --- the same every time ---------------------------------------------------------------------------------------
+
+DIGESTS = """
+import hashlib, sys
+from towerdsl.compiler import compile_spec
+for spec in sys.argv[1:] or {specs!r}:
+    print(spec, hashlib.sha256(compile_spec(spec).source().encode()).hexdigest())
+"""
+
+
+def test_the_same_bytes_in_every_process():
+    specs = ["bert", *(str(p) for p in ORACLE_SPECS if "flow:" in (t := p.read_text()) or "outputs:" in t)]
+    first, second = (python(DIGESTS.format(specs=specs), seed) for seed in ("1", "4321"))
+    assert first == second
+    assert len(first.splitlines()) == len(specs)
+    here = hashlib.sha256(compile_spec("bert").source().encode()).hexdigest()
+    assert first.startswith(f"bert {here}")
+
+
+def test_bert_compiles_within_a_second():
+    def seconds() -> float:
+        start = time.perf_counter()
+        compile_spec("bert").source()
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 1.0
+
+
+# --- what the planner must not know ----------------------------------------------------------------------------
+
+PAPERS = """
+albert bart bert bigbird cbam cswin danet deberta deit detr distilbert electra gat gatv2 gpt gpt2 gpt3 graphormer gqa
+hat linformer llama longformer lxmert minilm mistral mixer mpt nat performer perceiver pvt reformer retnet roberta
+segformer senet swin t5 transformer twins vilbert vit xlnet xlm
+bahdanau child devlin liu luong martins raffel shaw vaswani velickovic wang xu
+""".split()
+
+
+def planner_files() -> list[Path]:
+    return [path for module, path in FILES.items() if part(module) in ("passes", "kernels", "emit", "ir")]
+
+
+@pytest.mark.parametrize("path", planner_files(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_the_planner_knows_no_papers(path):
+    words = set(re.findall(r"[a-z]+\d*", path.read_text(encoding="utf-8").lower()))
+    assert not words & set(PAPERS)
+
+
+@pytest.mark.parametrize("path", planner_files(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_the_planner_knows_no_definitions(path):
+    """A definition of the standard library is never looked for by its name."""
+    standard = yaml.safe_load((ROOT / "std.yaml").read_text(encoding="utf-8"))["define"]
+    names = {str(d).partition("(")[0] for d in standard}
+    texts = {x.value for x in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(x, ast.Constant)}
+    assert not names & {t for t in texts if isinstance(t, str)}
+
+
+# --- words -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_public_functions_have_docstrings(module):
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    missing = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    assert not missing, f"{module}: {', '.join(missing)}"
+    assert not tree.body or ast.get_docstring(tree), f"{module} says nothing of itself"
