@@ -218,16 +218,15 @@ def _about(path: Path) -> dict[str, object]:
 
 def _write(name: str, text: str) -> None:
     """Write a file whole or not at all. Raises TowerError."""
-    path = Path(os.path.realpath(name))
     try:
         try:
-            mode: int | None = path.stat().st_mode
+            mode: int | None = os.stat(name).st_mode
         except FileNotFoundError:
             mode = None
         if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # /dev/stdout, a pipe
-            path.write_text(text, encoding="utf-8")
-            return
-        _replace(path, text, mode)
+            Path(name).write_text(text, encoding="utf-8")
+        else:
+            _replace(Path(os.path.realpath(name)), text, mode)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -226,15 +226,18 @@ def closest(name: str, known: Iterable[str], own: Iterable[str] = ()) -> str | N
     """The known name that looks most like `name`, or None if none is close; of two equally close, one of `own`."""
     if len(name) > 60:
         return None
-    letters, mine = _letters(name), set(own)
-    near = {k for k in {*known, *mine} if k != name and abs(len(k) - len(name)) <= 2 + len(name) // 2}
-    likely = heapq.nsmallest(16, near, key=lambda k: ((letters ^ _letters(k)).bit_count() + abs(len(k) - len(name)), k))
-    found = []
-    for k in likely:
-        edits = _edits(name, k)
+    letters, mine, length = _letters(name), set(own), len(name)
+    far = 2 + length // 2
+    near = [
+        ((letters ^ _letters(k)).bit_count() + abs(len(k) - length), k)
+        for k in {*known, *mine}
+        if k != name and abs(len(k) - length) <= far
+    ]
+    likely = sorted((_edits(name, k), k not in mine, k) for _, k in heapq.nsmallest(12, near))
+    for edits, _, k in likely:
         if edits < 1 or difflib.SequenceMatcher(None, name, k).ratio() >= 0.6:
-            found.append((edits, k not in mine, k))
-    return min(found)[2] if found else None
+            return k
+    return None
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None, own: Iterable[str] = ()) -> str | None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from towerdsl.emit.frame import ATOM, PRODUCT, SUM, Code, Frame, Letters
+from towerdsl.emit.optional import sole_condition
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
@@ -103,14 +104,14 @@ class AverageWriter:
         visible = "None"
         if average.visible is not None:
             shown = self._full_keys(frame.aligned(average.visible, axes), average.visible, axes)
-            visible = frame.assign(frame.fresh("visible"), shown)
+            visible = frame.assign(frame.fresh("visible"), self._or_none(shown))
         entry = NORMALIZERS[average.normalize]
         flat = len(average.over) > 1
         dims = f"-{len(average.over)}"
         score_code, visible_code = "score", visible
         if flat:
             score_code = f"score.flatten({dims})"
-            visible_code = visible if visible == "None" else f"{visible}.flatten({dims})"
+            visible_code = visible if visible == "None" else self._or_none(f"{visible}.flatten({dims})", visible)
         arguments = [score_code, visible_code]
         if entry.draws:
             arguments.append("self.training")
@@ -127,6 +128,13 @@ class AverageWriter:
         if average.dropout:
             frame.line(f"weights = F.dropout(weights, {python(average.dropout)}, self.training)")
         return "weights", axes
+
+    def _or_none(self, code: str, variable: str | None = None) -> str:
+        """The code of the condition; None where the parameter that it is made of may be None, and is."""
+        name = sole_condition(self.average)
+        if name is None or name not in self.frame.optional:
+            return code
+        return f"None if {variable or self.frame.variable(name)} is None else {code}"
 
     def _score(self) -> tuple[str, tuple[Axis, ...]]:
         """The score, with every averaged axis, and all axes that the condition has; a drawn choice is one per query."""
@@ -298,7 +306,7 @@ class AverageWriter:
             code = frame.code(visible)
             if code.strength < ATOM:
                 code = Code(frame.assign("mask", code.text))
-            return frame.assign("mask", self._pairs(code, visible.axes).text)
+            return frame.assign("mask", self._or_none(self._pairs(code, visible.axes).text))
         if visible is not None:
             frame.assign("bias", bias.text)
             every = tuple(a for a in axes if a in own or a in visible.axes)

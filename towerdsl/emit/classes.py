@@ -11,6 +11,7 @@ from functools import partial
 from towerdsl.emit.average import AverageWriter
 from towerdsl.emit.frame import MARK, Frame, mark, unmark
 from towerdsl.emit.layout import WIDTH, tidy, wrapped
+from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType, Type
@@ -93,10 +94,15 @@ class ClassWriter:
     """Writes the parts of one class."""
 
     def __init__(
-        self, block: n.BlockInstance, plans: Mapping[int, Plan], constructors: Mapping[int, str], resolved: Resolved
+        self,
+        block: n.BlockInstance,
+        plans: Mapping[int, Plan],
+        constructors: Mapping[int, str],
+        resolved: Resolved,
+        optional: Optional,
     ) -> None:
         self.block, self.plans, self.constructors, self.resolved = block, plans, constructors, resolved
-        self.frame = Frame(block)
+        self.frame = Frame(block, optional.parameters(block))
 
     def draft(self) -> Draft:
         block = self.block
@@ -111,7 +117,10 @@ class ClassWriter:
         prelude = self.frame.prelude()
         forward = [*prelude, *tidy(forward)]
         returns = "Tensor" if len(results) == 1 else f"tuple[{', '.join('Tensor' for _ in results)}]"
-        arguments = [f"{self.frame.variable(name)}: {_annotation(kind)}" for name, kind in block.parameters]
+        arguments = [
+            f"{self.frame.variable(name)}: {_annotation(kind)}{' | None' if name in self.frame.optional else ''}"
+            for name, kind in block.parameters
+        ]
         signature = ", ".join(["self", *arguments])
         return Draft(
             block, self._init(), forward, self._docstring(), signature, returns, self.frame.helpers, len(prelude)

@@ -59,6 +59,7 @@ class Code:
 @dataclass
 class Frame:
     block: n.BlockInstance
+    optional: frozenset[str] = frozenset()  # parameters that may be None
     lines: list[str] = field(default_factory=list)
     depth: int = 0
     lengths: dict[str, str] = field(default_factory=dict)  # free name -> code that reads it
@@ -79,6 +80,8 @@ class Frame:
                 continue
             if kind.scalar:
                 self.lengths.setdefault(name, variable)
+                continue
+            if name in self.optional:
                 continue
             self.device_from = self.device_from or variable
             if kind.dtype == "float" and not self.dtype_from:

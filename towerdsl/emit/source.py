@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import pprint
+import json
 import re
 import textwrap
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from towerdsl import runtime
 from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, docstring, merge
 from towerdsl.emit.frame import unmark
 from towerdsl.emit.layout import WIDTH, wrapped
+from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Plan
@@ -28,13 +29,14 @@ def write_source(
     standalone: bool = False,
 ) -> str:
     """The source of a module with the model's class. `standalone` copies in the functions that it uses."""
+    optional = Optional(plans)
     written: list[Written] = []
     constructors: dict[int, str] = {}
     taken = {camel(model.name), f"{camel(model.name)}Output", "Tensor", "NamedTuple"}
     for name, instances in _groups(model.root).items():
         drafts: dict[tuple[str, ...], list[Draft]] = {}
         for block in instances:
-            draft = ClassWriter(block, plans, constructors, resolved).draft()
+            draft = ClassWriter(block, plans, constructors, resolved, optional).draft()
             drafts.setdefault(draft.skeleton, []).append(draft)
         for group in drafts.values():
             own = camel(name)
@@ -42,7 +44,7 @@ def write_source(
             found = merge(group, class_name)
             constructors.update(found.constructors)
             written.append(found)
-    root = _root(model, plans, constructors, resolved, checkpoints)
+    root = _root(model, plans, constructors, resolved, optional, checkpoints)
     classes = [*(w.lines for w in written), *root.lines_of_classes]
     helpers = sorted(set(root.helpers).union(*(w.helpers for w in written)) if written else root.helpers)
     body = "\n\n\n".join("\n".join(lines) for lines in classes)
@@ -120,9 +122,10 @@ class _root:
         plans: Mapping[int, Plan],
         constructors: Mapping[int, str],
         resolved: Resolved,
+        optional: Optional,
         checkpoints: Mapping[str, Any],
     ) -> None:
-        writer = ClassWriter(model.root, plans, constructors, resolved)
+        writer = ClassWriter(model.root, plans, constructors, resolved, optional)
         draft = writer.draft()
         self.helpers = draft.helpers
         name = camel(model.name)
@@ -161,6 +164,11 @@ class _root:
             if i.default is None or not isinstance(i.type, TensorType):
                 continue
             variable = frame.variable(i.name)
+            if i.default is True and i.name in frame.optional:
+                filled.append("# a condition that hides nothing is left out: attention is faster without a mask")
+                filled.append(f"if {variable} is not None and not torch.compiler.is_compiling() and {variable}.all():")
+                filled.append(f"    {variable} = None")
+                continue
             dtype = {"int": "torch.long", "bool": "torch.bool"}.get(i.type.dtype, frame.dtype)
             sizes = ", ".join(unmark(frame.size(a.size)) for a in i.type.axes)
             required = next((frame.variable(x.name) for x in model.inputs if x.default is None), variable)
@@ -189,8 +197,21 @@ def _about(model: n.Model) -> list[str]:
 
 def _table(name: str, value: Mapping[str, Any]) -> str:
     """A nested mapping of texts as an assignment, one entry a line."""
-    text = pprint.pformat(dict(value), width=WIDTH - 8, sort_dicts=False)
-    return f"{name} = {text}"
+    return f"{name} = {_entries(value, 0)}"
+
+
+def _entries(value: Any, level: int) -> str:
+    pad = "    " * level
+    if isinstance(value, Mapping) and value:
+        rows = [f"{pad}    {_quoted(str(k))}: {_entries(v, level + 1)},\n" for k, v in value.items()]
+        return "{\n" + "".join(rows) + pad + "}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_quoted(str(v)) for v in value)}]"
+    return _quoted(str(value)) if value else "{}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> str:

@@ -196,9 +196,9 @@ def _results(a: Attention) -> str:
 def _heads(a: Attention) -> str:
     sizes = f"{a.value_size} features"
     if a.key_size is not None and a.key_size != a.value_size:
-        sizes = f"{a.key_size} features of keys, {a.value_size} of values"
+        sizes = f"{a.key_size} features of keys and {a.value_size} of values"
     shared = f" on {a.key_heads} key heads" if a.key_heads != a.heads else ""
-    return f"{a.heads} heads{shared}, {sizes} each, merged by {a.merge}"
+    return f"{a.heads}{shared}, of {sizes}, merged by {a.merge}"
 
 
 def _visible(a: Attention) -> list[tuple[str, str, str]]:

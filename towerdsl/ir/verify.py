@@ -469,5 +469,3 @@ def _passes(given: TensorType, wanted: TensorType) -> bool:
 
 def _length(inner: Size, outer: Size) -> bool:
     return inner == outer if inner.constant is not None else outer.constant is None
-
-

@@ -182,6 +182,7 @@ class _Mistake:
             return self.said(start, end, "`:` has no meaning here", help)
         if token == "," and complete and not opened:
             return self.said(start, end, "one expression was expected here", "several are written as a list: `[a, b]`")
+        wanted: str | None
         if complete:
             wanted = f"expected an operator, `,` or `{CLOSING[opened[-1][0]]}`" if opened else "expected an operator"
         elif "NUMBER" in expected:

@@ -17,7 +17,7 @@ import yaml
 from towerdsl.diagnostics import Diagnostics, Source, did_you_mean
 from towerdsl.lang import parser
 from towerdsl.lang import tree as t
-from towerdsl.lang.yaml_nodes import NAME, Node, Nodes, compose, empty, fail
+from towerdsl.lang.yaml_nodes import NAME, Node, Nodes, Reported, compose, empty, fail
 
 DTYPES = ("int", "float", "bool", "relation")
 
@@ -66,8 +66,9 @@ class _Reader(Nodes):
             raise fail(self.source, "form", "the file is empty", 0, "start with `tower: name`")
         if not isinstance(root, yaml.MappingNode):
             kind = "a list" if isinstance(root, yaml.SequenceNode) else "a text"
-            raise fail(self.source, "form", f"a spec is a mapping, this is {kind}", self.span(root).start, "start with `tower: name`")
-        nodes = {key: value for key, (_, value) in self.fields(root, TOP_KEYS, "the file", "a spec").items()}
+            message, start = f"a spec is a mapping, this is {kind}", self.span(root).start
+            raise fail(self.source, "form", message, start, "start with `tower: name`")
+        nodes = self.fields(root, TOP_KEYS, "the file", "a spec")
         tower = self.name(nodes["tower"]) if "tower" in nodes else None
         uses = self.texts(nodes.get("use"), "use")
         for part in ("flow", "outputs"):
@@ -135,8 +136,8 @@ class _Reader(Nodes):
             read = tuple(e for e in items if e is not None)
             return t.List(self.span(node), read) if len(read) == len(items) else None
         if empty(node):
-            help = "write a value, or remove it" if what != "an expression" else None
-            self.error("syntax", f"{what} is empty" if help else "an expression was expected here", self.span(node), help=help)
+            message = "an expression was expected here" if what == "an expression" else f"{what} is empty"
+            self.error("syntax", message, self.span(node), help="write a value, or remove it")
             return None
         return self.parse(parser.parse_expression, node)
 
@@ -156,7 +157,8 @@ class _Reader(Nodes):
     def type(self, node: Node, name: str) -> t.TypeDecl | None:
         if isinstance(node, yaml.SequenceNode):
             written = " ".join(self.span(node).text.split())
-            help = f"write `float{written}`" if len(written) <= 80 and node.flow_style else "write one such as `float[b, n, d]`"
+            short = node.flow_style and len(written) <= 80
+            help = f"write `float{written}`" if short else "write one such as `float[b, n, d]`"
             self.error("form", "a list is no type: what its entries are is missing", self.head(node), help=help)
             return None
         if empty(node):
@@ -227,19 +229,18 @@ class _Reader(Nodes):
             help = "write an attention (query, key, value...) or a list of statements"
             self.error("form", "a block is a mapping or a list", key.span, help=help)
             return None
-        nodes = self.fields(
-            node,
-            COMPOSITION_KEYS if self.has(node, "flow") else ATTENTION_KEYS,
-            key.text,
-            "a composition" if self.has(node, "flow") else "an attention",
-        )
-        composition = "flow" in nodes
-        values = {name: value for name, (_, value) in nodes.items()}
+        composition = any(isinstance(k, yaml.ScalarNode) and k.value == "flow" for k, _ in node.value)
+        if composition:
+            values = self.fields(node, COMPOSITION_KEYS, key.text, "a composition")
+        else:
+            values = self.fields(node, ATTENTION_KEYS, key.text, "an attention")
         about = self.words(values.get("about"))
         params, modules = self.types(values.get("params"), "params"), self.expressions(values.get("modules"), "modules")
         if composition:
             return t.Composition(params, modules, self.statements(values["flow"], "flow")), about
         if "value" not in values:
+            if any(isinstance(k, yaml.ScalarNode) and k.value == "<<" for k, _ in node.value):
+                return None  # it may have been there
             message = f"the attention `{key.text}` has no `value`"
             self.error("missing-field", message, key.span, help="say what is averaged: `value: linear(x, d)`")
             return None
@@ -281,25 +282,27 @@ class _Reader(Nodes):
         if not isinstance(node, yaml.MappingNode):
             both = self.expression(node)
             return (both, both) if both else None
-        found: dict[str, t.Expr] = {}
-        for key, value in self.mapping(node, "heads"):
-            if key.text not in ("query", "key"):
-                self.unknown(key, ["query", "key"], "heads")
-                continue
-            expression = self.expression(value, f"`{key.text}`")
-            if expression:
-                found[key.text] = expression
-        if len(found) < 2:
-            help = "write `heads: {query: 9, key: 3}`, or one number for both"
-            self.error("missing-field", "`heads` needs both query and key", self.head(node), help=help)
+        values = self.fields(node, ["query", "key"], "heads", "`heads`")
+        found = {name: self.expression(value, f"`{name}`") for name, value in values.items()}
+        query, key = found.get("query"), found.get("key")
+        if query is None or key is None:
+            if len(node.value) < 2:
+                help = "write `heads: {query: 9, key: 3}`, or one number for both"
+                self.error("missing-field", "`heads` needs both query and key", self.head(node), help=help)
+            self.mistakes += 1
             return None
-        return found["query"], found["key"]
+        return query, key
 
     def statements(self, node: Node | None, what: str) -> tuple[t.Statement, ...]:
         found: list[t.Statement] = []
+        if isinstance(node, yaml.SequenceNode) and not node.value:
+            self.error("form", f"{what} has no statements", self.head(node), help="write one a line, each after `- `")
         for item in self.sequence(node, what):
             if isinstance(item, yaml.MappingNode):
                 statement = self.structured(item)
+            elif empty(item) and not isinstance(item, Reported):
+                self.error("syntax", "a statement is empty", self.span(item), help="write one, or remove the `-`")
+                statement = None
             else:
                 statement = self.parse(parser.parse_statement, item, "a statement")
                 if statement is None and isinstance(item, yaml.ScalarNode):
@@ -315,33 +318,82 @@ class _Reader(Nodes):
 
     def structured(self, node: yaml.MappingNode) -> t.Statement | None:
         """`for ...:` or `if ...:` with `else:`, each with a list of statements."""
-        parts: list[tuple[str, str, t.Expr | None, tuple[t.Statement, ...], t.Text]] = []
+        parts: list[tuple[str, str, t.Expr | None, tuple[t.Statement, ...]]] = []
+        keys: list[t.Text] = []
+        before = self.mistakes
         for key, value in self.mapping(node, "a statement"):
+            keys.append(key)
+            if not self.is_header(key, value):
+                self.broken |= {name for _, _, _, body in parts for s in body for name in assigned(s)}
+                return None
             header = self.read(partial(parser.parse_header, key.span.text, key.span))
-            body = self.statements(value, key.text)
-            if header is None:
-                self.note_targets(key.text)
-                parts.append(("", "", None, body, key))
-            else:
-                parts.append((*header, body, key))
-        inside = {name for _, _, _, body, _ in parts for s in body for name in assigned(s)}
+            inside = self.mistakes
+            body = self.body(key, value)
+            if header is None or (not body and self.mistakes > inside):
+                header = ("", "", None)
+            parts.append((*header, body))
         kinds = [p[0] for p in parts]
-        if len(parts) < len(node.value):
-            kinds = []
-        if kinds == ["for"]:
-            _, index, count, body, key = parts[0]
+        whole = "" not in kinds and len(parts) == len(node.value)
+        if whole and kinds == ["for"]:
+            _, index, count, body = parts[0]
             assert count is not None
-            return t.For(key.span, index, count, body)
-        if kinds in (["if"], ["if", "else"]):
-            _, _, test, body, key = parts[0]
+            return t.For(keys[0].span, index, count, body)
+        if whole and kinds in (["if"], ["if", "else"]):
+            _, _, test, body = parts[0]
             assert test is not None
-            return t.If(key.span, test, body, parts[1][3] if len(parts) > 1 else ())
-        self.broken |= inside
-        if "" in kinds or len(parts) < len(node.value):
-            return None
-        help = "a mapping among statements is `for l in count:`, or `if condition:` with `else:`"
-        self.error("syntax", "this is not a statement", self.head(node), help=help)
+            return t.If(keys[0].span, test, body, parts[1][3] if len(parts) > 1 else ())
+        self.broken |= {name for _, _, _, body in parts for s in body for name in assigned(s)}
+        if self.mistakes == before:
+            if kinds[0] == "else":
+                message, help = "this `else` has no `if`", "write `else:` right below the `if`, without a `-`"
+            else:
+                message, help = (
+                    "these are several statements",
+                    "begin each with `- `; only `else:` stands beside an `if`",
+                )
+            self.error("syntax", message, keys[0 if kinds[0] == "else" else 1].span, help=help)
         return None
+
+    def is_header(self, key: t.Text, value: Node) -> bool:
+        """Whether a mapping among statements may be a loop or a choice; says so if not."""
+        word = re.match(r"[A-Za-z_]*", key.text)
+        first = word.group() if word else ""
+        if first in ("for", "if", "else"):
+            return True
+        if first == "elif":
+            self.error("syntax", "there is no `elif`", key.span, help="put an `if` in the list under `else:`")
+            return False
+        self.note_targets(key.text)
+        if isinstance(value, yaml.ScalarNode) and re.search(r"[(\[=]", key.text):
+            whole = key.span.to(self.span(value)).text
+            quoted = f'"{whole}"' if '"' not in whole else f"'{whole}'"
+            help = (
+                f"quote the statement: `{quoted}`" if len(whole) < 80 and "\n" not in whole else "quote the statement"
+            )
+            self.error("syntax", "YAML reads `: ` in this statement as its own", key.span, help=help)
+        elif isinstance(value, yaml.ScalarNode) and NAME.fullmatch(key.text):
+            help = f"write `{key.text} = ...`"
+            self.error("syntax", "a statement is no mapping of a name to a value", key.span, help=help)
+        else:
+            shown = f"`{first}` is" if first else "this is"
+            help = "what has statements below it is `for l in depth:` or `if condition:`, with `else:`"
+            self.error("syntax", f"{shown} not a statement", key.span, help=help)
+        return False
+
+    def body(self, key: t.Text, node: Node) -> tuple[t.Statement, ...]:
+        """The statements of a loop or choice."""
+        what = {"for": "the loop", "if": "the `if`"}.get(key.text.split()[0] if key.text else "", "the `else`")
+        if isinstance(node, yaml.SequenceNode):
+            return self.statements(node, what)
+        if empty(node):
+            help = "write one a line, each after `- `, indented below it"
+            self.error("form", f"{what} has no statements", self.span(node), help=help)
+        elif not isinstance(node, Reported):
+            help = "write one a line, each after `- `, indented below it"
+            self.error("form", f"the statements of {what} are a list", self.head(node), help=help)
+            if isinstance(node, yaml.ScalarNode):
+                self.note_targets(node.value)
+        return ()
 
     # --- checkpoints ------------------------------------------------------------------------------------------
 

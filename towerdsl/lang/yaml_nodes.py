@@ -6,12 +6,12 @@ The file is composed to YAML nodes, never constructed to objects.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import yaml
 
-from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, did_you_mean
+from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, closest
 from towerdsl.lang import tree as t
 
 MAX_CHARACTERS = 100_000
@@ -95,9 +95,8 @@ def _yaml_help(problem: str) -> str | None:
     return None
 
 
-#: The text of a value that has been reported already.
 class Reported(yaml.ScalarNode):
-    pass
+    """A value of which a mistake has been reported: nothing more is said."""
 
 
 def unescaped(span: Span, style: str) -> str:
@@ -130,7 +129,7 @@ def unescaped(span: Span, style: str) -> str:
 
 def empty(node: Node) -> bool:
     """`key:` with nothing behind it."""
-    return isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None
+    return isinstance(node, yaml.ScalarNode) and not (node.value or node.style or isinstance(node, Reported))
 
 
 class Nodes:
@@ -289,7 +288,22 @@ class Nodes:
                 self.error(d.code, d.message, d.span, d.notes, d.help)
             return None
 
-    def unknown(self, key: t.Text, known: Iterable[str], what: str) -> None:
-        listed = f"{what} has: {', '.join(known)}"
-        help = did_you_mean(key.text, known, listed)
-        self.error("unknown-key", f"{what} has no `{key.text}`", key.span, help=help)
+    def fields(self, node: Node, known: Sequence[str], what: str, thing: str) -> dict[str, Node]:
+        """The values of a mapping whose keys are known. A misspelled key is reported, and read as what was meant."""
+        pairs = self.mapping(node, what)
+        found = {key.text: value for key, value in pairs if key.text in known}
+        for key, value in pairs:
+            if key.text in known:
+                continue
+            meant = closest(key.text, known)
+            listed = f"{thing} has: {', '.join(known)}"
+            help = f"did you mean `{meant}`?" if meant else listed
+            if key.text == "<<":
+                self.mistakes += 1  # fields are missing that it would have brought
+                help = "YAML's merge keys are not part of the language: share with `define:` or `blocks:`"
+            self.errors.add("unknown-key", f"{thing} has no `{key.text}`", key.span, help=help)
+            if meant and meant not in found:
+                found[meant] = value
+            else:
+                self.note_names(value)
+        return found
