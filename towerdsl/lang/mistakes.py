@@ -39,6 +39,7 @@ CHARACTERS = {
     "π": "write `3.141592653589793`",
     "→": "write `->`, and the pattern in quotes",
 }
+KEYWORDS = ("and", "or", "not", "if", "else", "return")
 #: Words that other languages have.
 WORDS = {
     "for": "a loop is written `for l in depth:`, its statements in a list below it",
@@ -103,6 +104,9 @@ class _Mistake:
                 at = min(at, len(self.text.rstrip()) - 1)
                 wanted = f"for {m[1] or 'l'} in {m[2]}:"
                 return self.said(at, at + 1, "a loop names its index and its number", f"write `{wanted}`")
+            if word == "for" and not re.match(r"for\s+[A-Za-z_]\w*\s+in\b", text):
+                at = min(at, len(self.text.rstrip()) - 1)
+                return self.said(at, at + 1, "a loop names its index and its number", "write `for l in depth:`")
             if word == "else" and re.match(r"else\s+if\b", text):
                 return self.said(at, at + 2, "there is no `else if`", "put an `if` in the list under `else:`")
         elif self.kind == "statement" and word in ("for", "if", "while", "elif", "else") and "=" not in text[:at]:
@@ -143,6 +147,8 @@ class _Mistake:
         if "NUMBER" in expected:
             message = f"the {_NAME[self.kind]} ends too early"
             return self.said(end - 1, end, message, f"expected a value after `{last}`")
+        if last == ".":
+            return self.said(end - 1, end, f"the {_NAME[self.kind]} ends too early", "expected a name after `.`")
         if "ELSE" in expected and not self.opened(end):
             return self.said(end - 1, end, "this choice has no `else`", "write `a if condition else b`")
         if "IN" in expected:
@@ -159,22 +165,27 @@ class _Mistake:
         before = self.text[:start]
         last = (TOKEN.findall(before) or [""])[-1]
         opened = self.opened(start)
-        complete = bool(re.match(r"[\w\"')\]]", last)) and last not in (
-            "and",
-            "or",
-            "not",
-            "if",
-            "else",
-            "in",
-            "return",
-        )
+        complete = bool(re.match(r"[\w\"')\]]", last)) and last not in (*KEYWORDS, "in")
         rest = self.text[start:]
-        if token == "=":
+        if last in KEYWORDS and "NUMBER" not in expected:  # it was read as a name, for it cannot begin a value
+            at = before.rindex(last)
+            help = (
+                "`return` belongs in a list of statements"
+                if last == "return"
+                else f"a value is missing before `{last}`"
+            )
+            if last in ("if", "else"):
+                help = "a choice is written `a if condition else b`"
+            return self.said(at, at + len(last), f"`{last}` was not expected here", help)
+        if token == "=" and last:
             return self.equals(start, opened)
         said = self.closing(start, token, opened) if token in (")", "]") else self.beside(start, last, complete)
         if said:
             return said
         end = start + len(token)
+        if token == ">" and self.text[start - 1 : start] in ("-", "<"):
+            help = "write `!=`" if last == "<" else "a pattern is written in quotes"
+            return self.said(start - 1, end, f"`{last}>` has no meaning here", help)
         if opened and opened[-1][0] == "[" and (token == ":" or rest.startswith("...")):
             return self.slice(start, opened[-1][1])
         if token == ":":
@@ -226,17 +237,29 @@ class _Mistake:
         if not complete or m is None or not re.match(r"[\w\"']", m.group()):
             return None
         value, end = m.group(), m.end()
-        if value in WORDS:
-            return self.said(start, end, f"`{value}` has no meaning here", WORDS[value])
+        for word, at in ((value, start), (last, self.text.rindex(last, 0, start))):
+            if word in WORDS:
+                return self.said(at, at + len(word), f"`{word}` has no meaning here", WORDS[word])
+        if value == "else":
+            return self.said(start, end, "`else` has no `if`", "a choice is written `a if condition else b`")
+        if self.kind == "statement" and "\n" in self.text[:start].rstrip(" ")[-1:]:
+            help = "begin each statement with `- `"
+            return self.said(start, end, f"`{value}` was not expected here", help)
         if pattern := self.pattern(start):
             return self.said(start, end, "a pattern is written in quotes", f'write `"{pattern}"`')
+        if self.kind == "signature" and last[0] in "0123456789":
+            return self.said(start, end, "a name begins with a letter", None)
         if start and self.text[start - 1] in "0123456789." and re.fullmatch(r"[0-9.]+", last):
             if value.startswith("_"):
                 return self.said(
                     start, end, "numbers are written without `_`", f"write `{last}{value.replace('_', '')}`"
                 )
             if last == "0" and re.fullmatch(r"[xXoObB][0-9a-fA-F]+", value):
-                return self.said(start, end, "numbers are written with decimal digits", None)
+                return self.said(
+                    start, end, "numbers are written with decimal digits", f"write `{int(last + value, 0)}`"
+                )
+            if "." in last and value[0] in "0123456789" or re.fullmatch(r"[eE]", value):
+                return self.said(start, end, f"`{last}{value}` is not a number", "write it as `0.5` or `1e-5`")
             return self.said(start, end, f"`{value}` was not expected here", f"write the product: `{last} * {value}`")
         return self.said(start, end, f"`{value}` was not expected here", "an operator or a comma is missing before it")
 
@@ -259,7 +282,7 @@ class _Mistake:
     def slice(self, start: int, bracket: int) -> TowerError:
         """`x[1:]` and `x[..., 0]`: positions are picked along named axes."""
         if re.search(r"=[^,\]]*:[^,\]]*$", self.text[bracket:start]):
-            return self.said(start, start + 1, "a part has a start and an end, no step", "write `x[n=1:]`")
+            return self.said(start, start + 1, "a part has a start and an end, no step", "leave out the step")
         base = re.search(r"[A-Za-z_]\w*$", self.text[:bracket].rstrip())
         name = base.group() if base else "x"
         help = f"name the axis: `{name}[n=0]` takes one position of `n`, `{name}[n=1:]` a part"

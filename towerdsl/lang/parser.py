@@ -12,7 +12,7 @@ from lark.exceptions import UnexpectedInput
 
 from towerdsl.diagnostics import Span
 from towerdsl.lang import tree as t
-from towerdsl.lang.mistakes import error, explain
+from towerdsl.lang.mistakes import KEYWORDS, error, explain
 
 MAX_CHARACTERS = 10_000
 MAX_LEVELS = 100
@@ -67,17 +67,20 @@ def parse_declaration(text: str, span: Span) -> tuple[t.Expr, t.Expr | None]:
         raise error("syntax", "`return` belongs in a list of statements", builder.span_of(parsed), None)
     items = builder.sequence(parsed.children[0])
     if len(items) != 1:
-        raise error("syntax", "one declaration was expected here", items[1].span, None)
+        raise error("syntax", "one type was expected here", items[1].span, "write one such as `float[b, n, d]`")
     return items[0], builder.build(parsed.children[1]) if parsed.data == "assign" else None
 
 
-def target(expr: t.Expr) -> t.Target:
+def target(expr: t.Expr, parameter: bool = False) -> t.Target:
     """The left side of an assignment: `x` or `x[b, n, d]`. Raises TowerError."""
     if isinstance(expr, t.Name):
         return t.Target(expr.id, None, expr.span)
     if isinstance(expr, t.Index) and isinstance(expr.base, t.Name):
         return t.Target(expr.base.id, axes(expr.items), expr.span)
-    raise error("syntax", "only a name can be assigned", expr.span, "write `x = ...` or `x[b, n, d] = ...`")
+    message, help = "only a name can be assigned", "write `x = ...` or `x[b, n, d] = ...`"
+    if parameter:
+        message, help = "a parameter is a name", "write `x` or `x[b, n, d]`"
+    raise error("syntax", message, expr.span, help)
 
 
 def axes(items: Sequence[t.Expr]) -> tuple[t.AxisDecl, ...]:
@@ -104,7 +107,7 @@ def parse_signature(text: str, span: Span) -> t.Signature:
         raise error("syntax", "a name with parameters was expected", expr.span, "write it as `look(x, keep):`")
     found: list[t.Parameter] = []
     for arg in expr.args:
-        named = target(arg)
+        named = target(arg, parameter=True)
         found.append(t.Parameter(named.name, named.axes, None, named.span))
     for name, default in expr.kwargs:
         found.append(t.Parameter(name, None, default, default.span))
@@ -183,7 +186,10 @@ class _Builder:
         return t.Bool(span, False)
 
     def _name(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
-        return t.Name(span, str(node.children[0]))
+        name = str(node.children[0])
+        if name in KEYWORDS:
+            raise error("syntax", f"`{name}` is a word of the language, it cannot be a name here", span, None)
+        return t.Name(span, name)
 
     def _group(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:
         return built[id(node.children[0])]
@@ -214,8 +220,10 @@ class _Builder:
             else:
                 args.append(built[id(argument.children[0])])
         called = built[id(func)]
-        if isinstance(called, t.Attribute):
-            help = f"write `{called.name}(...)`, with what stands before the `.` as its first argument"
+        if not isinstance(called, t.Name):
+            help = None
+            if isinstance(called, t.Attribute):
+                help = f"write `{called.name}(...)`, with what stands before the `.` as its first argument"
             raise error("not-a-function", "only a name can be called", span, help)
         return t.Call(span, called, tuple(args), tuple(kwargs))
 

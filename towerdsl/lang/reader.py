@@ -17,6 +17,7 @@ import yaml
 from towerdsl.diagnostics import Diagnostics, Source, did_you_mean
 from towerdsl.lang import parser
 from towerdsl.lang import tree as t
+from towerdsl.lang.mistakes import KEYWORDS
 from towerdsl.lang.yaml_nodes import NAME, Node, Nodes, Reported, compose, empty, fail
 
 DTYPES = ("int", "float", "bool", "relation")
@@ -32,6 +33,7 @@ COMPOSITION_KEYS = ["about", "params", "modules", "flow"]
 
 
 #: What stands before the `=` of an assignment: `x`, `a, b` or `x[b, n]`.
+FOREIGN = ("while", "def", "class", "with", "try", "switch", "match", "foreach", "repeat", "unless", "function")
 TARGET = r"\s*[A-Za-z_]\w*\s*(?:\[[^\]]*\]\s*)?"
 TARGETS = re.compile(rf"{TARGET}(?:,{TARGET})*(?=[-+*/@]?=(?!=)|:|$)")
 
@@ -121,8 +123,14 @@ class _Reader(Nodes):
     def named(self, node: Node | None, what: str) -> list[tuple[t.Text, Node]]:
         found = []
         for key, value in self.mapping(node, what):
-            if NAME.fullmatch(key.text):
+            if key.text in (*KEYWORDS, "true", "false"):
+                help = "choose another name"
+                self.error("name-reserved", f"`{key.text}` is a word of the language", key.span, help=help)
+            elif NAME.fullmatch(key.text):
                 found.append((key, value))
+            elif empty(value) and (m := re.fullmatch(rf"({NAME.pattern})\s+(\S.*)", key.text)):
+                self.error("form", f"`{m[1]}` lacks its colon", key.span, help=f"write `{m[1]}: {m[2]}`")
+                self.note_name(key)
             else:
                 help = "use letters, digits and `_`"
                 self.error("name", f"`{key.text}` is not a name for one of `{what}`", key.span, help=help)
@@ -172,6 +180,8 @@ class _Reader(Nodes):
         if isinstance(left, t.Name) and left.id in DTYPES:
             return t.TypeDecl(left.id, (), default, left.span)
         if not (isinstance(left, t.Index) and isinstance(left.base, t.Name)):
+            if isinstance(left, t.Call) and isinstance(left.func, t.Name) and left.func.id in DTYPES:
+                help = f"write `{left.func.id}[{left.span.text[len(left.func.id) :].strip(' ()')}]`"
             self.error("type", "this is not a type", left.span, help=help)
             return None
         if left.base.id not in DTYPES:
@@ -204,7 +214,7 @@ class _Reader(Nodes):
         if isinstance(node, yaml.MappingNode):
             return self.expressions(node, "outputs")
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        found = [self.expression(n) for n in nodes]
+        found = [self.expression(n, "`outputs`") for n in nodes]
         return tuple((None, e) for e in found if e is not None)
 
     # --- blocks and statements --------------------------------------------------------------------------------
@@ -286,7 +296,7 @@ class _Reader(Nodes):
         found = {name: self.expression(value, f"`{name}`") for name, value in values.items()}
         query, key = found.get("query"), found.get("key")
         if query is None or key is None:
-            if len(node.value) < 2:
+            if len(node.value) < 2 and len(values) == len(node.value):
                 help = "write `heads: {query: 9, key: 3}`, or one number for both"
                 self.error("missing-field", "`heads` needs both query and key", self.head(node), help=help)
             self.mistakes += 1
@@ -296,7 +306,8 @@ class _Reader(Nodes):
     def statements(self, node: Node | None, what: str) -> tuple[t.Statement, ...]:
         found: list[t.Statement] = []
         if isinstance(node, yaml.SequenceNode) and not node.value:
-            self.error("form", f"{what} has no statements", self.head(node), help="write one a line, each after `- `")
+            shown = what if what.startswith("the ") else f"`{what}`"
+            self.error("form", f"{shown} has no statements", self.head(node), help="write one a line, each after `- `")
         for item in self.sequence(node, what):
             if isinstance(item, yaml.MappingNode):
                 statement = self.structured(item)
@@ -318,6 +329,10 @@ class _Reader(Nodes):
 
     def structured(self, node: yaml.MappingNode) -> t.Statement | None:
         """`for ...:` or `if ...:` with `else:`, each with a list of statements."""
+        if node.flow_style and any(isinstance(k, yaml.ScalarNode) and "=" in k.value for k, _ in node.value):
+            help = "write the statement without `{` and `}`"
+            self.error("syntax", "this is not a statement", self.head(node), help=help)
+            return None
         parts: list[tuple[str, str, t.Expr | None, tuple[t.Statement, ...]]] = []
         keys: list[t.Text] = []
         before = self.mistakes
@@ -358,26 +373,33 @@ class _Reader(Nodes):
         """Whether a mapping among statements may be a loop or a choice; says so if not."""
         word = re.match(r"[A-Za-z_]*", key.text)
         first = word.group() if word else ""
+        lone = re.fullmatch(r"for\s+(\w+)", key.text)
+        if lone and isinstance(value, yaml.ScalarNode) and value.value:
+            help = f"write `for {lone[1]} in {value.value}:`, and the statements in a list below it"
+            self.error("syntax", "a loop names its index and its number", key.span, help=help)
+            return False
         if first in ("for", "if", "else"):
             return True
         if first == "elif":
             self.error("syntax", "there is no `elif`", key.span, help="put an `if` in the list under `else:`")
             return False
         self.note_targets(key.text)
-        if isinstance(value, yaml.ScalarNode) and re.search(r"[(\[=]", key.text):
-            whole = key.span.to(self.span(value)).text
+        target = re.fullmatch(TARGETS, key.text)
+        if isinstance(value, yaml.ScalarNode) and target:
+            message, help = "a statement assigns with `=`", f"write `{key.text.strip()} = ...`"
+        elif isinstance(value, yaml.ScalarNode) and first not in FOREIGN and re.search(r"[(\[=]", key.text):
+            whole = self.source.text[key.span.start : self.span(value).end].rstrip()
+            message = "YAML reads the `:` in this statement as its own"
             quoted = f'"{whole}"' if '"' not in whole else f"'{whole}'"
             help = (
                 f"quote the statement: `{quoted}`" if len(whole) < 80 and "\n" not in whole else "quote the statement"
             )
-            self.error("syntax", "YAML reads `: ` in this statement as its own", key.span, help=help)
-        elif isinstance(value, yaml.ScalarNode) and NAME.fullmatch(key.text):
-            help = f"write `{key.text} = ...`"
-            self.error("syntax", "a statement is no mapping of a name to a value", key.span, help=help)
+            if not value.value and not value.style:
+                message, help = "a statement ends without a colon", "remove the `:`"
         else:
-            shown = f"`{first}` is" if first else "this is"
+            message = f"`{first}` is not a statement" if first else "this is not a statement"
             help = "what has statements below it is `for l in depth:` or `if condition:`, with `else:`"
-            self.error("syntax", f"{shown} not a statement", key.span, help=help)
+        self.error("syntax", message, key.span, help=help)
         return False
 
     def body(self, key: t.Text, node: Node) -> tuple[t.Statement, ...]:

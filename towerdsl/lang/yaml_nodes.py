@@ -63,22 +63,42 @@ def _explained(source: Source, error: yaml.MarkedYAMLError) -> TowerError:
     at = mark.index if mark else 0
     problem = (error.problem or error.context or "this is not YAML").removeprefix("found ")
     number, _ = source.position(at)
-    for line in (number, max(1, number - 1)):
-        indent = re.match(r" *\t\s*", source.line(line))
-        if indent and indent.end() < len(source.line(line)):
-            start = source.start_of(line)
+    for near in (number, max(1, number - 1)):
+        indent = re.match(r" *\t\s*", source.line(near))
+        if indent and indent.end() < len(source.line(near)):
+            start = source.start_of(near)
             tab = Span(source, start + indent.group().index("\t"), start + indent.end())
             return TowerError([Diagnostic("yaml", "this line is indented with a tab", tab, (), "indent with spaces")])
-    if "expected ':'" in problem and error.context_mark:
-        start = error.context_mark.index
-        key = source.text[start:].split("\n")[0].rstrip()
+    if at >= len(source.text.rstrip()) and error.context_mark:
+        at = error.context_mark.index  # where it began says more than where the file ends
+    line = None
+    if "expected ':'" in problem or "mapping values are not allowed" in problem:
+        line = _without_colon(source, error.context_mark.line + 1 if error.context_mark else number)
+    if line is not None:
+        key = source.line(line).strip()
+        start = source.start_of(line) + source.line(line).index(key)
+        message, help = f"not valid YAML: `{key}` lacks its colon", f"write `{key}:`"
+        if "=" in key:
+            message, help = "not valid YAML: this line is no item of the list", "begin it with `- `, or indent it"
         span = Span(source, start, start + len(key))
-        if re.fullmatch(r"[^:#]{1,60}", key):
-            message = f"not valid YAML: `{key}` lacks its colon"
-            return TowerError([Diagnostic("yaml", message, span, (), f"write `{key}:`")])
+        return TowerError([Diagnostic("yaml", message, span, (), help)])
     if "expected a single document" in (error.context or problem) or "document start" in problem:
         return fail(source, "yaml", "a file is one YAML document", at, "one file holds one spec: remove the `---`", 3)
     return fail(source, "yaml", f"not valid YAML: {problem}", at, _yaml_help(problem))
+
+
+def _without_colon(source: Source, number: int) -> int | None:
+    """The line, this one or one it may be a part of, that looks like a key but has no colon."""
+    indent = len(source.line(number)) - len(source.line(number).lstrip())
+    for line in range(number, max(0, number - 20), -1):
+        text = source.line(line)
+        if not text.strip() or len(text) - len(text.lstrip()) > indent or text.lstrip().startswith("- "):
+            continue
+        if not re.search(r"[:#]", text):
+            return line
+        if line < number:
+            return None
+    return None
 
 
 def _yaml_help(problem: str) -> str | None:
@@ -183,7 +203,7 @@ class Nodes:
         found: dict[str, t.Text] = {}
         pairs = []
         for key_node, value in self.whole_pairs(node):
-            key = self.text(key_node, "a name as the key")
+            key = self.text(key_node, "a name as key")
             if key is None:
                 continue
             if key.text in found:
@@ -248,7 +268,10 @@ class Nodes:
             return []
         if not isinstance(node, yaml.SequenceNode):
             message = f"`{what}` is empty" if empty(node) else f"`{what}` is a list"
-            self.error("form", message, self.head(node), help="write one item a line, each after `- `")
+            help = "write one item a line, each after `- `"
+            if isinstance(node, yaml.ScalarNode) and NAME.fullmatch(node.value):
+                help = f"write `{what}: [{node.value}]`"
+            self.error("form", message, self.head(node), help=help)
             return []
         items: list[Node] = []
         level = 0
