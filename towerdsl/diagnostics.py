@@ -227,11 +227,10 @@ def closest(name: str, known: Iterable[str], own: Iterable[str] = ()) -> str | N
     if len(name) > 60:
         return None
     letters, mine, length = _letters(name), set(own), len(name)
-    far = 2 + length // 2
     near = [
         ((letters ^ _letters(k)).bit_count() + abs(len(k) - length), k)
         for k in {*known, *mine}
-        if k != name and abs(len(k) - length) <= far
+        if k != name and 3 * max(len(k), length) <= 7 * min(len(k), length)
     ]
     likely = sorted((_edits(name, k), k not in mine, k) for _, k in heapq.nsmallest(12, near))
     for edits, _, k in likely:

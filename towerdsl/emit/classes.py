@@ -59,6 +59,7 @@ class Draft:
 
 
 def camel(name: str) -> str:
+    """`multi_head_attention` --> `MultiHeadAttention`."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_") if part) or "Model"
 
 
@@ -84,6 +85,7 @@ def _marked(size: Size, hint: str) -> str:
 
 
 def module_list(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
+    """The expression that builds the list of modules of a loop."""
     items = [module_list(s, constructors) if s.items else module_code(s, constructors) for s in slot.items]
     if len(set(items)) == 1:
         return f"nn.ModuleList([{items[0]} for _ in range({len(items)})])"
@@ -346,6 +348,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
 
 
 def docstring(text: Sequence[str], level: int) -> list[str]:
+    """Lines of text as a docstring, indented by `level`."""
     if not text:
         return []
     pad = "    " * level

@@ -37,6 +37,7 @@ def mark(value: object, hint: str) -> str:
 
 
 def unmark(text: str) -> str:
+    """The text with the marks around its numbers removed."""
     return MARK.sub(lambda m: m[1], text)
 
 

@@ -183,6 +183,7 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
 def attention_facts(
     block: n.BlockInstance, plan: Plan, resolved: Resolved, calls: Calls, lengths: Mapping[str, Size]
 ) -> Attention:
+    """What is said of one attention block; `lengths` are its free lengths in terms of the model's."""
     average = block.average
     body = resolved.blocks[block.name].body
     assert average is not None and isinstance(body, t.Attention)

@@ -44,6 +44,7 @@ class Work:
 
 
 def volume(shape: Iterable[int]) -> int:
+    """How many numbers a shape holds."""
     return reduce(lambda a, b: a * b, shape, 1)
 
 

@@ -225,6 +225,7 @@ class Size:
 
 
 def product(sizes: Iterator[Size] | list[Size] | tuple[Size, ...]) -> Size:
+    """The product of sizes; 1 if there are none."""
     return reduce(lambda a, b: a * b, sizes, Size.of(1))
 
 

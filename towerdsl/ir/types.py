@@ -86,4 +86,5 @@ Type = TensorType | RelationType
 
 
 def shown(axes: Iterable[Axis]) -> str:
+    """Axes as a message writes them: `[b, n, d=16]`."""
     return f"[{', '.join(a.shown for a in axes)}]"

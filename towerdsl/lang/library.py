@@ -31,6 +31,7 @@ def library() -> dict[str, Path]:
 
 @cache
 def standard_library() -> t.SpecFile:
+    """The definitions of `std.yaml`, read once."""
     path = PACKAGE / "std.yaml"
     return reader.read_spec(Source("std.yaml", path.read_text(encoding="utf-8")), path)
 

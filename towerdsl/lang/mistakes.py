@@ -50,11 +50,12 @@ WORDS = {
 
 
 def error(code: str, message: str, span: Span, help: str | None, *notes: str) -> TowerError:
+    """One mistake, as the error that carries it."""
     return TowerError([Diagnostic(code, message, span, notes, help)])
 
 
 def explain(problem: UnexpectedInput, text: str, span: Span, kind: str) -> TowerError:
-    """The mistake in `text`, which was to be an `expression`, a `statement`, a `header` or a `signature`."""
+    """The mistake in `text`, which was to be an `expression`, a `statement`, a `header`, a `signature` or a `type`."""
     return _Mistake(text, span, kind).explain(problem)
 
 
@@ -145,10 +146,10 @@ class _Mistake:
         end = len(self.text.rstrip())
         last = TOKEN.findall(self.text)[-1]
         if "NUMBER" in expected:
-            message = f"the {_NAME[self.kind]} ends too early"
+            message = f"the {self.kind} ends too early"
             return self.said(end - 1, end, message, f"expected a value after `{last}`")
         if last == ".":
-            return self.said(end - 1, end, f"the {_NAME[self.kind]} ends too early", "expected a name after `.`")
+            return self.said(end - 1, end, f"the {self.kind} ends too early", "expected a name after `.`")
         if "ELSE" in expected and not self.opened(end):
             return self.said(end - 1, end, "this choice has no `else`", "write `a if condition else b`")
         if "IN" in expected:
@@ -156,9 +157,9 @@ class _Mistake:
         if opened := self.opened(end):
             bracket, at = opened[-1]
             note = f"the `{bracket}` is in {self.where(at)}"
-            message = f"the {_NAME[self.kind]} ends too early"
+            message = f"the {self.kind} ends too early"
             return self.said(end - 1, end, message, f"close the bracket: `{CLOSING[bracket]}`", note)
-        return self.said(end - 1, end, f"the {_NAME[self.kind]} ends too early", None)
+        return self.said(end - 1, end, f"the {self.kind} ends too early", None)
 
     def token(self, start: int, token: str, expected: set[str]) -> TowerError:
         """A word or sign stands where it cannot."""
@@ -289,5 +290,10 @@ class _Mistake:
         return self.said(start, start + 1, "a pick names its axis", help)
 
 
-_A = {"expression": "an expression", "statement": "a statement", "header": "`for` or `if`", "signature": "a name"}
-_NAME = {"expression": "expression", "statement": "statement", "header": "header", "signature": "signature"}
+_A = {
+    "expression": "an expression",
+    "statement": "a statement",
+    "header": "`for` or `if`",
+    "signature": "a name",
+    "type": "a type",
+}

@@ -60,7 +60,7 @@ def parse_header(text: str, span: Span) -> tuple[str, str, t.Expr | None]:
 
 def parse_declaration(text: str, span: Span) -> tuple[t.Expr, t.Expr | None]:
     """`left` or `left = right`: a type with a default, a signature."""
-    parsed = _parse(text, span, "statement")
+    parsed = _parse(text, span, "type")
     builder = _Builder(span)
     assert isinstance(parsed, Tree)
     if parsed.data == "returns":
@@ -125,7 +125,7 @@ def _parse(text: str, span: Span, kind: str) -> Tree[Token] | Token:
         raise error("too-long", message, Span(span.source, span.start, span.start + 1), "name its parts in `define:`")
     _check_levels(text, span)
     try:
-        return _lark().parse(text, start="expression" if kind == "signature" else kind)
+        return _lark().parse(text, start={"signature": "expression", "type": "statement"}.get(kind, kind))
     except UnexpectedInput as problem:
         raise explain(problem, text, span, kind) from None
 

@@ -389,7 +389,7 @@ class _Reader(Nodes):
             message, help = "a statement assigns with `=`", f"write `{key.text.strip()} = ...`"
         elif isinstance(value, yaml.ScalarNode) and first not in FOREIGN and re.search(r"[(\[=]", key.text):
             whole = self.source.text[key.span.start : self.span(value).end].rstrip()
-            message = "YAML reads the `:` in this statement as its own"
+            message = "YAML reads this statement as a name and its value, because of the `:`"
             quoted = f'"{whole}"' if '"' not in whole else f"'{whole}'"
             help = (
                 f"quote the statement: `{quoted}`" if len(whole) < 80 and "\n" not in whole else "quote the statement"

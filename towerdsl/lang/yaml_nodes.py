@@ -24,6 +24,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def fail(source: Source, code: str, message: str, start: int, help: str | None = None, width: int = 1) -> TowerError:
+    """One mistake at a character of the file, as the error that carries it."""
     return TowerError([Diagnostic(code, message, Span(source, start, start + width), (), help)])
 
 

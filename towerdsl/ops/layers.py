@@ -14,6 +14,7 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 
 def in_words(number: int) -> str:
+    """A small number as a word, for messages."""
     return _WORDS[number] if number < len(_WORDS) else str(number)
 
 
@@ -43,6 +44,7 @@ def tensor_argument(call: OpCall, dtype: str | None = None, name: str = "x") -> 
 
 
 def last_axis(call: OpCall, x: TensorType) -> Axis:
+    """The last axis of a tensor argument. Raises OpError if it has none."""
     if not x.axes:
         call.fail(
             "axis-count",

@@ -92,9 +92,28 @@ def simplify(visible: n.Value | None) -> n.Value | None:
 
 def conjuncts(value: n.Value) -> list[n.Value]:
     """The parts that must all hold."""
+    if isinstance(value, n.Pointwise) and value.op == "not":
+        value = _negated(value.args[0]) or value
     if isinstance(value, n.Pointwise) and value.op == "and":
         return [part for arg in value.args for part in conjuncts(arg)]
     return [value]
+
+
+_OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+
+
+def _negated(value: n.Value) -> n.Value | None:
+    """The opposite of a condition with `not` moved inside (De Morgan), or None where it cannot move."""
+    if not isinstance(value, n.Pointwise):
+        return None
+    if value.op == "not":
+        return value.args[0]
+    if value.op in _OPPOSITE:
+        return replace(value, op=_OPPOSITE[value.op])
+    if value.op in ("and", "or"):
+        parts = tuple(_negated(a) or n.Pointwise(a.type, a.span, "not", (a,)) for a in value.args)
+        return replace(value, op="or" if value.op == "and" else "and", args=parts)
+    return None
 
 
 # --- comparisons as bands --------------------------------------------------------------------------------------

@@ -155,6 +155,7 @@ def walk(expr: t.Expr) -> Iterator[t.Expr]:
 
 
 def statement_expressions(statements: Iterable[t.Statement]) -> Iterator[t.Expr]:
+    """Every expression in statements, outermost ones."""
     for s in statements:
         if isinstance(s, (t.Assign, t.Bare)):
             yield s.value
@@ -170,6 +171,7 @@ def statement_expressions(statements: Iterable[t.Statement]) -> Iterator[t.Expr]
 
 
 def block_expressions(block: t.Block) -> Iterator[t.Expr]:
+    """Every expression in a block that may call something, outermost ones."""
     body = block.body
     yield from (p.default for p in block.signature.parameters if p.default is not None)
     yield from (decl.default for _, decl in body.params if decl.default is not None)

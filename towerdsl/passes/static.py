@@ -133,6 +133,7 @@ def _least(size: Size) -> Fraction | None:
 
 
 def negate(a: Static) -> Static:
+    """`-a`. Raises StaticError for text."""
     if isinstance(a, str):
         raise StaticError("text cannot be negated")
     return -a
@@ -149,4 +150,5 @@ def as_size(value: Static) -> Size | None:
 
 
 def show(value: Static) -> str:
+    """A static value as the language writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -74,6 +74,7 @@ def _better(a: Axis, b: Axis) -> Axis:
 
 
 def renamed(value: Value, axes: tuple[Axis, ...]) -> Value:
+    """The value with other axis names; itself where they are the same."""
     if value.axes == axes:
         return value
     return Rename(TensorType(value.type.dtype, axes), value.span, value)

@@ -39,6 +39,7 @@ class _Bound:
 
 
 def plural(number: int, noun: str) -> str:
+    """`1 argument`, `2 arguments`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

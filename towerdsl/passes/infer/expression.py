@@ -612,5 +612,6 @@ def _dot_help(a: Axis, b: Axis) -> str:
 
 
 def shown_names(value: n.Value) -> str:
+    """The axes of a value in words, for help lines."""
     names = [str(a) for a in value.axes]
     return f"axes {', '.join(names)}" if names else "no axes"

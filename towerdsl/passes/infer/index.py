@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
+    """The value of `t[...]`. Raises Fault, Unknown."""
     base = typer.any(e.base, scope)
     if isinstance(base, n.Relation):
         return _member(typer, base, e, scope)

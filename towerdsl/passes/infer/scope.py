@@ -5,11 +5,9 @@ from __future__ import annotations
 import keyword
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from towerdsl.diagnostics import Span
 from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Value
-from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
 from towerdsl.lang import tree as t
 from towerdsl.ops import Op, OpResult
@@ -183,7 +181,3 @@ class Builder:
     @property
     def modules(self) -> tuple[tuple[str, ModuleSlot], ...]:
         return tuple((name, slot.freeze()) for name, slot in self.slots.items())
-
-
-def size_or_none(value: Any) -> Size | None:
-    return value if isinstance(value, Size) else None

@@ -231,6 +231,7 @@ class Statements:
 
 
 def local(name: str, kind: Type, span: Span | None) -> n.Value | n.Relation:
+    """A variable of a type, as a value or a relation."""
     return n.Relation(name, kind) if isinstance(kind, RelationType) else n.Local(kind, span, name)
 
 

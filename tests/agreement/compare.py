@@ -1,0 +1,78 @@
+"""Values and gradients of a model, and whether two of them are the same."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+import towerdsl
+from towerdsl.kernels.catalog import CATALOG
+
+TOLERANCE = 1e-10
+Named = dict[str, Tensor]
+
+
+def build(spec, kernel: str | None = None, **sizes) -> nn.Module:
+    return towerdsl.compile(spec, kernel=kernel, **sizes)().double().eval()
+
+
+def others(spec, **sizes) -> Iterator[tuple[str, nn.Module]]:
+    """The model as planned, and on every kernel of the catalog that does not refuse, but the reference."""
+    yield "planned", build(spec, **sizes)
+    for kernel in CATALOG:
+        if kernel.name != "reference":
+            try:
+                model = build(spec, kernel.name, **sizes)
+            except towerdsl.TowerError as error:
+                if {d.code for d in error.diagnostics} != {"kernel"}:
+                    raise
+            else:
+                yield kernel.name, model
+
+
+def draw_params(model: nn.Module, draw: torch.Generator) -> Named:
+    return {name: 0.5 * torch.randn(p.shape, generator=draw, dtype=p.dtype) for name, p in model.named_parameters()}
+
+
+def draw_input(dtype: str, shape, draw: torch.Generator, below: int = 3) -> Tensor:
+    """A random input; a relation is given by the lengths of its two axes."""
+    if dtype == "relation":
+        return torch.stack([torch.randint(n, (5,), generator=draw) for n in shape])
+    if dtype == "bool":
+        return torch.rand(shape, generator=draw) < 0.6
+    if dtype == "int":
+        return torch.randint(below, shape, generator=draw)
+    return torch.randn(shape, generator=draw, dtype=torch.float64)
+
+
+def leaves(tensors: Named) -> Named:
+    return {n: x.detach().clone().requires_grad_(x.is_floating_point()) for n, x in tensors.items()}
+
+
+def run(model: nn.Module, params: Named, inputs: Named) -> Named:
+    """Results and gradients of a model with these parameters."""
+    params, inputs = leaves(params), leaves(inputs)
+    found = torch.func.functional_call(model, params, (), inputs)
+    return gradients(tuple(found) if isinstance(found, tuple) else (found,), params, inputs)
+
+
+def gradients(results: tuple[Tensor, ...], params: Named, inputs: Named) -> Named:
+    """The results, and the gradient of a projection of them for each parameter and input."""
+    found = {f"result {n}": y.detach() for n, y in enumerate(results)}
+    loss = sum((y * torch.linspace(-3, 3, y.numel(), dtype=y.dtype).cos().reshape(y.shape)).sum() for y in results)
+    sources = {f"gradient of {n}": x for n, x in (params | inputs).items() if x.requires_grad}
+    if not loss.requires_grad:
+        return found | {n: torch.zeros_like(x) for n, x in sources.items()}
+    got = torch.autograd.grad(loss, list(sources.values()), allow_unused=True)
+    for (name, x), g in zip(sources.items(), got, strict=True):
+        found[name] = torch.zeros_like(x) if g is None else g
+    return found
+
+
+def compare(what: str, actual: Named, expected: Named) -> None:
+    """Equal, and without NaN: a row that sees nothing is zero."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert actual[name].isfinite().all(), f"{what}, {name}: not finite"
+        message = f"{what}, {name}: {{}}".format
+        torch.testing.assert_close(actual[name], value, rtol=TOLERANCE, atol=TOLERANCE, msg=message)

@@ -1,0 +1,58 @@
+"""Every kernel against the reference, over every spec of the library."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import towerdsl
+from towerdsl.compiler import compile_spec
+from towerdsl.ir.types import RelationType
+
+from . import compare
+
+LIBRARY = Path(towerdsl.__file__).parent.parent / "specs"
+SPECS = [p for p in sorted(LIBRARY.rglob("*.yaml")) if re.search(r"^(flow|outputs):", p.read_text(), re.MULTILINE)]
+
+#: Sizes that are overridden where a spec gives them as numbers; sizes made of them follow.
+SMALL = {"d": 16, "width": 12, "heads": 2, "depth": 2, "vocab": 11, "context": 16, "ff": 24, "segments": 2, "classes": 5}
+#: The same for one spec, where those do not fit.
+OF_SPEC: dict[str, dict[str, int]] = {}
+MOST_PARAMETERS = 200_000
+
+
+def small(path: Path) -> dict[str, int]:
+    own = compile_spec(path).resolved.sizes
+    return {name: n for name, n in (SMALL | OF_SPEC.get(path.stem, {})).items() if name in own}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("lengths", [(7, 5, 2, 3), (1, 1, 1, 1)], ids=["several", "one"])
+def test_kernels_agree(path: Path, lengths: tuple[int, ...]):
+    sizes = small(path)
+    draw = torch.Generator().manual_seed(1)
+    reference = compare.build(path, "reference", **sizes)
+    params = compare.draw_params(reference, draw)
+    many = sum(p.numel() for p in params.values())
+    assert many < MOST_PARAMETERS, f"give {path.stem} smaller sizes here: it has {many:,} parameters"
+    inputs = draw_inputs(compile_spec(path, sizes), lengths, draw)
+    expected = compare.run(reference, params, inputs)
+    compare.compare("reference", expected, expected)
+    for name, model in compare.others(path, **sizes):
+        compare.compare(name, compare.run(model, params, inputs), expected)
+
+
+def draw_inputs(compiled, lengths: tuple[int, ...], draw: torch.Generator) -> compare.Named:
+    """Random inputs; free lengths are taken from `lengths` in the order of their names."""
+    kinds = {i.name: i.type for i in compiled.model.inputs}
+    ends = {n: (k.source, k.target) if isinstance(k, RelationType) else k.axes for n, k in kinds.items()}
+    free = sorted({name for axes in ends.values() for a in axes for name in a.size.free_names})
+    bound = dict(zip(free, lengths, strict=False))
+
+    def length(axis) -> int:
+        return axis.size.integer or bound[axis.name]
+
+    return {
+        name: compare.draw_input(kind.dtype, [length(a) for a in ends[name]], draw, 2) for name, kind in kinds.items()
+    }
