@@ -1,4 +1,4 @@
-"""A drawn attention, evaluated: its formulas are close enough to Python to be read by Python, for one i and j at a time.
+"""A drawn attention, evaluated: its formulas are so close to Python that Python reads them, one i and j at a time.
 
 Nothing here comes from towerdsl. The average itself is that of the loop oracle.
 """

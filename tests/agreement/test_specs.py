@@ -16,7 +16,17 @@ LIBRARY = Path(towerdsl.__file__).parent.parent / "specs"
 SPECS = [p for p in sorted(LIBRARY.rglob("*.yaml")) if re.search(r"^(flow|outputs):", p.read_text(), re.MULTILINE)]
 
 #: Sizes that are overridden where a spec gives them as numbers; sizes made of them follow.
-SMALL = {"d": 16, "width": 12, "heads": 2, "depth": 2, "vocab": 11, "context": 16, "ff": 24, "segments": 2, "classes": 5}
+SMALL = {
+    "d": 16,
+    "width": 12,
+    "heads": 2,
+    "depth": 2,
+    "vocab": 11,
+    "context": 16,
+    "ff": 24,
+    "segments": 2,
+    "classes": 5,
+}
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {}
 MOST_PARAMETERS = 200_000

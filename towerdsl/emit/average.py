@@ -186,7 +186,7 @@ class AverageWriter:
     def weighted_sum(self, weights: str, axes: tuple[Axis, ...]) -> str:
         """The sum of messages by their weights."""
         message = self.average.message
-        letters = Letters()
+        letters = Letters(self.frame.many_positions)
         a = letters.of(axes)
         b = letters.of(message.axes)
         found = {*axes, *message.axes}

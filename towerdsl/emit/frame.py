@@ -289,7 +289,14 @@ class Frame:
             self.line(f"{variable} = torch.arange({self.size(axis.size, hint)}, device={self.device})")
         return self.positions[key]
 
+    @property
+    def many_positions(self) -> bool:
+        """Whether the query or the key of this attention has more than one position axis."""
+        average = self.block.average
+        return average is not None and max(len(average.positions), len(average.over)) > 1
+
     def several(self, axis: Axis) -> bool:
+        """Whether the side of a position axis has others beside it."""
         average = self.block.average
         if average is None:
             return False
@@ -384,7 +391,7 @@ class Frame:
         for vector, other in ((right, left), (left, right)):
             if len(vector.axes) == 1 and value.axes == other.axes[:-1]:
                 return Code(f"{self.code(other).at(PRODUCT)} @ {self.code(vector).at(UNARY)}", PRODUCT)
-        letters = Letters()
+        letters = Letters(self.many_positions)
         a = letters.of(left.axes[:-1]) + "_"
         b = letters.of(right.axes[:-1]) + "_"
         contracted = letters.new(left.axes[-1], "d")
@@ -509,15 +516,22 @@ def _distinct(axes: Sequence[Axis]) -> bool:
 
 
 class Letters:
-    """Einsum letters for axes: the first letter of each name where it is free."""
+    """Einsum letters for axes: `i` and `j` for one position axis each, `h`, `w` and `H`, `W` for several."""
 
-    def __init__(self) -> None:
+    def __init__(self, several: bool) -> None:
+        self.several = several
         self.known: dict[Axis, str] = {}
         self.used: set[str] = set()
 
     def new(self, axis: Axis, wish: str | None = None) -> str:
-        first = wish or (axis.side if axis.side else (axis.name or "d")[0].lower())
-        for letter in (first, *"abcdefghijklmnopqrstuvwxyz"):
+        """A letter for an axis, the one that is wished for if it is free."""
+        name = (axis.name or "d").lower()
+        if wish is None:
+            if axis.side and self.several:
+                wish = name[0].upper() if axis.side == "j" else name[0]
+            else:
+                wish = axis.side or ("g" if self.several and name == "head" else name[0])
+        for letter in (wish, *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"):
             if letter not in self.used and letter.isalpha() and letter.isascii():
                 self.used.add(letter)
                 return letter

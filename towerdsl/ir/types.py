@@ -28,8 +28,8 @@ class Axis:
     @property
     def shown(self) -> str:
         """The axis in a message: its name, and its length where the name does not say it."""
-        length = self.size.integer
-        return f"{self}={length}" if self.name is not None and length is not None else str(self)
+        plain = self.name is None or self.size == Size.free(self.name)
+        return str(self) if plain else f"{self}={self.size}"
 
     def same(self, other: Axis) -> bool:
         """Whether both are one axis by name."""

@@ -84,7 +84,7 @@ class _Block:
         block = self.block
         for what, names in (
             ("parameter", [name for name, _ in block.parameters]),
-            ("attribute", [*self.modules, *(w.name for w in block.weights)]),
+            ("attribute", [*(name for name, _ in block.modules), *(w.name for w in block.weights)]),
         ):
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:

@@ -251,7 +251,8 @@ class _Typer:
             return tuple(found), ()
         for axis in query.others:
             if axis in over or axis not in found:
-                clash = next((a for a in (*found, *over) if a.same(axis) and a != axis), None)
+                # an averaged axis may have another length than the query's of that name: keys can be subsampled
+                clash = next((a for a in found if a.same(axis) and a != axis), None)
                 if clash is not None:
                     notes = tuple(combining.describe(s.field, s.value) for s in filter(None, (query, key, value)))
                     message = f"axis `{axis}` has two lengths, {axis.size} in the query and {clash.size}"

@@ -1,0 +1,142 @@
+"""Bert: compiled by towerdsl 0.1.0 from specs/level4/bert.yaml."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """self_attention(x, keep), specs/blocks/encoder.yaml:6.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk)
+        j is visible to i where keep[j]
+
+    Averaged over n, heads merged by concat, dropout of weights 0.1; kernel: sdpa.
+
+    x float[b, n, d=16], keep bool[b, n] -> float[b, n, d=16]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(16, 16)
+        self.key = nn.Linear(16, 16)
+        self.value = nn.Linear(16, 16)
+        self.output = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        q = self.query(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        k = self.key(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        v = self.value(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        mask = None if keep is None else keep[:, None, None, :]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.1 if self.training else 0.0)
+        y = y.transpose(1, 2).flatten(-2)
+        return self.output(y)
+
+
+class FeedForward(nn.Module):
+    """feed_forward(x), specs/blocks/encoder.yaml:16.
+
+        linear(gelu(linear(x, ff, name=up)), d, name=down)
+
+    x float[b, n, d=16] -> float[b, n, d=16]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(16, 64)
+        self.down = nn.Linear(64, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x)))
+
+
+class EncoderLayer(nn.Module):
+    """encoder_layer(x, keep), specs/blocks/encoder.yaml:19.
+
+        x = layernorm(x + dropout(self_attention(x, keep, name=attention), dropout), eps=eps, name=attention_norm)
+        x = layernorm(x + dropout(feed_forward(x), dropout), eps=eps, name=feed_forward_norm)
+
+    x float[b, n, d=16], keep bool[b, n] -> float[b, n, d=16]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = SelfAttention()
+        self.dropout = nn.Dropout(0.1)
+        self.attention_norm = nn.LayerNorm(16, eps=1e-12)
+        self.feed_forward = FeedForward()
+        self.dropout_2 = nn.Dropout(0.1)
+        self.feed_forward_norm = nn.LayerNorm(16, eps=1e-12)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x, keep)))
+        return self.feed_forward_norm(x + self.dropout_2(self.feed_forward(x)))
+
+
+class Bert(nn.Module):
+    """Bert, compiled from specs/level4/bert.yaml.
+
+    Devlin et al. 2018, arXiv:1810.04805
+
+    A Transformer encoder in which every token sees all others, to the left and to the right.
+
+    Inputs:
+        ids: int[b, n]
+        segment: int[b, n] = 0
+        keep: bool[b, n] = true
+    Output:
+        x: float[b, n, d=16]
+    """
+
+    checkpoints = {
+        "huggingface": {
+            "rules": {
+                "embeddings.word_embeddings.weight": "words.weight",
+                "embeddings.position_embeddings.weight": "positions.weight",
+                "embeddings.token_type_embeddings.weight": "segments.weight",
+                "embeddings.LayerNorm.weight": "norm.weight",
+                "embeddings.LayerNorm.bias": "norm.bias",
+                "embeddings.LayerNorm.gamma": "norm.weight",
+                "embeddings.LayerNorm.beta": "norm.bias",
+                "encoder.layer.{l}.attention.self.{part}.{p}": "layer.{l}.attention.{part}.{p}",
+                "encoder.layer.{l}.attention.output.dense.{p}": "layer.{l}.attention.output.{p}",
+                "encoder.layer.{l}.attention.output.LayerNorm.weight": "layer.{l}.attention_norm.weight",
+                "encoder.layer.{l}.attention.output.LayerNorm.bias": "layer.{l}.attention_norm.bias",
+                "encoder.layer.{l}.attention.output.LayerNorm.gamma": "layer.{l}.attention_norm.weight",
+                "encoder.layer.{l}.attention.output.LayerNorm.beta": "layer.{l}.attention_norm.bias",
+                "encoder.layer.{l}.intermediate.dense.{p}": "layer.{l}.feed_forward.up.{p}",
+                "encoder.layer.{l}.output.dense.{p}": "layer.{l}.feed_forward.down.{p}",
+                "encoder.layer.{l}.output.LayerNorm.weight": "layer.{l}.feed_forward_norm.weight",
+                "encoder.layer.{l}.output.LayerNorm.bias": "layer.{l}.feed_forward_norm.bias",
+                "encoder.layer.{l}.output.LayerNorm.gamma": "layer.{l}.feed_forward_norm.weight",
+                "encoder.layer.{l}.output.LayerNorm.beta": "layer.{l}.feed_forward_norm.bias",
+            },
+            "ignore": ["embeddings.position_ids", "pooler.dense.{p}", "cls.{p*}"],
+            "prefix": ["bert."],
+        },
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 16)
+        self.positions = nn.Embedding(16, 16)
+        self.segments = nn.Embedding(2, 16)
+        self.norm = nn.LayerNorm(16, eps=1e-12)
+        self.dropout = nn.Dropout(0.1)
+        self.layer = nn.ModuleList([EncoderLayer() for _ in range(2)])
+
+    def forward(self, ids: Tensor, segment: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
+        b, n = ids.shape
+        if segment is None:
+            segment = torch.full((b, n), 0, dtype=torch.long, device=ids.device)
+        # a condition that hides nothing is left out: attention is faster without a mask
+        if keep is not None and not torch.compiler.is_compiling() and keep.all():
+            keep = None
+        x = self.words(ids) + self.positions(torch.arange(n, device=ids.device)) + self.segments(segment)
+        x = self.dropout(self.norm(x))
+        for layer in self.layer:
+            x = layer(x, keep)
+        return x

@@ -1,0 +1,92 @@
+"""Bert: compiled by towerdsl 0.1.0 from bert.yaml."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Look(nn.Module):
+    """look(x, keep), bert.yaml:11.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk)
+        j is visible to i where keep[j]
+
+    Averaged over n, heads merged by concat; kernel: sdpa.
+
+    x float[b, n, d=8], keep bool[b, n] -> float[b, n, d=8]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(8, 8)
+        self.key = nn.Linear(8, 8)
+        self.value = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        q = self.query(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        v = self.value(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        mask = None if keep is None else keep[:, None, None, :]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
+        return self.output(y)
+
+
+class Layer(nn.Module):
+    """layer(x, keep), bert.yaml:20.
+
+        x = layernorm(x + look(x, keep))
+        x = layernorm(x + linear(gelu(linear(x, ff)), d))
+
+    x float[b, n, d=8], keep bool[b, n] -> float[b, n, d=8]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = Look()
+        self.layernorm = nn.LayerNorm(8)
+        self.linear = nn.Linear(8, 16)
+        self.linear_2 = nn.Linear(16, 8)
+        self.layernorm_2 = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        x = self.layernorm(x + self.look(x, keep))
+        return self.layernorm_2(x + self.linear_2(F.gelu(self.linear(x))))
+
+
+class Bert(nn.Module):
+    """Bert, compiled from bert.yaml.
+
+    Devlin et al. 2018, arXiv:1810.04805
+
+    Inputs:
+        ids: int[b, n]
+        segment: int[b, n] = 0
+        keep: bool[b, n] = true
+    Output:
+        x: float[b, n, d=8]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 8)
+        self.embed_2 = nn.Embedding(7, 8)
+        self.embed_3 = nn.Embedding(2, 8)
+        self.layernorm = nn.LayerNorm(8)
+        self.layer = nn.ModuleList([Layer() for _ in range(2)])
+
+    def forward(self, ids: Tensor, segment: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
+        b, n = ids.shape
+        if segment is None:
+            segment = torch.full((b, n), 0, dtype=torch.long, device=ids.device)
+        # a condition that hides nothing is left out: attention is faster without a mask
+        if keep is not None and not torch.compiler.is_compiling() and keep.all():
+            keep = None
+        x = self.embed(ids) + self.embed_2(torch.arange(n, device=ids.device)) + self.embed_3(segment)
+        x = self.layernorm(x)
+        for layer in self.layer:
+            x = layer(x, keep)
+        return x

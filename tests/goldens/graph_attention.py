@@ -1,0 +1,106 @@
+"""GraphAttention: compiled by towerdsl 0.1.0 from graph_attention.yaml."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from towerdsl.ops.normalizers import softmax
+from towerdsl.runtime import adjacency
+
+
+class Gat(nn.Module):
+    """gat(x[n, f], edges, width), graph_attention.yaml:10.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = softmax over j of leaky_relu(dot(a_dst, q[i]) + dot(a_src, k[j]), 0.2)
+        j is visible to i where edges[j, i]
+
+    Averaged over n, heads merged by concat; kernel: reference.
+
+    x float[n, f=5], edges relation[n, n] -> float[n, 6]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_src = nn.Parameter(torch.empty(2, 3))
+        nn.init.normal_(self.a_src, std=0.02)
+        self.a_dst = nn.Parameter(torch.empty(2, 3))
+        nn.init.normal_(self.a_dst, std=0.02)
+        self.linear = nn.Linear(5, 6, bias=False)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        n = x.shape[0]
+        h = self.linear(x)
+        q = h.unflatten(-1, (2, 3)).transpose(0, 1)
+        k = h.unflatten(-1, (2, 3)).transpose(0, 1)
+        v = h.unflatten(-1, (2, 3)).transpose(0, 1)
+        score = F.leaky_relu(
+            torch.einsum("hd,hid->hi", self.a_dst, q)[:, :, None]
+            + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
+            0.2,
+        )
+        visible = adjacency(edges, n, n)
+        visible_2 = visible.transpose(-2, -1)
+        weights = softmax(score, visible_2)
+        return torch.einsum("hij,hjd->hid", weights, v).transpose(0, 1).flatten(-2)
+
+
+class Last(nn.Module):
+    """last(x, edges, width), graph_attention.yaml:22.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = softmax over j of leaky_relu(dot(a_dst, q[i]) + dot(a_src, k[j]), 0.2)
+        j is visible to i where edges[j, i] or i == j
+
+    Averaged over n, heads merged by mean; kernel: reference.
+
+    x float[n, 6], edges relation[n, n] -> float[n, 4]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_src = nn.Parameter(torch.empty(2, 4))
+        nn.init.normal_(self.a_src, std=0.02)
+        self.a_dst = nn.Parameter(torch.empty(2, 4))
+        nn.init.normal_(self.a_dst, std=0.02)
+        self.linear = nn.Linear(6, 8, bias=False)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        n = x.shape[0]
+        h = self.linear(x)
+        q = h.unflatten(-1, (2, 4)).transpose(0, 1)
+        k = h.unflatten(-1, (2, 4)).transpose(0, 1)
+        v = h.unflatten(-1, (2, 4)).transpose(0, 1)
+        score = F.leaky_relu(
+            torch.einsum("hd,hid->hi", self.a_dst, q)[:, :, None]
+            + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
+            0.2,
+        )
+        i = torch.arange(n, device=q.device)
+        j = torch.arange(n, device=q.device)
+        visible = adjacency(edges, n, n).transpose(-2, -1) | (i[:, None] == j)
+        weights = softmax(score, visible)
+        return torch.einsum("hij,hjd->hid", weights, v).mean(0)
+
+
+class GraphAttention(nn.Module):
+    """GraphAttention, compiled from graph_attention.yaml.
+
+    Velickovic et al. 2018, arXiv:1710.10903
+
+    Inputs:
+        x: float[n, f=5]
+        edges: relation[n, n]
+    Output:
+        x: float[n, 4]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gat = Gat()
+        self.last = Last()
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.last(F.elu(self.gat(x, edges), 1.0), edges)

@@ -1,0 +1,69 @@
+"""Glimpses: compiled by towerdsl 0.1.0 from score_function.yaml."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from towerdsl.ops.normalizers import hard_score_function
+
+
+class Glimpse(nn.Module):
+    """glimpse(x, keep), score_function.yaml:8.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = hard(score_function) over j of dot(q[i], k[j]) / sqrt(dk)
+        j is visible to i where keep[j]
+
+    Averaged over n, heads merged by concat; kernel: reference.
+
+    x float[b, n, d=8], keep bool[b, n] -> float[b, n, d=8], float[b, head=2, n]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(8, 8)
+        self.key = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        q = self.query(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        v = x.unflatten(-1, (2, 4)).transpose(1, 2)
+        score = torch.einsum("bhid,bhjd->bhij", q, k) / 2.0
+        visible = None if keep is None else keep[:, None, None, :]
+        weights, log_prob = hard_score_function(score, visible, self.training)
+        y = torch.einsum("bhij,bhjd->bhid", weights, v).transpose(1, 2).flatten(-2)
+        return self.output(y), log_prob
+
+
+class GlimpsesOutput(NamedTuple):
+    y: Tensor
+    log_prob: Tensor
+
+
+class Glimpses(nn.Module):
+    """Glimpses, compiled from score_function.yaml.
+
+    Hard attention; the log of the probability of each choice is returned for REINFORCE.
+
+    Inputs:
+        x: float[b, n, d=8]
+        keep: bool[b, n] = true
+    Outputs:
+        y: float[b, n, d=8]
+        log_prob: float[b, head=2, n]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.glimpse = Glimpse()
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> GlimpsesOutput:
+        # a condition that hides nothing is left out: attention is faster without a mask
+        if keep is not None and not torch.compiler.is_compiling() and keep.all():
+            keep = None
+        y, log_prob = self.glimpse(x, keep)
+        return GlimpsesOutput(y, log_prob)
