@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,17 @@ from towerdsl.weights import CheckpointMap, check, parse_map
 PASSES: tuple[Callable[[n.Model], n.Model], ...] = (simplify,)
 
 
+@contextmanager
+def _deep() -> Iterator[None]:
+    """Room for formulas that are nested as deep as the language allows."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 10_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 @dataclass(frozen=True)
 class Compiled:
     """A model with a plan for each attention (by the id of its block)."""
@@ -33,12 +46,14 @@ class Compiled:
     plans: Mapping[int, Plan]
     checkpoints: tuple[CheckpointMap, ...]
 
+    @_deep()
     def source(self, standalone: bool = False) -> str:
         """The Python source of the model."""
         maps = {m.name: m.to_data() for m in self.checkpoints}
         return write_source(self.model, self.plans, self.resolved, maps, standalone)
 
 
+@_deep()
 def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, kernel: str | None = None) -> Compiled:
     """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
     resolved, model = understand(spec, sizes or {})
@@ -61,6 +76,7 @@ def free_lengths(spec: str | Path) -> set[str]:
     return names - set(resolved.sizes)
 
 
+@_deep()
 def understand(spec: str | Path, sizes: Mapping[str, Static]) -> tuple[Resolved, n.Model | None]:
     """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""
     errors = Diagnostics()

@@ -41,6 +41,9 @@ class Drawn:
     heads: int | None = None
     key_heads: int | None = None
     inputs: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    #: inputs that may be left out; they are then full of their default
+    defaults: dict[str, bool | int] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
     params: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
@@ -48,7 +51,7 @@ class Drawn:
     text: str = ""
 
     def __repr__(self) -> str:
-        return self.text
+        return self.text + (f"# without {', '.join(sorted(self.left_out))}" if self.left_out else "")
 
     # --- drawing ----------------------------------------------------------------------------------------------
 
@@ -78,6 +81,10 @@ class Drawn:
         """An input with `axes` to index, and some of the batch axes."""
         if name not in self.inputs:
             self.inputs[name] = (dtype, self.inserted(self.part(self.batch), axes))
+            if dtype in ("bool", "int") and self.chance():
+                self.defaults[name] = True if dtype == "bool" else 0
+                if self.chance():
+                    self.left_out.add(name)
         return name
 
     def weight(self, name: str, axes: str, *shape: int) -> str:
@@ -457,16 +464,20 @@ def _written(a: Drawn, layout: str) -> str:
         block.append(f"heads: {a.heads}" if a.key_heads is None else f"heads: {{query: {a.heads}, key: {a.key_heads}}}")
     block += [f'{name}: "{value}"' for name, value in a.fields.items()]
     # a free length is read off an input that has it
-    given = {x for dtype, axes in a.inputs.values() if dtype != "relation" for x in axes}
+    required = [x for name, x in a.inputs.items() if name not in a.defaults]
+    given = {x for dtype, axes in required if dtype != "relation" for x in axes}
     a.fixed |= {x for x in a.lengths if x not in given}
     used = {x for _, axes in a.inputs.values() for x in axes} | {s.linear for s in a.sources.values()}
     used |= {x for s in a.sources.values() for x in s.axes}
     sizes = {name: a.lengths[name] for name in sorted(a.fixed) if name in used or name in a.over}
+    a.inputs = dict(sorted(a.inputs.items(), key=lambda item: item[0] in a.defaults))  # optional ones come last
     lines = ["tower: random"]
     if sizes:
         lines.append(f"sizes: {{{', '.join(f'{k}: {v}' for k, v in sizes.items())}}}")
     lines.append("inputs:")
-    lines += [f"  {name}: {dtype}[{', '.join(axes)}]" for name, (dtype, axes) in a.inputs.items()]
+    for name, (dtype, axes) in a.inputs.items():
+        default = f" = {str(a.defaults[name]).lower()}" if name in a.defaults else ""
+        lines.append(f"  {name}: {dtype}[{', '.join(axes)}]{default}")
     arguments = ", ".join(a.inputs)
     lines += ["blocks:", f"  look({arguments}):", *(f"    {x}" for x in block), f"outputs: look({arguments})"]
     return "\n".join(lines) + "\n"

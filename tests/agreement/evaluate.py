@@ -155,7 +155,7 @@ def environment(a: Drawn, entry, q, k, v, i, j, head) -> dict[str, object]:
 
 
 def formula(text: str, names: dict[str, object]):
-    return eval(text, {"__builtins__": {}}, names)
+    return eval(text, {}, names)
 
 
 def tensor(x) -> Tensor:

@@ -35,18 +35,20 @@ def test_kernels_agree_on_many(drawn: Drawn):
 
 def check(drawn: Drawn) -> None:
     """Values and gradients of plain loops, of the reference and of every kernel that does not refuse."""
-    note(drawn.text)
+    note(repr(drawn))
     draw = torch.Generator().manual_seed(len(drawn.text))
     inputs = {
         name: compare.draw_input(dtype, [drawn.lengths[x] for x in axes], draw)
         for name, (dtype, axes) in drawn.inputs.items()
     }
+    for name in drawn.left_out:
+        inputs[name] = torch.full_like(inputs[name], drawn.defaults[name])
     reference = compare.build(drawn.text, "reference")
     params = compare.draw_params(reference, draw)
     expected = looped(drawn, params, inputs)
-    compare.compare("reference", compare.run(reference, params, inputs), expected)
-    for name, model in compare.others(drawn.text):
-        compare.compare(name, compare.run(model, params, inputs), expected)
+    given = {name: x for name, x in inputs.items() if name not in drawn.left_out}
+    for name, model in (("reference", reference), *compare.others(drawn.text)):
+        compare.compare(name, compare.run(model, params, given), expected)
 
 
 def looped(drawn: Drawn, params: compare.Named, inputs: compare.Named) -> compare.Named:

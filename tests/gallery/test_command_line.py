@@ -46,7 +46,7 @@ def test_misuse(arguments: tuple[str, ...], said: str, run: Callable) -> None:
     assert "Traceback" not in outcome.text
 
 
-@pytest.mark.parametrize("command", ["check", "compile", "explain", "verify"])
+@pytest.mark.parametrize("command", ["check", "compile", "explain"])
 def test_a_mistake_in_the_spec(command: str, run: Callable) -> None:
     outcome = run(command, "name_dk.yaml")
     outcome.assert_refused()

@@ -165,9 +165,9 @@ class _root:
                 continue
             variable = frame.variable(i.name)
             if i.default is True and i.name in frame.optional:
-                filled.append("# a condition that hides nothing is left out: attention is faster without a mask")
-                filled.append(f"if {variable} is not None and not torch.compiler.is_compiling() and {variable}.all():")
-                filled.append(f"    {variable} = None")
+                self.helpers.add("holds_everywhere")
+                filled.append(f"if holds_everywhere({variable}):")
+                filled.append(f"    {variable} = None  # attention is faster without a mask that hides nothing")
                 continue
             dtype = {"int": "torch.long", "bool": "torch.bool"}.get(i.type.dtype, frame.dtype)
             sizes = ", ".join(unmark(frame.size(a.size)) for a in i.type.axes)

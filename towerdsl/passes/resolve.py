@@ -43,6 +43,11 @@ class Resolved:
     blocks: Mapping[str, t.Block]
     broken: frozenset[str]  # names whose text could not be read: nothing more is said of them
 
+    @property
+    def callable(self) -> set[str]:
+        """Every name that can be called, but for modules."""
+        return {*OPS, *ELEMENTWISE, *BUILTINS, *self.definitions, *self.blocks, *self.broken}
+
 
 def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
     """Find every mistake that names alone show. None where going on makes no sense: something needs itself."""
@@ -51,6 +56,7 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
     definitions: dict[str, t.Definition] = {}
     blocks: dict[str, t.Block] = {}
     seen: dict[str, Span] = {}
+    reused: set[str] = set()
     for file in [library.standard_library(), *files]:  # a later file's sizes take the place of an earlier one's
         standard = file is library.standard_library()
         for key, value in file.sizes:
@@ -58,10 +64,10 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
             sizes[key.text] = (key, value)
         for d in file.define:
             if not standard:
-                _check_new(d.signature.name, d.signature.span, seen, errors, definitions)
+                _check_new(d.signature.name, d.signature.span, seen, errors, definitions, reused)
             definitions[d.signature.name] = d
         for b in file.blocks:
-            _check_new(b.signature.name, b.signature.span, seen, errors, definitions)
+            _check_new(b.signature.name, b.signature.span, seen, errors, definitions, reused)
             blocks[b.signature.name] = b
     for name, (key, _) in sizes.items():
         if name in blocks or (name in definitions and name in seen):
@@ -72,7 +78,7 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
             note = f"the size stands on line {sizes[key.text][0].span.line}"
             errors.add("name-reused", f"`{key.text}` is a size and an input", key.span, [note], "rename one of them")
         _check_free(key.text, key.span, errors)
-    broken = frozenset(name for file in files for name in file.broken)
+    broken = frozenset(name for file in files for name in file.broken) | reused
     resolved = Resolved(spec, sizes, definitions, blocks, broken)
     _check_functions(resolved, errors)
     return resolved if _check_cycles(resolved, errors) else None
@@ -85,9 +91,15 @@ def _check_free(name: str, span: Span, errors: Diagnostics) -> None:
 
 
 def _check_new(
-    name: str, span: Span, seen: dict[str, Span], errors: Diagnostics, definitions: Mapping[str, t.Definition]
+    name: str,
+    span: Span,
+    seen: dict[str, Span],
+    errors: Diagnostics,
+    definitions: Mapping[str, t.Definition],
+    reused: set[str],
 ) -> None:
     if name in seen:
+        reused.add(name)
         first = seen[name]
         errors.add(
             "name-reused",
@@ -187,8 +199,7 @@ def block_expressions(block: t.Block) -> Iterator[t.Expr]:
 
 def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
     """Every called name is an operation, a definition, a block or a module."""
-    known = {*OPS, *ELEMENTWISE, *BUILTINS, *resolved.definitions, *resolved.blocks, *resolved.broken}
-    known |= {*INITIALIZERS, "hard"}  # these have their own places, and messages
+    known = {*resolved.callable, *INITIALIZERS, "hard"}  # the last two have their own places, and messages
 
     def check(expressions: Iterable[t.Expr], extra: set[str]) -> None:
         for root in expressions:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from towerdsl.diagnostics import Span, did_you_mean
+from towerdsl.diagnostics import Span, closest, did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
@@ -22,7 +22,7 @@ from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.dtypes import cast
 from towerdsl.passes.infer.expression import keyword_span
 from towerdsl.passes.infer.scope import AttentionScope, Fault, Scope, Unknown
-from towerdsl.passes.resolve import walk
+from towerdsl.passes.resolve import RESERVED, walk
 
 if TYPE_CHECKING:
     from towerdsl.passes.infer.model import Infer
@@ -63,7 +63,11 @@ class _Typer:
         weights = self.infer.weights([p for p in body.params if p not in late], scope)
         self.infer.modules(body.modules, scope)
         steps, _ = self.infer.statements.steps(body.let, scope)
-        query, key, value = self._sources()
+        try:
+            query, key, value = self._sources()
+        except Unknown:
+            self._misspelled()
+            raise
         over = self._over(key or value)
         self._check_over(over, key, value)
         batch, positions = self._roles(query, key, value, over)
@@ -173,6 +177,17 @@ class _Typer:
                 "type", "the value is averaged, so it is a float tensor", value.span, (), "use `embed` or `float`"
             )
         return query, key, value
+
+    def _misspelled(self) -> None:
+        """Without its sources an attention is not typed; misspelled names in its other fields are reported still."""
+        body, scope = self.body, self.scope
+        known = {*scope.names, *scope.axes, *self.infer.sizes, *RESERVED}
+        for e in (body.score, body.mask, body.locality, body.message, body.output):
+            for x in walk(e) if e is not None else ():
+                unknown = isinstance(x, t.Name) and x.id not in known and x.id not in self.infer.resolved.callable
+                if unknown and isinstance(x, t.Name) and closest(x.id, known) is not None:
+                    help = did_you_mean(x.id, known)
+                    self.infer.report(Fault("unknown-name", f"there is no `{x.id}` here", x.span, (), help))
 
     def _axis(self, e: t.Expr, axes: tuple[Axis, ...], what: str) -> Axis:
         if not isinstance(e, t.Name):

@@ -37,6 +37,10 @@ class _Bound:
     axes: dict[Axis, Axis]  # inner axis -> axis outside
     scope: Scope
 
+    def inner_name(self, axis: Axis) -> str | None:
+        """What an axis outside is called inside: what a parameter named it, or its own name."""
+        return next((i.name for i, o in self.axes.items() if o == axis and i.name is not None), axis.name)
+
 
 def plural(number: int, noun: str) -> str:
     """`1 argument`, `2 arguments`."""
@@ -351,6 +355,11 @@ class Calls:
         inner = Scope({}, {}, Builder(), signature=signature)
         bound = _Bound([], [], [], {}, {}, inner)
         lengths: dict[tuple[str | None, Size], Size] = {}
+        named: dict[str, TensorType] = {}  # parameters that name their axes come first: the others follow their names
+        for p in signature.parameters:
+            value = found.get(p.name)
+            if p.axes is not None and isinstance(value, n.Value):
+                named[p.name] = self._inner_type(p, value.type, lengths, bound, given[p.name].span)
         for p in signature.parameters:
             value = found.get(p.name)
             span = given[p.name].span if p.name in given else e.span
@@ -364,13 +373,16 @@ class Calls:
                 bound.values.append(value)
                 inner.names[p.name] = n.Local(value.type, p.span, p.name)
             elif isinstance(value, n.Value):
-                kind = self._inner_type(p, value.type, value, lengths, bound, span)
+                kind = named.get(p.name) or self._inner_type(p, value.type, lengths, bound, span)
                 bound.types.append((p.name, kind))
                 bound.values.append(value)
                 inner.names[p.name] = n.Local(kind, p.span, p.name)
             elif isinstance(value, n.Relation):
                 self._no_axes(p, "a relation")
-                ends = [self._inner_axis(a, a.name, lengths, bound) for a in (value.type.source, value.type.target)]
+                ends = [
+                    self._inner_axis(a, bound.inner_name(a), lengths, bound)
+                    for a in (value.type.source, value.type.target)
+                ]
                 relation = RelationType(ends[0], ends[1])
                 bound.types.append((p.name, relation))
                 bound.values.append(value)
@@ -407,12 +419,11 @@ class Calls:
         self,
         p: t.Parameter,
         kind: TensorType,
-        value: n.Value,
         lengths: dict[tuple[str | None, Size], Size],
         bound: _Bound,
         span: Span,
     ) -> TensorType:
-        names: list[str | None] = [a.name for a in kind.axes]
+        names: list[str | None] = [bound.inner_name(a) for a in kind.axes]
         if p.axes is not None:
             if len(p.axes) != len(kind.axes):
                 message = f"`{p.name}` has {len(p.axes)} axes here, it is given {len(kind.axes)}"

@@ -413,6 +413,8 @@ class ExpressionTyper:
             raise Unknown
         if isinstance(bound, SharedModule):
             return self.infer.calls.shared(bound, e, scope)
+        if name in self.infer.resolved.broken:
+            raise Unknown
         if name in self.infer.resolved.blocks:
             return self.infer.calls.block(self.infer.resolved.blocks[name], e, scope)
         if name in ("dot", "range", "zeros", "ones", *REDUCTIONS):

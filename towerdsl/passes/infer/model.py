@@ -333,7 +333,7 @@ class Infer:
 
     def expand(self, e: t.Expr, scope: Scope) -> t.Expr:
         """Replace definitions; names that are variables here are not definitions. Raises Fault."""
-        hidden = frozenset({*scope.names, *self.sizes})
+        hidden = frozenset({*scope.names, *self.sizes, *self.resolved.broken})
         try:
             return expand(e, self.resolved.definitions, hidden)
         except TowerError as error:
