@@ -15,7 +15,7 @@ def adjacency(edges: Tensor, sources: int, targets: int) -> Tensor:
 
 
 def holds_everywhere(condition: Tensor | None) -> bool:
-    """Whether a condition is true everywhere, where that is cheap to know: on a CPU, and not while compiling."""
+    """Whether a condition is true everywhere, where that is cheap to know: on a CPU, not while compiling."""
     import torch
 
     if condition is None or condition.device.type != "cpu" or torch.compiler.is_compiling():

@@ -10,7 +10,17 @@ import pytest
 PLAIN = "fine/plain.yaml"
 
 
-@pytest.mark.parametrize("arguments", [("check", PLAIN), ("explain", PLAIN), ("specs",), ("--help",), ("check", "--help"), ("check", PLAIN, "--set", "d=32")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", PLAIN),
+        ("explain", PLAIN),
+        ("specs",),
+        ("--help",),
+        ("check", "--help"),
+        ("check", PLAIN, "--set", "d=32"),
+    ],
+)
 def test_fine(arguments: tuple[str, ...], run: Callable) -> None:
     outcome = run(*arguments)
     assert outcome.code == 0, outcome.text

@@ -108,7 +108,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "Windows line ends, with a mistake": (flow("- x = linear(x, dd)").replace("\n", "\r\n"), "`dd`"),
     "old Mac line ends, with a mistake": (flow("- x = linear(x, dd)").replace("\n", "\r"), "`dd`"),
     "BOM, with a mistake": ("\ufeff" + flow("- x = linear(x, dd)"), "`dd`"),
-    "line separators, with a mistake": (HEAD + "about: 'a\u2028b\u2029c\u0085d'\nflow:\n  - x = linear(x, dd)\noutputs: x\n", ""),
+    "line separators, with a mistake": (
+        HEAD + "about: 'a\u2028b\u2029c\u0085d'\nflow:\n  - x = linear(x, dd)\noutputs: x\n",
+        "",
+    ),
     "5 MB": (HEAD + "about: |\n" + "  some text\n" * 450_000, "too"),
     "5 MB in one line": (HEAD + "about: " + "x" * 5_000_000, "too"),
     "5 MB of open brackets": ("[" * 5_000_000, "too"),
@@ -155,7 +158,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "2 ** 100000 as a size": (size("2 ** 100000"), ""),
     "10 ** 30 as a size": (size("10 ** 30"), ""),
     "a size of 5,000 digits": (size("9" * 5_000), ""),
-    "powers by multiplying": (size("a29, a0: 10 ** 9, " + ", ".join(f"a{n}: a{n - 1} * a{n - 1}" for n in range(1, 30))), ""),
+    "powers by multiplying": (
+        size("a29, a0: 10 ** 9, " + ", ".join(f"a{n}: a{n - 1} * a{n - 1}" for n in range(1, 30))),
+        "",
+    ),
     "a float too large": (size("1e400"), ""),
     "a float power too large": (size("10.0 ** 400"), ""),
     "infinity": (size(".inf"), ""),
@@ -184,27 +190,61 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a cycle of 3,000 sizes": (size("a0, " + ", ".join(f"a{n}: a{(n + 1) % 3_000}" for n in range(3_000))), "a0"),
     "loops 90 deep around a mistake": (nested_statements(90).replace("linear(x, d)", "linear(x, dd)"), ""),
     "loops 400 deep": (nested_statements(400), ""),
-    "a definition that needs itself in a default": (look("locality: near(3)").replace("blocks:", "define:\n  near(r, s = near(1)): abs(i - j) <= r + s\nblocks:"), "`near`"),
-    "a block that needs itself in a default": (look("mask: j <= i").replace("look(x):", "look(x, z = look(x)):"), "`look`"),
+    "a definition that needs itself in a default": (
+        look("locality: near(3)").replace("blocks:", "define:\n  near(r, s = near(1)): abs(i - j) <= r + s\nblocks:"),
+        "`near`",
+    ),
+    "a block that needs itself in a default": (
+        look("mask: j <= i").replace("look(x):", "look(x, z = look(x)):"),
+        "`look`",
+    ),
     **{
         f"a block that needs itself in `{field}`": (look(f"{field}: {text}"), "")
-        for field, text in {"over": "look(x)", "features": "look(x)", "score": "look(x)", "mask": "look(x)", "normalize": "hard(gumbel, temperature=look(x))",
-                            "dropout": "look(x)", "message": "look(x)", "output": "look(y)", "let": "['x = look(x)']", "modules": "{again: look}",
-                            "params": "{a: 'float[3] = constant(look(x))'}"}.items()
+        for field, text in {
+            "over": "look(x)",
+            "features": "look(x)",
+            "score": "look(x)",
+            "mask": "look(x)",
+            "normalize": "hard(gumbel, temperature=look(x))",
+            "dropout": "look(x)",
+            "message": "look(x)",
+            "output": "look(y)",
+            "let": "['x = look(x)']",
+            "modules": "{again: look}",
+            "params": "{a: 'float[3] = constant(look(x))'}",
+        }.items()
     },
     "a block that needs itself in `heads`": (look("mask: j <= i").replace("heads: heads", "heads: look(x)"), "`look`"),
     "a polynomial of 40 lengths to the 8th": (lengths(40, "(" + " + ".join(numbered("a@", 40)) + ") ** 8"), ""),
     "a polynomial to the 512th": (lengths(3, "(((a0 + a1 + a2) ** 8) ** 8) ** 8"), ""),
-    "a product of sums of lengths": (lengths(40, " * ".join("(" + " + ".join(numbered("a@", 40)[n : n + 20]) + ")" for n in range(20))), ""),
-    "a length to the 8th to the 8th...": (flow("- a0 = n", *[f"- a{n} = a{n - 1} ** 8" for n in range(1, 25)], "- x = x + mean(range(a24))"), ""),
-    "coefficients without end": (flow("- a0 = n", *[f"- a{n} = (a{n - 1} * 2 ** 60) ** 8" for n in range(1, 15)], "- x = x + mean(range(a14))"), ""),
+    "a product of sums of lengths": (
+        lengths(40, " * ".join("(" + " + ".join(numbered("a@", 40)[n : n + 20]) + ")" for n in range(20))),
+        "",
+    ),
+    "a length to the 8th to the 8th...": (
+        flow("- a0 = n", *[f"- a{n} = a{n - 1} ** 8" for n in range(1, 25)], "- x = x + mean(range(a24))"),
+        "",
+    ),
+    "coefficients without end": (
+        flow("- a0 = n", *[f"- a{n} = (a{n - 1} * 2 ** 60) ** 8" for n in range(1, 15)], "- x = x + mean(range(a14))"),
+        "",
+    ),
     # much of it
     "3,000 mistakes": (flow(*["- x = x + lineer(x, d)"] * 3_000), "linear"),
     "3,000 mistakes of 300 letters": (flow(*["- x = x + " + "lineer(x, d) + " * 20 + "1"] * 3_000), ""),
     "1,300 misspelled of 1,300 names": (MANY_NAMES, "variable_number_0"),
     "5,000 axes": (flow("- x = linear(x, dd)").replace("[b, n, d]", "[" + ", ".join(numbered("a@", 1_500)) + "]"), ""),
-    "2,000 parameters": (flow("- x = f(x, " + ", ".join(["x"] * 2_500) + ")", before="blocks:\n  f(" + ", ".join(numbered("p@", 1_500)) + "):\n    - p0\n"), ""),
-    "a long text in the wrong place": (score("dot(q, k) '" + "text " * 1_500 + "'").replace("score: ", "score: >\n      "), ""),
+    "2,000 parameters": (
+        flow(
+            "- x = f(x, " + ", ".join(["x"] * 2_500) + ")",
+            before="blocks:\n  f(" + ", ".join(numbered("p@", 1_500)) + "):\n    - p0\n",
+        ),
+        "",
+    ),
+    "a long text in the wrong place": (
+        score("dot(q, k) '" + "text " * 1_500 + "'").replace("score: ", "score: >\n      "),
+        "",
+    ),
     "a long key": (HEAD + "k" * 900 + ": 1\n", ""),
     "a long block header": (HEAD + "blocks:\n  ? " + "look(x " * 1_000 + "\n  : [x]\n", ""),
     "a pattern with 2,000 axes": (flow('- x = rearrange(x, "' + " ".join(numbered("a@", 1_500)) + ' -> b n d")'), ""),
@@ -231,7 +271,10 @@ EITHER: dict[str, str | bytes] = {
     "2 ** 60 lengths by sharing": flow("- x = mean(x, d)", *["- x = concat(x, x, axis=n)"] * 60),
     "2 ** 60 by let": look("let:\n" + "\n".join(["      - x = x + x"] * 60)),
     "2 ** 60 in sizes": size("16, a0: 1, " + ", ".join(f"a{n}: a{n - 1} + a{n - 1}" for n in range(1, 60))),
-    "2 ** 60 by definitions of definitions": flow("- x = x * a0(1)", before="define:\n" + "".join(f"  a{n}(x): max(a{n + 1}(x), x)\n" for n in range(60)) + "  a60(x): x\n"),
+    "2 ** 60 by definitions of definitions": flow(
+        "- x = x * a0(1)",
+        before="define:\n" + "".join(f"  a{n}(x): max(a{n + 1}(x), x)\n" for n in range(60)) + "  a60(x): x\n",
+    ),
     "80 blocks in a chain": chain("blocks", 80, "[x = @(x)]", "['x = linear(x, d)']"),
     "30 alternatives of 30": look("mask: " + " and ".join(f"(i == {n} or j == {n})" for n in range(30))),
     "200 windows": look("mask: " + " or ".join(f"i // {n} == j // {n}" for n in range(1, 200))),
@@ -242,8 +285,14 @@ EITHER: dict[str, str | bytes] = {
     "a huge window": look("locality: abs(i - j) < 10 ** 18"),
     "a huge range": flow("- x = x + mean(range(10 ** 15))"),
     "a huge tensor": flow("- x = x + mean(mean(zeros([10 ** 9, 10 ** 9])))"),
-    "starry checkpoint": flow("- x = linear(x, d)") + "checkpoints:\n  a:\n    " + ".".join(f"{{a{n}*}}" for n in range(12)) + ".x: " + ".".join(f"{{a{n}*}}" for n in range(12)) + ".y\n",
-    "a checkpoint reshaped without end": flow("- x = linear(x, d)") + "checkpoints:\n  a:\n    w: reshape(linear.weight, [10 ** 10 ** 10])\n",
+    "starry checkpoint": flow("- x = linear(x, d)")
+    + "checkpoints:\n  a:\n    "
+    + ".".join(f"{{a{n}*}}" for n in range(12))
+    + ".x: "
+    + ".".join(f"{{a{n}*}}" for n in range(12))
+    + ".y\n",
+    "a checkpoint reshaped without end": flow("- x = linear(x, d)")
+    + "checkpoints:\n  a:\n    w: reshape(linear.weight, [10 ** 10 ** 10])\n",
 }
 
 
@@ -259,7 +308,9 @@ def test_refused(name: str, tmp_path: Path, run_apart: Callable) -> None:
     outcome.assert_refused(mistakes=None)
     assert "spec.yaml" in outcome.text
     assert word in outcome.text
-    assert len(outcome.text) < 50_000, f"{len(outcome.text)} characters are not a readable message: {outcome.text[:2000]}"
+    assert len(outcome.text) < 50_000, (
+        f"{len(outcome.text)} characters are not a readable message: {outcome.text[:2000]}"
+    )
     assert not set("\0\x1b\u202e") & set(outcome.text), f"shown raw: {outcome.text!r}"
 
 
@@ -280,7 +331,9 @@ def test_an_editor_on_windows_makes_no_mistake(text: str, tmp_path: Path, run_ap
     assert run_apart("check", "spec.yaml").code == 0
 
 
-@pytest.mark.parametrize(("text", "column"), [("\ufeffab: 1\n", 1), ("tower: a\r\nab: 1\r\n", 1)], ids=["BOM", "Windows line ends"])
+@pytest.mark.parametrize(
+    ("text", "column"), [("\ufeffab: 1\n", 1), ("tower: a\r\nab: 1\r\n", 1)], ids=["BOM", "Windows line ends"]
+)
 def test_places_do_not_move(text: str, column: int, tmp_path: Path, run_apart: Callable) -> None:
     write(tmp_path, text)
     line = text.rstrip().count("\n") + 1
@@ -302,7 +355,9 @@ def using(name: str) -> str:
      "'file://{outside}/secret.yaml'", "'..\\secret'", "''", "'a b'", "'*'", "'secret\\0'", '"a\\0b"', "linked", "linked_folder/secret", "folder",
      "'" + "a" * 5_000 + "'", "'https://example.org/a'", "5", "[a, b]", "{a: b}", "~", "/dev/zero", "pipe"],
 )  # fmt: skip
-def test_use_reads_nothing_outside(name: str, tmp_path: Path, run_apart: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_use_reads_nothing_outside(
+    name: str, tmp_path: Path, run_apart: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "inside" / ".." / ".."
     (inside / "inner").mkdir(parents=True)
     write(tmp_path, f"sizes: {{d: 16}}\nblocks:\n  f(x): {SECRET}((\n", "secret.yaml")
@@ -398,13 +453,13 @@ def test_a_link_as_the_spec_is_fine(tmp_path: Path, run_apart: Callable) -> None
 # ---------------------------------------------------------------- nothing of a spec becomes code
 
 INJECTIONS = [
-    ("about: '\"\"\"; boom()  #'", "quotes"),
+    ('about: \'"""; boom()  #\'', "quotes"),
     ("about: 'ends in a backslash \\'", "backslash"),
     ("about: '\"'", "one quote at the end"),
     ("about: '\\N{BULLET} \\x00 \\u1234'", "escapes"),
     ('about: "line\\nboom()\\r\\nboom()"', "line ends"),
     ('about: "\\u2028boom() {boom()} %s {0}"', "other line ends and templates"),
-    ("paper: '\"\"\"\\nboom()'", "the paper"),
+    ('paper: \'"""\\nboom()\'', "the paper"),
 ]
 
 
@@ -413,7 +468,11 @@ def test_text_stays_text(line: str, tmp_path: Path, run_apart: Callable) -> None
     write(tmp_path, line + "\n" + flow("- x = linear(x, d)"), "inject.yaml")
     outcome = run_apart("compile", "inject.yaml", "-o", "out.py")
     assert outcome.code == 0, outcome.text
-    called = {n.func.id for n in ast.walk(ast.parse((tmp_path / "out.py").read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    called = {
+        n.func.id
+        for n in ast.walk(ast.parse((tmp_path / "out.py").read_text()))
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
     assert "boom" not in called
 
 
@@ -424,7 +483,9 @@ def test_a_file_name_stays_text(name: str, tmp_path: Path, run_apart: Callable) 
     ast.parse((tmp_path / "out.py").read_text())
 
 
-@pytest.mark.parametrize("pattern", ["b n d -> b n {boom()}", "b n d'); boom() #", "b n d -> b d n\\", "b n __import__ -> b __import__ n"])
+@pytest.mark.parametrize(
+    "pattern", ["b n d -> b n {boom()}", "b n d'); boom() #", "b n d -> b d n\\", "b n __import__ -> b __import__ n"]
+)
 def test_a_pattern_stays_text(pattern: str, tmp_path: Path, run_apart: Callable) -> None:
     write(tmp_path, flow(f"- 'x = rearrange(x, \"{pattern.replace(chr(39), chr(39) * 2)}\")'"))
     outcome = run_apart("compile", "spec.yaml", "-o", "out.py")

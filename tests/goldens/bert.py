@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.runtime import holds_everywhere
+
 
 class SelfAttention(nn.Module):
     """self_attention(x, keep), specs/blocks/encoder.yaml:6.
@@ -56,7 +58,8 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """encoder_layer(x, keep), specs/blocks/encoder.yaml:19.
 
-        x = layernorm(x + dropout(self_attention(x, keep, name=attention), dropout), eps=eps, name=attention_norm)
+        x = layernorm(x + dropout(self_attention(x, keep, name=attention), dropout), eps=eps,
+            name=attention_norm)
         x = layernorm(x + dropout(feed_forward(x), dropout), eps=eps, name=feed_forward_norm)
 
     x float[b, n, d=16], keep bool[b, n] -> float[b, n, d=16]
@@ -132,9 +135,8 @@ class Bert(nn.Module):
         b, n = ids.shape
         if segment is None:
             segment = torch.full((b, n), 0, dtype=torch.long, device=ids.device)
-        # a condition that hides nothing is left out: attention is faster without a mask
-        if keep is not None and not torch.compiler.is_compiling() and keep.all():
-            keep = None
+        if holds_everywhere(keep):
+            keep = None  # attention is faster without a mask that hides nothing
         x = self.words(ids) + self.positions(torch.arange(n, device=ids.device)) + self.segments(segment)
         x = self.dropout(self.norm(x))
         for layer in self.layer:

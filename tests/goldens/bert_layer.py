@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.runtime import holds_everywhere
+
 
 class Look(nn.Module):
     """look(x, keep), bert.yaml:11.
@@ -82,9 +84,8 @@ class Bert(nn.Module):
         b, n = ids.shape
         if segment is None:
             segment = torch.full((b, n), 0, dtype=torch.long, device=ids.device)
-        # a condition that hides nothing is left out: attention is faster without a mask
-        if keep is not None and not torch.compiler.is_compiling() and keep.all():
-            keep = None
+        if holds_everywhere(keep):
+            keep = None  # attention is faster without a mask that hides nothing
         x = self.embed(ids) + self.embed_2(torch.arange(n, device=ids.device)) + self.embed_3(segment)
         x = self.layernorm(x)
         for layer in self.layer:

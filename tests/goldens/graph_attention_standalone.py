@@ -18,7 +18,7 @@ def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
     if visible is None:
         return score.softmax(-1)
     score = score.masked_fill(~visible, float("-inf"))
-    # a row of -inf has no softmax: give it numbers first and zeros after, so that its gradient is zero and not nan
+    # a row of -inf has no softmax: it gets numbers first and zeros after, so its gradient is zero, not nan
     empty = ~visible.any(-1, keepdim=True)
     return score.masked_fill(empty, 0.0).softmax(-1).masked_fill(~visible, 0.0)
 

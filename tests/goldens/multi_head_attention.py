@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from towerdsl.runtime import holds_everywhere
 
 
 class Attention(nn.Module):
@@ -16,8 +17,8 @@ class Attention(nn.Module):
 
     Averaged over n, heads merged by concat; kernel: sdpa.
 
-    query float[b, m, d=16], key float[b, n, d=16], value float[b, n, d=16], keep bool[b, n] -> float[b,
-    m, d=16]
+    query float[b, m, d=16], key float[b, n, d=16], value float[b, n, d=16], keep bool[b, n] -> float[b, m,
+    d=16]
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,6 @@ class MultiHeadAttention(nn.Module):
         self.attention = Attention()
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
-        # a condition that hides nothing is left out: attention is faster without a mask
-        if keep is not None and not torch.compiler.is_compiling() and keep.all():
-            keep = None
+        if holds_everywhere(keep):
+            keep = None  # attention is faster without a mask that hides nothing
         return self.attention(query, key, value, keep)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from towerdsl.ops.normalizers import hard_score_function
+from towerdsl.runtime import holds_everywhere
 
 
 class Glimpse(nn.Module):
@@ -62,8 +63,7 @@ class Glimpses(nn.Module):
         self.glimpse = Glimpse()
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> GlimpsesOutput:
-        # a condition that hides nothing is left out: attention is faster without a mask
-        if keep is not None and not torch.compiler.is_compiling() and keep.all():
-            keep = None
+        if holds_everywhere(keep):
+            keep = None  # attention is faster without a mask that hides nothing
         y, log_prob = self.glimpse(x, keep)
         return GlimpsesOutput(y, log_prob)

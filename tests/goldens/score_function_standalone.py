@@ -8,6 +8,30 @@ import torch
 from torch import Tensor, nn
 
 
+def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
+    """exp(f) / sum of exp(f) over the visible keys."""
+    if visible is None:
+        return score.softmax(-1)
+    score = score.masked_fill(~visible, float("-inf"))
+    # a row of -inf has no softmax: it gets numbers first and zeros after, so its gradient is zero, not nan
+    empty = ~visible.any(-1, keepdim=True)
+    return score.masked_fill(empty, 0.0).softmax(-1).masked_fill(~visible, 0.0)
+
+
+def _pick(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
+    """The choice as one-hot weights, and softmax(f): a draw from it while training, its largest entry otherwise."""
+    probability = softmax(score, visible)
+    if training:
+        noise = -probability.new_empty(probability.shape).exponential_().log()
+        chosen = (probability.detach().log() + noise).argmax(-1, keepdim=True)  # the Gumbel-max trick
+    else:
+        chosen = probability.detach().argmax(-1, keepdim=True)
+    onehot = probability.new_zeros(probability.shape).scatter(-1, chosen, 1.0)
+    if visible is not None:
+        onehot = onehot.masked_fill(~visible, 0.0)
+    return onehot, probability
+
+
 def hard_score_function(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
     """One key for each query, and the log of its probability, [B..., Q...], for REINFORCE (Williams 1992).
 
@@ -16,6 +40,13 @@ def hard_score_function(score: Tensor, visible: Tensor | None, training: bool) -
     onehot, probability = _pick(score, visible, training)
     chosen = (onehot * probability).sum(-1)
     return onehot, chosen.masked_fill(chosen == 0, 1.0).log()
+
+
+def holds_everywhere(condition: Tensor | None) -> bool:
+    """Whether a condition is true everywhere, where that is cheap to know: on a CPU, not while compiling."""
+    if condition is None or condition.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return bool(condition.all())
 
 
 class Glimpse(nn.Module):
@@ -70,8 +101,7 @@ class Glimpses(nn.Module):
         self.glimpse = Glimpse()
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> GlimpsesOutput:
-        # a condition that hides nothing is left out: attention is faster without a mask
-        if keep is not None and not torch.compiler.is_compiling() and keep.all():
-            keep = None
+        if holds_everywhere(keep):
+            keep = None  # attention is faster without a mask that hides nothing
         y, log_prob = self.glimpse(x, keep)
         return GlimpsesOutput(y, log_prob)

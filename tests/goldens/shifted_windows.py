@@ -11,8 +11,10 @@ class WindowAttention(nn.Module):
     """window_attention(x[b, h, w, d], win, shift), shifted_windows.yaml:9.
 
         y[i] = sum over j of w[i, j] * v[j]
-        w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk) + table[head, i.h - j.h + win - 1, i.w - j.w + win - 1]
-        j is visible to i where (i.h + shift) // win == (j.h + shift) // win and (i.w + shift) // win == (j.w + shift) // win
+        w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk) + table[head, i.h - j.h + win - 1, i.w - j.w +
+            win - 1]
+        j is visible to i where (i.h + shift) // win == (j.h + shift) // win and (i.w + shift) // win == (j.w
+            + shift) // win
 
     Averaged over h, w, heads merged by concat; kernel: sdpa.
 

@@ -224,8 +224,8 @@ class ClassWriter:
             lines += ["", *(f"    {line}" for s in body.body for line in _statement_text(s))]
         shapes = [f"{name} {kind}" for name, kind in block.parameters]
         results = ", ".join(str(r.type) for r in block.results)
-        wrapped = textwrap.wrap(f"{', '.join(shapes)} -> {results}", WIDTH - 8, break_long_words=False)
-        return [*lines, "", *wrapped]
+        lines += ["", f"{', '.join(shapes)} -> {results}"]
+        return [x for line in lines for x in _folded(line)]
 
     def _formula(self, body: t.Attention, average: n.Average) -> list[str]:
         plan = self.plans[id(self.block)]
@@ -248,6 +248,14 @@ class ClassWriter:
             facts.append(f"dropout of weights {python(average.dropout)}")
         lines += ["", f"Averaged {', '.join(facts)}; kernel: {plan.kernel.name}."]
         return lines
+
+
+def _folded(line: str) -> list[str]:
+    """A line of a docstring, in as many lines as it takes."""
+    indent = line[: len(line) - len(line.lstrip())]
+    more = f"{indent}    " if indent else ""
+    found = textwrap.wrap(line, WIDTH - 4, subsequent_indent=more, break_long_words=False, break_on_hyphens=False)
+    return found or [line]
 
 
 def _words(e: t.Expr) -> str:

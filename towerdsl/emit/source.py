@@ -254,7 +254,7 @@ def _with_needed(helpers: list[str]) -> list[str]:
         source = _source_of(name)
         for other, function in inspect.getmembers(normalizers, inspect.isfunction):
             own = function.__module__ == normalizers.__name__ and other not in (name, "normalizer")
-            if own and re.search(rf"{other}\(", source):
+            if own and re.search(rf"\b{other}\(", source):
                 visit(other)
         found.append(name)
 
@@ -264,8 +264,10 @@ def _with_needed(helpers: list[str]) -> list[str]:
 
 
 def _source_of(name: str) -> str:
+    """The text of a function, as it is copied into a standalone file."""
     function = getattr(normalizers, name, None) or getattr(runtime, name)
     lines = inspect.getsource(function).rstrip().split("\n")
     while lines[0].startswith("@"):
         lines.pop(0)
-    return "\n".join(lines)
+    # the emitted module imports torch itself
+    return "\n".join(lines).replace("    import torch\n\n", "")
