@@ -9,7 +9,12 @@ from itertools import permutations
 
 from hypothesis import strategies as st
 
-NORMALIZERS = ("softmax", "sum", "count", "sigmoid", "none", "sparsemax", "hard", "hard(straight_through)")
+#: What is drawn for `normalize:`, and its name in the loop oracle: without noise, in evaluation.
+NORMALIZERS = {
+    **{name: name for name in ("softmax", "sum", "count", "sigmoid", "none", "sparsemax", "hard")},
+    "hard(straight_through)": "straight_through",
+    "hard(gumbel, temperature=0.5)": ("straight_through", 0.5),
+}
 
 
 @dataclass

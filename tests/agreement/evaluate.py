@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .drawing import Drawn
+from .drawing import NORMALIZERS, Drawn
 
 _path = Path(__file__).parents[1] / "oracle" / "loops.py"
 _spec = importlib.util.spec_from_file_location("agreement_loops", _path)
@@ -80,8 +80,8 @@ def evaluate(a: Drawn, params: dict[str, Tensor], inputs: dict[str, Tensor]) -> 
                         plain = "scaled_dot" if q is not None and k is not None else "0"
                         scores.append(formula(a.fields.get("score", plain), names))
                         messages.append(message)
-                name = a.fields["normalize"].replace("hard(straight_through)", "straight_through")
-                found.append(loops.average(scores, messages, name, 0.0 * message))
+                normalize = NORMALIZERS[a.fields["normalize"]]
+                found.append(loops.average(scores, messages, normalize, 0.0 * message))
             rows.append(loops.merged(found, a.fields.get("merge", "concat")))
     first = (*a.batch, *a.positions)
     y = torch.stack(rows).unflatten(0, [a.lengths[x] for x in first]) if first else rows[0]

@@ -54,9 +54,8 @@ class Gat(nn.Module):
             + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
             0.2,
         )
-        visible = adjacency(edges, n, n)
-        visible_2 = visible.transpose(-2, -1)
-        weights = softmax(score, visible_2)
+        visible = adjacency(edges, n, n).transpose(-2, -1)
+        weights = softmax(score, visible)
         return torch.einsum("hij,hjd->hid", weights, v).transpose(0, 1).flatten(-2)
 
 

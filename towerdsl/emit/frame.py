@@ -208,7 +208,7 @@ class Frame:
         pairwise = {"i", "j"} <= {a.side for a in value.axes}
         if pairwise and set(axes) - set(value.axes) and not code.text.isidentifier():
             found = self.spread(Code("x"), value.axes, axes)
-            if found.text != "x":  # it is put between other dims: name it first, so that the line can be read
+            if "None" in found.text:  # it is put between other dims: name it first, so that the line can be read
                 code = Code(self.assign(self.fresh(self._part_name(value)), code.text))
         return self.spread(code, value.axes, axes)
 

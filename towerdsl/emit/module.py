@@ -24,5 +24,9 @@ def load_module(source: str, name: str) -> ModuleType:
     module.__file__ = filename
     module.__dict__["__source__"] = source
     sys.modules[full_name] = module
-    exec(compile(source, filename, "exec"), module.__dict__)
+    try:
+        exec(compile(source, filename, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[full_name]
+        raise
     return module

@@ -148,11 +148,7 @@ class _root:
         lines += ["    def __init__(self) -> None:", "        super().__init__()"]
         lines += [f"        {line}" for line in draft.init]
         lines.append("")
-        signature = f"    def forward({', '.join(arguments)}) -> {returns}:"
-        if len(signature) > WIDTH:
-            inner = "".join(f"        {a},\n" for a in arguments)
-            signature = f"    def forward(\n{inner}    ) -> {returns}:"
-        lines.append(signature)
+        lines.append(f"    def forward({', '.join(arguments)}) -> {returns}:")
         lines += [f"        {line}" for line in self._defaults(model, writer, draft)]
         self.lines_of_classes.append([*head, *(x for line in lines for x in wrapped(unmark(line)))])
 

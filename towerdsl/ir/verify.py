@@ -457,7 +457,7 @@ class _Block:
         self.names["y"] = TensorType("float", a.layout)
         if a.log_prob:
             heads = (a.heads,) if a.heads is not None else ()
-            self.names["log_prob"] = TensorType("float", (*a.batch, *heads, *a.positions))
+            self.names["log_prob"] = TensorType("float", (*a.batch, *heads, *positions))
 
 
 def _passes(given: TensorType, wanted: TensorType) -> bool:
