@@ -273,6 +273,9 @@ class _Typer:
                     message = f"axis `{axis}` has two lengths, {axis.size} in the query and {clash.size}"
                     raise Fault("axis-mismatch", message, query.span, notes, "give the query's axis another name")
                 positions.append(axis)
+        # axes that are averaged too stand in the order of `over`: a bare `i` counts as a bare `j` does
+        averaged = iter([a for a in over if a in positions])
+        positions = [next(averaged) if a in over else a for a in positions]
         ordered = [a for a in query.others if a in found and a not in positions]
         return (*[a for a in found if a not in ordered], *ordered), tuple(positions)
 

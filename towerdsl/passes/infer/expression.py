@@ -247,12 +247,10 @@ class ExpressionTyper:
         attention = scope.attention
         assert attention is not None
         axis = attention.aliases.get(e.name)
+        name = axis.name if axis is not None else e.name
         parts = attention.positions if base.id == "i" else attention.over
-        for part in parts:
-            if axis is not None and part.name == axis.name:
-                return self._index_of(part, e.span)
-        for part in attention.batch:
-            if axis is not None and part.name == axis.name:
+        for part in (*parts, *attention.batch):
+            if part.name == name:
                 return self._index_of(part, e.span)
         known = [a.name for a in parts if a.name]
         help = did_you_mean(
