@@ -58,6 +58,9 @@ class Drawn:
     def __repr__(self) -> str:
         return self.text + (f"# without {', '.join(sorted(self.left_out))}" if self.left_out else "")
 
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        printer.text(repr(self))
+
     # --- drawing ----------------------------------------------------------------------------------------------
 
     def one(self, *options):
@@ -265,7 +268,9 @@ def _similarity(a: Drawn) -> str:
         options += ["dot(q, k)", "scaled_dot", "dot(k, q) / 2", "cosine", "gaussian(1.5)", "-sum(abs(q - k)) / 2"]
         options += ["sqrt(dk) * dot(q, k)", "dot(q, k) ** 2 / 9", "dot(q, k) + dot(tanh(q), k)"]
         if a.positions:
-            options += ["rope", "turned", "shifted"]
+            options += ["turned", "shifted"]
+        if a.positions and fixed:
+            options += ["rope"]
         if fixed:
             options += ["additive", "bilinear", "concat", "gated", "shaw"]
     elif fixed:

@@ -20,7 +20,7 @@ USUAL = settings(
 )
 
 
-@settings(USUAL, max_examples=150)
+@settings(USUAL, max_examples=100)
 @given(attentions())
 def test_kernels_agree(drawn: Drawn):
     check(drawn)
