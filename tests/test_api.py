@@ -1,4 +1,4 @@
-"""The Python interface: `compile`, `load`, `source`, `register_op`; the in-memory model is the emitted source, executed."""
+"""The Python interface: `compile`, `load`, `source`, `register_op`; the model in memory is the emitted source."""
 
 import inspect
 import pickle

@@ -139,4 +139,4 @@ def run(gallery: Path) -> Callable[..., Outcome]:
 def run_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Outcome]]:
     """Stand in an empty folder; each run in a process of its own."""
     monkeypatch.chdir(tmp_path)
-    yield command_apart
+    return command_apart
