@@ -12,7 +12,7 @@ import select
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def run(gallery: Path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
-def run_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Outcome]]:
+def run_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Stand in an empty folder; each run in a process of its own."""
     monkeypatch.chdir(tmp_path)
     return command_apart
