@@ -64,12 +64,29 @@ def analyze(visible: n.Value | None) -> Locality:
             continue
         band = _band(part)
         if band is None:
+            part = _ordered(part)
             if part not in rest:
                 rest.append(part)
             continue
         key = (band.query, band.key)
         bands[key] = _meet(bands[key], band) if key in bands else band
-    return Locality(tuple(bands.values()), tuple(rest))
+    if any(_empty(band) for band in bands.values()):
+        return Locality(never=True)
+    return Locality(tuple(sorted(bands.values(), key=str)), tuple(rest))
+
+
+def _empty(band: Band) -> bool:
+    room = (band.high - band.low).constant if band.low is not None and band.high is not None else None
+    return room is not None and room < 0
+
+
+def _ordered(part: n.Value) -> n.Value:
+    """`f(j) == f(i)` --> `f(i) == f(j)`."""
+    if isinstance(part, n.Pointwise) and part.op in ("==", "!="):
+        left, right = ({a.side for a in x.axes if a.side} for x in part.args)
+        if left == {"j"} and right == {"i"}:
+            return replace(part, args=(part.args[1], part.args[0]))
+    return part
 
 
 def simplify(visible: n.Value | None) -> n.Value | None:

@@ -1,0 +1,97 @@
+"""The smallest specs of the mistakes that random attentions have found."""
+
+import pytest
+import torch
+
+import towerdsl
+from towerdsl.compiler import compile_spec
+
+from . import compare
+from .test_specs import draw_inputs
+
+HEAD = """
+tower: found
+sizes: {{e: 2, m: 3}}
+inputs:
+  x: float[{axes}]
+  keep: bool[n]
+  f: float[n]
+blocks:
+  look(x, keep, f):
+    params: {{latent: "float[m, e]", tau: "float[3]"}}
+    query: {query}
+    key: x
+    value: x
+    over: {over}
+    {fields}
+outputs: look(x, keep, f)
+"""
+
+
+def spec(*fields: str, axes: str = "n, e", over: str = "n", query: str = "x") -> str:
+    return HEAD.format(fields="\n    ".join(fields), axes=axes, over=over, query=query)
+
+
+FOUND = {
+    "a band along one of several axes is not causal": spec("mask: j.g <= i.g", axes="g, h, e", over="[g, h]"),
+    "and along the other": spec("mask: j.h <= i.h", axes="g, h, e", over="[g, h]"),
+    "positions stand in the order of over": spec("mask: j <= i", axes="h, g, e", over="[g, h]"),
+    "numbers that are chosen by data": spec("score: 1 if keep[j] else -0.5", "normalize: none"),
+    "a choice that is made when compiling": spec("score: where(true, dot(q, k), -dot(q, k))"),
+    "a condition that is true when compiling": spec("score: where(head == 0 or i < j, dot(q, k), -dot(q, k))"),
+    "a score without axes": spec("score: tau[0]"),
+    "a score without axes, hard": spec("score: tau[head]", "normalize: hard"),
+    "a condition with more axes than the score": spec(
+        "score: f[j]", "normalize: count", "mask: keep[j] and j <= i", "heads: 2"
+    ),
+    "nothing is visible": spec('mask: "false"', "normalize: sparsemax", axes="g, h, e", over="[g, h]"),
+    "positions of learned queries": spec("mask: i.m <= j", query="latent"),
+    "a position in both operands": spec("score: dot(q * cos(i), k + j)"),
+    "a condition that reads the vectors": spec("score: 1", "mask: dot(q, k) > 0"),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_kernels_agree(name):
+    text = FOUND[name]
+    draw = torch.Generator().manual_seed(0)
+    reference = compare.build(text, "reference")
+    params = compare.draw_params(reference, draw)
+    inputs = draw_inputs(compile_spec(text), (3, 4, 2), draw)
+    expected = compare.run(reference, params, inputs)
+    for kernel, model in compare.others(text):
+        compare.compare(kernel, compare.run(model, params, inputs), expected)
+
+
+@pytest.mark.parametrize("normalize", ["softmax", "sparsemax", "count", "none", "hard"])
+def test_itself_is_itself_whatever_the_order_of_axes(normalize):
+    text = spec("mask: i == j", f"normalize: {normalize}", "score: 1", axes="h, g, e", over="[g, h]")
+    x = torch.randn(3, 4, 2)
+    y = towerdsl.compile(text)()(x, torch.ones(2, dtype=torch.bool), torch.ones(2))
+    torch.testing.assert_close(y, x)
+
+
+def test_a_condition_with_a_batch_and_a_score_without():
+    text = "tower: found\ninputs:\n  x: float[b, n, d]\n  keep: bool[b, n]\n  f: float[n]\nblocks:\n  look(x, keep, f):"
+    text += "\n    value: x\n    score: f[j]\n    mask: keep[j]\n    normalize: count\noutputs: look(x, keep, f)\n"
+    x, keep = torch.randn(2, 3, 4), torch.tensor([[True, False, True], [False, False, False]])
+    y = towerdsl.compile(text)()(x, keep, torch.ones(3))
+    torch.testing.assert_close(y, torch.stack([(x[0, 0] + x[0, 2]) / 2, torch.zeros(4)]))
+
+
+def test_an_optional_input_before_a_required_one():
+    """It is refused with its place, or the model can be called."""
+    text = "tower: found\ninputs:\n  keep: bool[n] = true\n  x: float[n]\noutputs: where(keep, x, 2 * x)\n"
+    try:
+        model = towerdsl.compile(text)()
+    except towerdsl.TowerError as error:
+        assert error.diagnostics[0].span is not None
+    else:
+        torch.testing.assert_close(model(x=torch.ones(3)), torch.ones(3))
+
+
+def test_many_inputs_with_long_names():
+    names = [f"a_rather_long_name_{c}" for c in "abcdefg"]
+    inputs = "\n".join(f"  {x}: float[n]" for x in names)
+    text = f"tower: found\ninputs:\n{inputs}\noutputs: {' + '.join(names)}\n"
+    assert towerdsl.compile(text)()(*[torch.ones(2)] * 7).tolist() == [7, 7]
