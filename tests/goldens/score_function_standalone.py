@@ -19,7 +19,7 @@ def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
 
 
 def _pick(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
-    """The choice as one-hot weights, and softmax(f): a draw from it while training, else its largest entry."""
+    """The choice as one-hot weights (drawn while training, else the largest), and softmax(f)."""
     probability = softmax(score, visible)
     if training:
         noise = -probability.new_empty(probability.shape).exponential_().log()

@@ -33,7 +33,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, h, w, _ = x.shape
-        q = self.query(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        q = self.query(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4)
         k = self.key(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         v = self.value(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         i_h = torch.arange(h, device=q.device)
@@ -47,6 +47,7 @@ class WindowAttention(nn.Module):
         visible_w = ((i_w + self.shift) // 2)[:, None] == (j_w + self.shift) // 2
         mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
         mask = mask.flatten(1, 2).flatten(2, 3)
+        q = q.flatten(-3, -2)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (h, w))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)

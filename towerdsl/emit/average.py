@@ -162,7 +162,7 @@ class AverageWriter:
     def _expanded(self, code: Code, own: Sequence[Axis], axes: Sequence[Axis], must: set[Axis]) -> Code:
         """Expand the dims of length 1 that stand for `must`."""
         sizes = [self.frame.size(a.size, a.name or "size") if a in must else "-1" for a in axes]
-        first = next(k for k, a in enumerate(axes) if a in own)
+        first = next((k for k, a in enumerate(axes) if a in own), len(axes))
         if any(a in must for a in axes[:first]) or first == 0:
             # leading dims are made by expand itself: those that need not exist get length 1
             sizes = [s if s != "-1" or k >= first else "1" for k, s in enumerate(sizes)]
@@ -208,6 +208,9 @@ class AverageWriter:
             ("k", self._operand(score.right, average.over)),
             ("v", self._operand(average.message, average.over)),
         ]
+        # the mask may read q, k and v as the score does: it comes before they are laid out for the call
+        causal = locality.causal(average) and not score.biases
+        mask = None if causal else self._mask(score, frame)
         names = []
         for place, (name, text) in enumerate(operands):
             # an operand may be computed from more than one source: keep what a later one still reads
@@ -215,8 +218,6 @@ class AverageWriter:
             names.append(frame.assign(frame.fresh(name) if later and text != name else name, text))
         q, k, v = names
         arguments = [q, k, v]
-        causal = locality.causal and not score.biases
-        mask = None if causal else self._mask(score, frame)
         if mask is not None:
             arguments.append(f"attn_mask={mask}")
         if average.dropout:

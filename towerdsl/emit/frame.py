@@ -354,6 +354,9 @@ class Frame:
         elif entry.arity == 1 and entry.reads != "bool" and tensors[0].type.dtype == "bool":
             tensors[0] = n.Cast(TensorType("wide", tensors[0].axes), tensors[0].span, tensors[0])
         codes = [self.aligned(a, value.axes) for a in tensors]
+        if value.op == "where" and value.type.dtype == "wide" and all(a.type.scalar for a in tensors[1:]):
+            # of two Python numbers torch makes float32: the first says what is wanted
+            codes[1] = Code(f"torch.tensor({codes[1].text}, dtype={self.wide}, device={self.device})")
         fields: dict[str, Any] = {name: self.text(o) for (name, _), o in zip(entry.options, options, strict=True)}
         if "{dtype}" in template:
             fields["dtype"] = self.wide if value.type.dtype == "wide" else self.dtype

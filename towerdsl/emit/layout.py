@@ -33,16 +33,19 @@ def _joined(lines: list[str], at: int) -> bool:
     if not first or not _is_chain(first[3]):
         return False
     word = re.compile(rf"\b{first[2]}\b")
+    between: list[str] = []
     for k in range(at + 1, len(lines)):
         second = _ASSIGN.match(lines[k])
         same = second is not None and second[2] == first[2] and second[1] == first[1]
         if same and second is not None and len(word.findall(second[3])) == 1:
             together = f"{first[1]}{first[2]} = {word.sub(lambda _: first[3], second[3])}"
-            if length(together) + 8 > WIDTH:  # inside a class, two levels deep
+            late = any(re.search(rf"\b{name}\b", second[3]) for name in between)
+            if late or length(together) + 8 > WIDTH:  # inside a class, two levels deep
                 return False
             lines[at] = together
             del lines[k]
             return True
+        between += [second[2]] if second is not None else []
         # between the two, nothing may read the variable or change what its value is made of
         if word.search(lines[k]) or second is None or re.search(rf"\b{second[2]}\b", first[3]):
             return False

@@ -239,7 +239,7 @@ def attention_facts(
         locality=_words(body.locality) if body.locality is not None else None,
         mask=_words(body.mask) if body.mask is not None else None,
         everything=locality.everything,
-        causal=locality.causal,
+        causal=locality.causal(average),
         never=locality.never,
         bands=tuple(
             BandFact(

@@ -247,14 +247,14 @@ class Average:
     span: Span | None = field(compare=False, repr=False)
 
     def _find(self, name: str) -> Iterator[Local]:
-        for root in (self.score, self.message):
+        for root in (self.score, self.message, *([self.visible] if self.visible is not None else [])):
             for v in root.walk():
                 if isinstance(v, Local) and v.name == name:
                     yield v
 
     @property
     def uses(self) -> set[str]:
-        """Which of q, k, v the score and message use."""
+        """Which of q, k, v the score, the condition and the message use."""
         return {name for name in ("q", "k", "v") if next(self._find(name), None) is not None}
 
 

@@ -159,6 +159,11 @@ class Size:
         return int(c) if c is not None and c.denominator == 1 else None
 
     @property
+    def is_free(self) -> bool:
+        """Whether this is a free length and nothing else."""
+        return len(self.free_names) == 1 and self == Size.free(next(iter(self.free_names)))
+
+    @property
     def is_sum(self) -> bool:
         return len(self.terms) > 1
 

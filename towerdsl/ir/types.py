@@ -28,7 +28,7 @@ class Axis:
     @property
     def shown(self) -> str:
         """The axis in a message: its name, and its length where the name does not say it."""
-        plain = self.name is None or self.size == Size.free(self.name)
+        plain = self.name is None or self.size.is_free
         return str(self) if plain else f"{self}={self.size}"
 
     def same(self, other: Axis) -> bool:

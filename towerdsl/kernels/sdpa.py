@@ -40,7 +40,7 @@ class Sdpa:
         """Blocks of the scores are made and dropped; a mask or bias is held whole."""
         assert not isinstance(facts.score, str)
         masks = [t.value for t in facts.score.biases]
-        if average.visible is not None and not facts.locality.causal:
+        if average.visible is not None and not facts.locality.causal(average):
             masks.append(average.visible)
         axes = {a for v in masks for a in v.axes}
         return product(tuple(a.size for a in axes)) if masks else Size.of(0)

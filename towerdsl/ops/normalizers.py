@@ -79,7 +79,9 @@ def normalize_count(score: Tensor, visible: Tensor | None) -> Tensor:
     """f / number of visible keys."""
     if visible is None:
         return score / score.shape[-1]
-    return score.masked_fill(~visible, 0.0) / visible.expand_as(score).sum(-1, keepdim=True).clamp(min=1)
+    score = score.masked_fill(~visible, 0.0)
+    count = score.new_ones(score.shape).masked_fill(~visible, 0.0).sum(-1, keepdim=True)
+    return score / count.clamp(min=1)
 
 
 @normalizer("sigmoid", "bounded", "1 / (1 + exp(-f))")

@@ -42,10 +42,9 @@ class Locality:
     def everything(self) -> bool:
         return not (self.bands or self.rest or self.never)
 
-    @property
-    def causal(self) -> bool:
-        """Exactly `j <= i` along one axis, and nothing else."""
-        if len(self.bands) != 1 or self.rest or self.never:
+    def causal(self, average: n.Average) -> bool:
+        """Whether this is exactly `j <= i` along the only axis of the query's and the key's positions."""
+        if len(self.bands) != 1 or self.rest or self.never or len(average.positions) + len(average.over) > 2:
             return False
         band = self.bands[0]
         return band.high is None and band.low == Size.of(0) and band.query.size == band.key.size

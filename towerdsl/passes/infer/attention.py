@@ -82,7 +82,8 @@ class _Typer:
         score_scope.names |= {name.text: scope.names[name.text] for name, _ in late}
         parts = self._parts(score_scope)
         score, visible, message = parts
-        uses = {v.name for root in (score, message) for v in root.walk() if isinstance(v, n.Local)}
+        roots = (score, message, visible)
+        uses = {v.name for root in roots if root is not None for v in root.walk() if isinstance(v, n.Local)}
         self._check_divides(query, key, value, heads, key_heads, uses)
         normalize, options = self._normalizer()
         layout, features = self._layout(query, value, batch, heads, key_heads, over, message)

@@ -37,7 +37,9 @@ def result_dtype(op: str, args: Sequence[n.Value], span: Span) -> str:
         if dtypes[0] != "bool":
             message = f"the condition of `where` is a truth value, this is {args[0].type}"
             raise Fault("not-boolean", message, args[0].span or span, (), "compare it, as in `x > 0`")
-        return promote(args[1:])
+        found = promote(args[1:])
+        numbers = all(v.type.scalar for v in args[1:]) and not args[0].type.scalar
+        return "wide" if numbers and found == "float" else found
     highest = promote(args)
     if rule == "float" and highest in ("int", "bool"):
         return "wide"
@@ -70,7 +72,9 @@ def converted(op: str, values: Sequence[n.Value], dtype: str) -> list[n.Value]:
     if dtype == "float" or comparison:
         return [cast(v, "float") if v.type.dtype == "wide" else v for v in values]
     if dtype == "wide" and not any(v.type.dtype == "wide" and not v.type.scalar for v in values):
-        return [cast(v, "wide") if v.type.dtype == "int" else v for v in values]
+        condition = 1 if op == "where" else 0
+        found = [cast(v, "wide") if v.type.dtype in ("int", "bool") else v for v in values[condition:]]
+        return [*values[:condition], *found]
     return list(values)
 
 

@@ -452,6 +452,8 @@ class ExpressionTyper:
             else:
                 options.append(self.to_value(default, e.span))
         raw = [self.any(a, scope) for a in e.args[: entry.arity]]
+        if entry.name == "where" and isinstance(raw[0], bool):
+            return raw[1] if raw[0] else raw[2]
         static = [a for a in raw if not isinstance(a, (n.Value, n.Relation))]
         if len(static) == len(raw):
             decided = self._static_call(entry.name, static, options, e)

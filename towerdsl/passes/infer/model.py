@@ -175,6 +175,7 @@ class Infer:
             except Unknown:
                 scope.names[name.text] = POISON
         self._check_bound(inputs)
+        self._check_order(inputs)
         weights = self.weights(spec.params, scope)
         self.modules(spec.modules, scope)
         try:
@@ -237,6 +238,16 @@ class Infer:
         if kind.dtype == "int" and (isinstance(value, bool) or not isinstance(value, int)):
             raise Fault("type", f"the default of an int is a whole number, not {st.show(value)}", span)
         return value
+
+    def _check_order(self, inputs: Sequence[n.InputDecl]) -> None:
+        """An input without a default cannot follow one that may be left out."""
+        optional: str | None = None
+        for i, (name, _) in zip(inputs, self.resolved.spec.inputs, strict=False):
+            if i.default is not None:
+                optional = optional or i.name
+            elif optional is not None:
+                message = f"`{i.name}` must be given, but stands after `{optional}`, which may be left out"
+                self.errors.add("arguments", message, name.span, help=f"put `{i.name}` before it, or give it a default")
 
     def _check_bound(self, inputs: Sequence[n.InputDecl]) -> None:
         """Every free length can be read off an input that is always given."""
