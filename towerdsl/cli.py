@@ -144,7 +144,7 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from towerdsl.compiler import compile_spec, understand
+    from towerdsl.compiler import plan, understand
     from towerdsl.explain import explain_compiled
 
     path, sizes = Path(arguments.spec), _sizes(arguments.settings)
@@ -152,7 +152,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if model is None:
         print(f"{resolved.spec.source.name}: ok (parts for other specs, checked in full where they are used)")
         return 0
-    explained = explain_compiled(compile_spec(path, sizes), {})
+    explained = explain_compiled(plan(resolved, model, bool(sizes)), {})
     number = sum(found.modules for found in explained.attentions)
     attentions = f"{number:,} attention{'' if number == 1 else 's'}" if number else "no attention"
     print(f"{explained.source}: ok ({attentions}, {explained.parameters:,} parameters)")

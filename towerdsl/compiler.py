@@ -60,10 +60,16 @@ def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, ke
     if model is None:
         message = f"{resolved.spec.source.name} has no `flow`: it is a library of blocks, there is no model to compile"
         raise TowerError([Diagnostic("library", message, help="name a spec that uses it")])
+    return plan(resolved, model, bool(sizes), kernel)
+
+
+@_deep()
+def plan(resolved: Resolved, model: n.Model, overridden: bool = False, kernel: str | None = None) -> Compiled:
+    """Run the passes and choose the kernels of a typed model. Raises TowerError."""
     for one_pass in PASSES:
         model = one_pass(model)
     plans = {id(block): choose(block.average, kernel) for block in attentions(model.root) if block.average}
-    return Compiled(model, resolved, plans, _checkpoints(resolved, model, bool(sizes)))
+    return Compiled(model, resolved, plans, _checkpoints(resolved, model, overridden))
 
 
 def free_lengths(spec: str | Path) -> set[str]:

@@ -63,7 +63,7 @@ def lengths(count: int, size: str) -> str:
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * 10) + "]\n" for n in range(1, 12)
 )
-MANY_NAMES = flow(*numbered("- variable_number_@ = linear(x, d)", 1300), *numbered("- x = x + varaible_nubmer_@", 1300))
+MANY_NAMES = flow(*numbered("- variable_number_@ = linear(x, d)", 600), *numbered("- x = x + varaible_nubmer_@", 600))
 
 # name: (the file, what its message speaks of)
 REFUSED: dict[str, tuple[str | bytes, str]] = {
@@ -230,9 +230,9 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         "",
     ),
     # much of it
-    "3,000 mistakes": (flow(*["- x = x + lineer(x, d)"] * 3_000), "linear"),
+    "1,500 mistakes": (flow(*["- x = x + lineer(x, d)"] * 1_500), "linear"),
     "3,000 mistakes of 300 letters": (flow(*["- x = x + " + "lineer(x, d) + " * 20 + "1"] * 3_000), ""),
-    "1,300 misspelled of 1,300 names": (MANY_NAMES, "variable_number_0"),
+    "600 misspelled of 600 names": (MANY_NAMES, "variable_number_0"),
     "5,000 axes": (flow("- x = linear(x, dd)").replace("[b, n, d]", "[" + ", ".join(numbered("a@", 1_500)) + "]"), ""),
     "2,000 parameters": (
         flow(

@@ -28,6 +28,12 @@ class Axis:
     @property
     def shown(self) -> str:
         """The axis in a message: its name, and its length where the name does not say it."""
+        length = self.size.integer
+        return f"{self}={length}" if self.name is not None and length is not None else str(self)
+
+    @property
+    def detailed(self) -> str:
+        """The axis with its length, also where that is computed: `h=h // 2`."""
         plain = self.name is None or self.size.is_free
         return str(self) if plain else f"{self}={self.size}"
 

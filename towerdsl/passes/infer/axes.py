@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from towerdsl.diagnostics import Span
 from towerdsl.ir.nodes import Rename, Value
-from towerdsl.ir.types import Axis, TensorType, shown
+from towerdsl.ir.types import Axis, TensorType
 from towerdsl.passes.infer.scope import AttentionScope, Fault
 
 
@@ -15,7 +15,7 @@ def describe(what: str, value: Value) -> str:
     last = value.axes[-1] if value.axes else None
     length = last.size.integer if last is not None else None
     origin = f"   {length} comes from {last.origin}" if last is not None and last.origin and length is not None else ""
-    return f"{what}: {shown(value.axes)}{origin}"
+    return f"{what}: [{', '.join(a.detailed for a in value.axes)}]{origin}"
 
 
 def matched(a: Sequence[Axis], b: Sequence[Axis], scope: AttentionScope | None) -> dict[int, int]:
