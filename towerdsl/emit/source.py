@@ -44,7 +44,7 @@ def write_source(
             found = merge(group, class_name)
             constructors.update(found.constructors)
             written.append(found)
-    root = _root(model, plans, constructors, resolved, optional, checkpoints)
+    root = _Root(model, plans, constructors, resolved, optional, checkpoints)
     classes = [*(w.lines for w in written), *root.lines_of_classes]
     helpers = sorted(set(root.helpers).union(*(w.helpers for w in written)) if written else root.helpers)
     body = "\n\n\n".join("\n".join(lines) for lines in classes)
@@ -113,7 +113,7 @@ def _called(block: n.BlockInstance) -> list[str]:
     return found
 
 
-class _root:
+class _Root:
     """The class of the model, its named tuple of results, and its docstring."""
 
     def __init__(
