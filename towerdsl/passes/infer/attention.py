@@ -7,7 +7,9 @@ Axes of the sources are features, averaged (`over`), positions of the query, or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towerdsl.diagnostics import Span, closest, did_you_mean
@@ -157,19 +159,8 @@ class _Typer:
         return _Source(field, value, e.span, self._features(value, e.span))
 
     def _sources(self) -> tuple[_Source | None, _Source | None, _Source]:
-        found: list[_Source | None] = []
-        failed = False
-        for field, e in (("query", self.body.query), ("key", self.body.key), ("value", self.body.value)):
-            try:
-                found.append(self._source(field, e))
-            except Fault as fault:
-                self.infer.report(fault)
-                failed = True
-            except Unknown:
-                failed = True
-        if failed:
-            raise Unknown
-        query, key, value = found
+        fields = (("query", self.body.query), ("key", self.body.key), ("value", self.body.value))
+        query, key, value = self.infer.every(partial(self._source, *each) for each in fields)
         assert value is not None
         if value.value.type.dtype in ("int", "bool", "wide"):
             value.value = cast(value.value, "float")
@@ -359,19 +350,9 @@ class _Typer:
     # --- score, mask, message ---------------------------------------------------------------------------------
 
     def _parts(self, scope: Scope) -> tuple[n.Value, n.Value | None, n.Value]:
-        found: list[Any] = []
-        failed = False
-        for how in (self._score, self._visible, self._message):
-            try:
-                found.append(how(scope))
-            except Fault as fault:
-                self.infer.report(fault)
-                failed = True
-            except Unknown:
-                failed = True
-        if failed:
-            raise Unknown
-        return found[0], found[1], found[2]
+        steps: list[Callable[[Scope], Any]] = [self._score, self._visible, self._message]
+        score, visible, message = self.infer.every(partial(step, scope) for step in steps)
+        return score, visible, message
 
     def _check_pairwise(self, value: n.Value, scope: Scope, field: str, span: Span) -> None:
         """No features are left, and no axes that the attention does not know."""
@@ -400,30 +381,22 @@ class _Typer:
         self._check_pairwise(value, scope, "score", e.span)
         return value
 
+    def _condition(self, field: str, e: t.Expr, scope: Scope) -> bool | n.Value:
+        """One of `locality` and `mask`: decided when compiling, or a truth value for each i and j. Raises Fault."""
+        value = self.expressions.any(self.infer.expand(e, scope), scope)
+        if isinstance(value, bool):
+            return value
+        node = self.expressions.to_value(value, e.span)
+        if node.type.dtype != "bool":
+            got = "a number" if not node.axes else str(node.type)
+            help = "compare it, as in `keep[j] > 0`; a number to add is part of `score`"
+            raise Fault("not-boolean", f"the {field} is a condition, this is {got}", e.span, (), help)
+        self._check_pairwise(node, scope, field, e.span)
+        return node
+
     def _visible(self, scope: Scope) -> n.Value | None:
-        parts: list[Any] = []
-        failed = False
-        for field, e in (("locality", self.body.locality), ("mask", self.body.mask)):
-            if e is None:
-                continue
-            try:
-                value = self.expressions.any(self.infer.expand(e, scope), scope)
-                if not isinstance(value, bool):
-                    node = self.expressions.to_value(value, e.span)
-                    if node.type.dtype != "bool":
-                        got = "a number" if not node.axes else str(node.type)
-                        help = "compare it, as in `keep[j] > 0`; a number to add is part of `score`"
-                        raise Fault("not-boolean", f"the {field} is a condition, this is {got}", e.span, (), help)
-                    self._check_pairwise(node, scope, field, e.span)
-                    value = node
-                parts.append(value)
-            except Fault as fault:
-                self.infer.report(fault)
-                failed = True
-            except Unknown:
-                failed = True
-        if failed:
-            raise Unknown
+        fields = (("locality", self.body.locality), ("mask", self.body.mask))
+        parts = self.infer.every(partial(self._condition, f, e, scope) for f, e in fields if e is not None)
         joined = self.expressions._joined("and", parts, self.block.span, scope)
         if joined is True:
             return None

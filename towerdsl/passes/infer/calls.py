@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towerdsl.diagnostics import Span, did_you_mean
@@ -340,18 +341,8 @@ class Calls:
             needed = ", ".join(f"`{m}`" for m in missing)
             notes = (f"it is defined at {signature.span}",)
             raise Fault("arguments", f"`{signature.name}` needs {needed}", e.span, notes, help)
-        found: dict[str, Result] = {}
-        failed = False
-        for name, expr in given.items():
-            try:
-                found[name] = self.infer.expressions.any(expr, scope)
-            except Fault as fault:
-                self.infer.report(fault)
-                failed = True
-            except Unknown:
-                failed = True
-        if failed:
-            raise Unknown
+        values = self.infer.every(partial(self.infer.expressions.any, expr, scope) for expr in given.values())
+        found: dict[str, Result] = dict(zip(given, values, strict=True))
         inner = Scope({}, {}, Builder(), signature=signature)
         bound = _Bound([], [], [], {}, {}, inner)
         lengths: dict[tuple[str | None, Size], Size] = {}

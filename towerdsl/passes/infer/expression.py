@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from towerdsl.diagnostics import Span, did_you_mean
@@ -100,19 +101,7 @@ class ExpressionTyper:
 
     def all(self, es: Sequence[t.Expr], scope: Scope) -> list[n.Value]:
         """Several operands: every mistake in them is reported, not only the first."""
-        found: list[n.Value] = []
-        failed = False
-        for e in es:
-            try:
-                found.append(self.tensor(e, scope))
-            except Fault as fault:
-                self.infer.report(fault)
-                failed = True
-            except Unknown:
-                failed = True
-        if failed:
-            raise Unknown
-        return found
+        return self.infer.every(partial(self.tensor, e, scope) for e in es)
 
     # --- leaves -----------------------------------------------------------------------------------------------
 
@@ -267,19 +256,8 @@ class ExpressionTyper:
             raise Fault("size", str(error), span) from None
 
     def _pair(self, left: t.Expr, right: t.Expr, scope: Scope) -> tuple[Result, Result]:
-        found: list[Result] = []
-        failed = False
-        for e in (left, right):
-            try:
-                found.append(self.any(e, scope))
-            except Fault as fault:
-                self.infer.report(fault)
-                failed = True
-            except Unknown:
-                failed = True
-        if failed:
-            raise Unknown
-        return found[0], found[1]
+        first, second = self.infer.every(partial(self.any, e, scope) for e in (left, right))
+        return first, second
 
     def _unary(self, e: t.Unary, scope: Scope) -> Result:
         operand = self.any(e.operand, scope)

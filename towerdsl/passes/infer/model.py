@@ -6,7 +6,8 @@ a name of its own, bound to a dim of an argument, so that two calls that differ 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
@@ -21,6 +22,8 @@ from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, U
 from towerdsl.passes.infer.statements import Statements, local
 from towerdsl.passes.resolve import INITIALIZERS, Resolved, walk
 from towerdsl.passes.static import Static
+
+T = TypeVar("T")
 
 
 def infer(resolved: Resolved, overrides: Mapping[str, Static], errors: Diagnostics) -> n.Model | None:
@@ -41,6 +44,22 @@ class Infer:
 
     def report(self, fault: Fault) -> None:
         self.errors.add(fault.code, fault.message, fault.span, fault.notes, fault.help)
+
+    def every(self, steps: Iterable[Callable[[], T]]) -> list[T]:
+        """The results of all steps: every mistake in them is reported, not only the first. Raises Unknown."""
+        found: list[T] = []
+        failed = False
+        for step in steps:
+            try:
+                found.append(step())
+            except Fault as fault:
+                self.report(fault)
+                failed = True
+            except Unknown:
+                failed = True
+        if failed:
+            raise Unknown
+        return found
 
     # --- sizes ------------------------------------------------------------------------------------------------
 
