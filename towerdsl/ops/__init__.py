@@ -37,6 +37,7 @@ def register_op(
     *,
     imports: tuple[str, ...] = (),
     extra_statics: bool = False,
+    weights: bool = False,
 ) -> Callable[[Callable[[OpCall], OpResult]], Callable[[OpCall], OpResult]]:
     """Add an operation to the language, in this process.
 
@@ -46,10 +47,11 @@ def register_op(
 
     `tensors` names the tensor arguments, separated by spaces; one that ends in `...` takes one or more. `statics` lists
     the others as `name:kind` or `name:kind=default`, with the kinds size, int, ints, float, bool, axis, axes and text.
-    A name that the language has already is refused.
+    `weights` is true for one whose module has weights, which then get a name. A name that the language has already is
+    refused.
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"an operation's name is a Python identifier, got {name!r}")
     if name in OPS or name in ELEMENTWISE or name in BUILT_IN:
         raise ValueError(f"the operation `{name}` exists already; choose another name")
-    return op(name, tensors, statics, imports=imports, extra_statics=extra_statics)
+    return op(name, tensors, statics, imports=imports, extra_statics=extra_statics, weights=weights)

@@ -102,6 +102,7 @@ class Op:
     rule: Callable[[OpCall], OpResult]
     doc: str
     extra_statics: bool = False  # accepts further `name=integer` arguments (rearrange)
+    weights: bool = False  # has a module with weights, which needs a name
     #: imports that the emitted code needs, such as "import torch.nn.functional as F"
     imports: tuple[str, ...] = ()
 
@@ -126,6 +127,7 @@ def op(
     *,
     imports: tuple[str, ...] = (),
     extra_statics: bool = False,
+    weights: bool = False,
 ) -> Callable[[Callable[[OpCall], OpResult]], Callable[[OpCall], OpResult]]:
     """Register an operation: `statics` is written `size:size bias:bool=true`, with kinds after the colon."""
 
@@ -138,7 +140,14 @@ def op(
                 raise ValueError(f"{name}: the kind of `{item}` has to be one of {', '.join(KINDS)}")
             parameters.append(StaticParameter(parameter, kind, _default(kind, default) if default else ...))
         OPS[name] = Op(
-            name, tuple(tensors.split()), tuple(parameters), rule, rule.__doc__ or "", extra_statics, imports
+            name,
+            tuple(tensors.split()),
+            tuple(parameters),
+            rule,
+            rule.__doc__ or "",
+            extra_statics,
+            weights,
+            imports,
         )
         return rule
 

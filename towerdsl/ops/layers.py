@@ -142,7 +142,7 @@ def dim_code(x: TensorType, position: int) -> int:
 # --- linear layers and tables ----------------------------------------------------------------------------------
 
 
-@op("linear", statics="size:size bias:bool=true")
+@op("linear", statics="size:size bias:bool=true", weights=True)
 def linear(call: OpCall) -> OpResult:
     """Multiply the last axis by a matrix, and add a bias."""
     x = tensor_argument(call, "float")
@@ -160,7 +160,7 @@ def linear(call: OpCall) -> OpResult:
     )
 
 
-@op("embed", tensors="ids", statics="count:size size:size")
+@op("embed", tensors="ids", statics="count:size size:size", weights=True)
 def embed(call: OpCall) -> OpResult:
     """A table of `count` vectors, read by ids."""
     ids = tensor_argument(call, "int", "ids")
@@ -184,7 +184,7 @@ def _eps(call: OpCall, default: float | None = 1e-5) -> tuple[str, tuple[tuple[s
     return (", eps={eps}", (("eps", eps),)) if eps != default else ("", ())
 
 
-@op("layernorm", statics="eps:float=1e-5 bias:bool=true")
+@op("layernorm", statics="eps:float=1e-5 bias:bool=true", weights=True)
 def layernorm(call: OpCall) -> OpResult:
     """Mean 0 and variance 1 along the last axis, then scale and shift."""
     x = tensor_argument(call, "float")
@@ -200,7 +200,7 @@ def layernorm(call: OpCall) -> OpResult:
     )
 
 
-@op("rmsnorm", statics="eps:float=1e-6")
+@op("rmsnorm", statics="eps:float=1e-6", weights=True)
 def rmsnorm(call: OpCall) -> OpResult:
     """Mean square 1 along the last axis, then scale."""
     x = tensor_argument(call, "float")
@@ -231,7 +231,7 @@ def _channels(call: OpCall, x: TensorType, low: int, high: int | None, form: str
     return known_length(call, x.axes[1], "a number of channels (the second axis)", _TO_CHANNELS)
 
 
-@op("batchnorm", statics="eps:float=1e-5 momentum:float=0.1")
+@op("batchnorm", statics="eps:float=1e-5 momentum:float=0.1", weights=True)
 def batchnorm(call: OpCall) -> OpResult:
     """Mean 0 and variance 1 of each channel (axis 1) over everything else, then scale and shift."""
     x = tensor_argument(call, "float")
@@ -264,7 +264,7 @@ def _divided(call: OpCall, name: str, groups: int, channels: int, which: str = "
         )
 
 
-@op("groupnorm", statics="groups:int eps:float=1e-5")
+@op("groupnorm", statics="groups:int eps:float=1e-5", weights=True)
 def groupnorm(call: OpCall) -> OpResult:
     """Mean 0 and variance 1 of each group of channels (axis 1) and everything after, then scale and shift."""
     x = tensor_argument(call, "float")
@@ -352,6 +352,7 @@ def _slid(
 @op(
     "conv",
     statics="channels:size kernel:ints stride:ints=1 padding:ints=0 groups:int=1 dilation:ints=1 bias:bool=true",
+    weights=True,
 )
 def conv(call: OpCall) -> OpResult:
     """Convolve the axes after the channels, `x[b, c, ...]`: one, two or three of them."""
@@ -449,13 +450,13 @@ def _recurrent(call: OpCall, module: str, gates: int) -> OpResult:
     )
 
 
-@op("lstm", statics="size:size")
+@op("lstm", statics="size:size", weights=True)
 def lstm(call: OpCall) -> OpResult:
     """The states of an LSTM that runs along the last axis but one."""
     return _recurrent(call, "LSTM", 4)
 
 
-@op("gru", statics="size:size")
+@op("gru", statics="size:size", weights=True)
 def gru(call: OpCall) -> OpResult:
     """The states of a GRU that runs along the last axis but one."""
     return _recurrent(call, "GRU", 3)

@@ -17,7 +17,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
 from towerdsl.lang import tree as t
-from towerdsl.ops import ELEMENTWISE, OPS
+from towerdsl.ops import OPS
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
@@ -533,11 +533,10 @@ def _replace(axes: tuple[Axis, ...], old: tuple[Axis, ...], new: tuple[Axis, ...
 
 
 def count_module_calls(e: t.Expr, infer: Infer, scope: Scope) -> int:
-    """How many modules an expression creates."""
+    """How many modules with weights an expression creates."""
     blocks = infer.resolved.blocks
     calls = [
         x for x in walk(e) if isinstance(x, t.Call) and isinstance(x.func, t.Name) and x.func.id not in scope.names
     ]
     names = [x.func.id for x in calls if isinstance(x.func, t.Name)]
-    weightless = {"dropout", "max_pool", "avg_pool", "softmax", "cumsum", "flip", "rearrange", "concat", "roll"}
-    return sum(1 for x in names if x in blocks or (x in OPS and x not in weightless and x not in ELEMENTWISE))
+    return sum(1 for x in names if x in blocks or (x in OPS and OPS[x].weights))
