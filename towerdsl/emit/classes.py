@@ -153,7 +153,7 @@ class ClassWriter:
             frame.taken |= {frame.variable(name) for name in step.names}
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(frame, step.average, self.plans[id(self.block)]).write()
+            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part)
         else:
             self._loop(step, loops)
 
