@@ -97,7 +97,7 @@ def test_a_kernel_can_be_asked_for_and_says_why_not():
 
 def test_a_library_of_blocks_is_no_model():
     with pytest.raises(towerdsl.TowerError, match="it is a library of blocks"):
-        towerdsl.compile("encoder")
+        towerdsl.compile("transformer_layers")
 
 
 def test_load_builds_nothing_from_a_checkpoint_that_does_not_fit(tmp_path):
