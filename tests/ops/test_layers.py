@@ -151,6 +151,7 @@ def test_dropout() -> None:
         kept = run.output != 0
         assert torch.allclose(run.output[kept], run.inputs[0][kept] / 0.75)
         assert torch.equal(run.module.eval()(run.inputs[0]), run.inputs[0])
+    assert result("dropout", "b n d=6", p=0.0).module is None
 
 
 @pytest.mark.parametrize(

@@ -478,6 +478,8 @@ def dropout(call: OpCall) -> OpResult:
             help=f"did you mean {p / 100:g}?" if 1 < p < 100 else "use a number from 0 up to, not including, 1",
             argument="p",
         )
+    if p == 0:
+        return OpResult(x, "{x}")
     return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", float(p)),))
 
 
