@@ -424,7 +424,7 @@ class _Typer:
         e = self.body.normalize
         if e is None:
             return "softmax", ()
-        e = self._chosen(e)
+        e = self.infer.chosen(e, self.scope)
         name, options = "", {}
         if isinstance(e, t.Name):
             name = e.id
@@ -449,13 +449,6 @@ class _Typer:
                 raise Fault("size", f"`{key}` is a number above 0", value.span)
             found[key] = float(number)
         return name, tuple(found.items())
-
-    def _chosen(self, e: t.Expr) -> t.Expr:
-        """`a if static else b`: the normalizer can depend on a size."""
-        while isinstance(e, t.Cond):
-            test = self.expressions.static(self.infer.expand(e.test, self.scope), self.scope, "this condition")
-            e = e.then if test else e.otherwise
-        return e
 
     def _dropout(self) -> float:
         e = self.body.dropout
