@@ -26,6 +26,7 @@ SMALL = {
     "ff": 24,
     "segments": 2,
     "classes": 5,
+    "memory": 6,
 }
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {}

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
+from towerdsl.ir import parameters
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 from towerdsl.lang import tree as t
@@ -234,7 +235,7 @@ class Infer:
         root = n.BlockInstance(
             name=spec.tower.text,
             parameters=tuple((i.name, i.type) for i in inputs),
-            weights=tuple(weights),
+            weights=parameters.read(weights, steps, results),
             modules=builder.modules,
             body=tuple(steps),
             results=tuple(results),
