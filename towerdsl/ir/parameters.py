@@ -2,29 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
-from typing import Any
-
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
-
-
-def read(weights: Iterable[n.WeightDecl], body: Iterable[n.Step], results: Iterable[Any]) -> tuple[n.WeightDecl, ...]:
-    """The weights of a block that its statements or results read: a choice of sizes may leave some out."""
-    names: set[str] = set()
-    seen: dict[int, Any] = {}
-    stack: list[Any] = [*body, *results]
-    while stack:
-        x = stack.pop()
-        if isinstance(x, n.Weight):
-            names.add(x.path[0])
-        elif isinstance(x, tuple):
-            stack.extend(x)
-        elif is_dataclass(x) and not isinstance(x, n.BlockInstance) and id(x) not in seen:
-            seen[id(x)] = x
-            stack.extend(getattr(x, f.name) for f in fields(x))
-    return tuple(w for w in weights if w.name in names)
 
 
 def count_modules(root: n.BlockInstance) -> int:
