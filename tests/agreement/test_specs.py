@@ -28,6 +28,7 @@ SMALL = {
     "classes": 5,
     "image": 8,
     "patch": 4,
+    "memory": 6,
 }
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {
