@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.kernels.choose import attentions, choose
 from towerdsl.lang import library
 from towerdsl.passes.infer import infer
-from towerdsl.passes.resolve import Resolved, resolve
+from towerdsl.passes.resolve import Resolved, resolve, written_names
 from towerdsl.passes.simplify import simplify
 from towerdsl.passes.static import Static
 from towerdsl.weights import CheckpointMap, check, parse_map
@@ -109,8 +109,17 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
         if len(errors):
             continue
         for d in check(parsed, shapes):
-            # with other sizes, a part that a rule is about may be gone
-            if not (overridden and d.code == "checkpoint-unmatched"):
+            # a part that a rule is about may be gone with these sizes, or be there only with others
+            other = d.code == "checkpoint-unmatched" and (overridden or _is_choice(d, resolved, shapes))
+            if not other:
                 errors.add(d.code, d.message, d.span, d.notes, d.help)
     errors.raise_if_any()
     return tuple(found)
+
+
+def _is_choice(d: Diagnostic, resolved: Resolved, built: Iterable[str]) -> bool:
+    """Whether a rule names a part that is written in the spec, but not built with these sizes."""
+    assert d.span is not None
+    parts = {p for p in d.span.text.split(".")[:-1] if "{" not in p}
+    missing = parts - {part for name in built for part in name.split(".")}
+    return bool(missing) and missing <= written_names(resolved)

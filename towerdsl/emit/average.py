@@ -176,6 +176,8 @@ class AverageWriter:
         """Expand the dims of length 1 that stand for `must`."""
         sizes = [self.frame.size(a.size, a.name or "size") if a in must else "-1" for a in axes]
         first = next((k for k, a in enumerate(axes) if a in own), len(axes))
+        if first == 0 and all(a.size == Size.of(1) for a in must):
+            return code
         if any(a in must for a in axes[:first]) or first == 0:
             # leading dims are made by expand itself: those that need not exist get length 1
             sizes = [s if s != "-1" or k >= first else "1" for k, s in enumerate(sizes)]
@@ -206,6 +208,16 @@ class AverageWriter:
         kept = [x for x in (*self.lead, *self.average.positions, message.axes[-1]) if x in found]
         self._kept = tuple(kept)
         return f'torch.einsum("{a},{b}->{letters.of(kept)}", {weights}, {self.frame.text(message)})'
+
+    def scaled_message(self, alone: n.Average) -> str:
+        """The message of the one key that each query sees, times its weight; `alone` averages an axis of length 1."""
+        frame = self.frame
+        weights, axes = AverageWriter(frame, alone, self.plan).weights()
+        message = alone.message
+        order = (*self.lead, *self.average.positions, message.axes[-1])
+        self._kept = kept = tuple(a for a in order if a in axes or a in message.axes)
+        factor = frame.spread(Code(weights), axes, (*kept[:-1], *alone.over))
+        return f"{factor.at(PRODUCT)} * {frame.aligned(message, kept).at(PRODUCT + 1)}"
 
     _kept: tuple[Axis, ...] | None = None
 
