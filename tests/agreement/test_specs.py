@@ -26,6 +26,9 @@ SMALL = {
     "ff": 24,
     "segments": 2,
     "classes": 5,
+    "image": 8,
+    "patch": 4,
+    "memory": 6,
 }
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {

@@ -145,7 +145,7 @@ class AverageWriter:
         if NORMALIZERS[average.normalize].draws or average.dropout:
             present |= {*self.lead, *average.positions}
         axes = tuple(a for a in (*self.lead, *average.positions, *average.over) if a in present)
-        needed = [a for a in axes if a not in average.score.axes and a.size != Size.of(1)]
+        needed = [a for a in axes if a not in average.score.axes]
         if average.score.type.scalar:
             number = frame.text(average.score)
             sizes = frame.sizes(axes)
@@ -163,6 +163,8 @@ class AverageWriter:
         """Expand the dims of length 1 that stand for `must`."""
         sizes = [self.frame.size(a.size, a.name or "size") if a in must else "-1" for a in axes]
         first = next((k for k, a in enumerate(axes) if a in own), len(axes))
+        if first == 0 and all(a.size == Size.of(1) for a in must):
+            return code
         if any(a in must for a in axes[:first]) or first == 0:
             # leading dims are made by expand itself: those that need not exist get length 1
             sizes = [s if s != "-1" or k >= first else "1" for k, s in enumerate(sizes)]
