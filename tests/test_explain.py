@@ -317,7 +317,7 @@ def test_every_kernel_is_accounted_for() -> None:
 
 def test_a_library_of_blocks_has_no_plan() -> None:
     with pytest.raises(TowerError):
-        explain("encoder")
+        explain("transformer_layers")
 
 
 # --- for programs ------------------------------------------------------------------------------------------------
