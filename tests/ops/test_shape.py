@@ -301,9 +301,15 @@ def test_concat_of_a_number() -> None:
         ("h w", "h m", "nearest", "F.interpolate(x[None, None], (len_h, len_m))[0, 0]", "float[h, m]"),
         ("bool b h w", "n m", "nearest", "F.interpolate(x[None].float(), (len_n, len_m))[0].bool()", "bool[b, n, m]"),
         ("b d=4 n", "m", "linear", 'F.interpolate(x, (len_m,), mode="linear")', "float[b, d=4, m]"),
-        ("b t h w", "n h w", "trilinear", 'F.interpolate(x[None], (len_n, len_h, len_w), mode="trilinear")[0]', "float[b, n, h, w]"),
+        (
+            "b t h w",
+            "n h w",
+            "trilinear",
+            'F.interpolate(x[None], (len_n, len_h, len_w), mode="trilinear")[0]',
+            "float[b, n, h, w]",
+        ),
     ],
-)  # fmt: skip
+)
 def test_resize(x: str, sizes: str, mode: str, code: str, type_: str) -> None:
     call = made_call("resize", x, sizes=tuple(size(Size.free(n), n) for n in sizes.split()), mode=mode)
     for lengths in LENGTHS:
