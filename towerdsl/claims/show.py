@@ -124,7 +124,7 @@ def _failures(v: Verified) -> list[RenderableType]:
 
 def _all(found: Sequence[tuple[str, str, Verified | str]]) -> RenderableType:
     table = _table(
-        ("spec", "text"),
+        ("spec", "word"),
         ("attentions", "number"),
         ("kernels", "text"),
         ("values", "number"),
