@@ -158,6 +158,8 @@ class Pairs:
 
     def _pick(self, v: n.Pick) -> Tensor:
         found, dim = self.evaluate(v.arg), v.arg.type.dim(v.axis)
+        if isinstance(v.start, n.Value):
+            return found.select(dim, int(self.evaluate(v.start)))
         start, stop = (None if s is None else self.length(s) for s in (v.start, v.stop))
         if v.is_range:
             return found[(slice(None),) * dim + (slice(start, stop),)]

@@ -88,7 +88,8 @@ def _captured(
     """Run the model with the first lengths and inputs that it takes."""
     often: dict[int, int] = {}
     for o in occurrences:  # an attention that is called again and again is watched at its second call
-        often[id(o.block)] = min(2, max(often.get(id(o.block), 1), o.calls // o.modules))
+        calls = o.calls.integer or 2 * o.modules  # in a loop along an axis the length says how often
+        often[id(o.block)] = min(2, max(often.get(id(o.block), 1), calls // o.modules))
     found = list(places(compiled.model.root, model))
     reason = ""
     for lengths in draw.lengths(compiled.model, occurrences, given):
