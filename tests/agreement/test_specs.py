@@ -31,6 +31,7 @@ SMALL = {
 }
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {
+    "danet": {"features": 64},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
 }
