@@ -26,8 +26,8 @@ SMALL = {
     "ff": 24,
     "segments": 2,
     "classes": 5,
-    "image": 8,
-    "patch": 4,
+    "image": 2,
+    "patch": 1,
 }
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {}

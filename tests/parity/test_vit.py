@@ -42,6 +42,14 @@ def test_values(ours, theirs, pixels):
     assert (mine - other).abs().max() <= 1e-5 * other.abs().max()
 
 
+def test_another_image_size(ours, theirs):
+    """Positions between those that were learned, as for tuning at a higher resolution (section 3.2)."""
+    pixels = torch.randn(2, 3, 30, 36, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        mine, other = ours(pixels), theirs(pixels, interpolate_pos_encoding=True).logits
+    assert (mine - other).abs().max() <= 1e-5 * other.abs().max()
+
+
 def test_gradients(ours, theirs, pixels, tmp_path):
     ours, theirs = ours.double(), theirs.double()
     images = [pixels.double().requires_grad_() for _ in range(2)]
