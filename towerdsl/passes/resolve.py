@@ -220,7 +220,7 @@ def block_expressions(block: t.Block) -> Iterator[t.Expr]:
         return
     yield from statement_expressions(body.let)
     fields = (body.query, body.key, body.value, body.score, body.mask, body.locality, body.message, body.output)
-    yield from (e for e in (*fields, *(body.heads or ()), body.normalize, body.dropout) if e is not None)
+    yield from (e for e in (*fields, *(body.heads or ()), body.normalize, body.dropout, body.merge) if e is not None)
 
 
 def written_names(resolved: Resolved) -> set[str]:
