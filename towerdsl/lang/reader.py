@@ -29,6 +29,7 @@ ATTENTION_KEYS = (
     "about let params modules query key value over features heads score mask locality normalize dropout message "
     "merge output"
 ).split()
+MERGES = ("concat", "mean", "sum")
 COMPOSITION_KEYS = ["about", "params", "modules", "flow"]
 
 
@@ -154,7 +155,7 @@ class _Reader(Nodes):
         self.broken |= {key.text for key, e in pairs if e is None}
         return tuple((key, e) for key, e in pairs if e is not None)
 
-    def types(self, node: Node | None, what: str) -> tuple[tuple[t.Text, t.TypeDecl], ...]:
+    def types(self, node: Node | None, what: str) -> tuple[tuple[t.Text, t.AnyType], ...]:
         named = self.named(node, what)
         pairs = [(key, self.type(value, key.text)) for key, value in named]
         for (key, decl), value in zip(pairs, [v for _, v in named], strict=True):
@@ -162,7 +163,7 @@ class _Reader(Nodes):
                 self.broken |= {key.text, *NAME.findall(self.span(value).text)}
         return tuple((key, e) for key, e in pairs if e is not None)
 
-    def type(self, node: Node, name: str) -> t.TypeDecl | None:
+    def type(self, node: Node, name: str) -> t.AnyType | None:
         if isinstance(node, yaml.SequenceNode):
             written = " ".join(self.span(node).text.split())
             short = node.flow_style and len(written) <= 80
@@ -175,8 +176,16 @@ class _Reader(Nodes):
         found = self.parse(parser.parse_declaration, node, "a type such as `float[b, n, d]`")
         if found is None:
             return None
-        left, default = found
+        return self.type_of(*found)
+
+    def type_of(self, left: t.Expr, default: t.Expr | None, inside: bool = False) -> t.AnyType | None:
+        """An expression as a type; `inside` a choice it may be `none`."""
         help = "write a type such as `float[b, n, d]`"
+        if isinstance(left, t.Cond):
+            then, otherwise = (self.type_of(e, default, True) for e in (left.then, left.otherwise))
+            return t.TypeChoice(left.test, then, otherwise, left.span) if then and otherwise else None
+        if inside and isinstance(left, t.Name) and left.id == "none":
+            return t.TypeDecl("none", (), None, left.span)
         if isinstance(left, t.Name) and left.id in DTYPES:
             return t.TypeDecl(left.id, (), default, left.span)
         if not (isinstance(left, t.Index) and isinstance(left.base, t.Name)):
@@ -259,10 +268,12 @@ class _Reader(Nodes):
             return self.expression(values[name], f"`{name}`") if name in values else None
 
         value = field("value")
-        merge = self.text(values["merge"]) if "merge" in values else None
-        if merge and merge.text not in ("concat", "mean", "sum"):
-            near = did_you_mean(merge.text, ["concat", "mean", "sum"], "merge is concat, mean or sum")
-            self.error("merge", f"heads cannot be merged by `{merge.text}`", merge.span, help=near)
+        merge = field("merge")
+        for e in t.alternatives(merge) if merge else ():
+            if not isinstance(e, t.Name) or e.id not in MERGES:
+                text = e.span.text
+                near = did_you_mean(text, MERGES, "merge is concat, mean or sum")
+                self.error("merge", f"heads cannot be merged by `{text}`", e.span, help=near)
         if value is None:
             return None
         attention = t.Attention(

@@ -105,7 +105,7 @@ class _Typer:
             options=options,
             dropout=self._dropout(),
             message=message,
-            merge=body.merge.text if body.merge else "concat",
+            merge=self._merge(),
             features=features,
             query_features=query.features if query else (),
             key_features=key.features if key else (),
@@ -196,6 +196,7 @@ class _Typer:
         e = self.body.features
         if e is None:
             return (value.axes[-1],)
+        e = self.infer.branches.named(e, self.scope, "the features", axes=True)
         items = e.items if isinstance(e, t.List) else (e,)
         names = []
         for item in items:
@@ -216,6 +217,7 @@ class _Typer:
                 note = combining.describe(source.field, source.value)
                 raise Fault("rank", message, source.span, (note,), "name the axes with `over:` and `features:`")
             return (source.others[-1],)
+        e = self.infer.branches.named(e, self.scope, "what is averaged", axes=True)
         items = e.items if isinstance(e, t.List) else (e,)
         found = tuple(self._axis(item, source.value.axes, "over") for item in items)
         for axis, item in zip(found, items, strict=True):
@@ -420,26 +422,25 @@ class _Typer:
 
     # --- the rest ---------------------------------------------------------------------------------------------
 
+    def _merge(self) -> str:
+        if self.body.merge is None:
+            return "concat"
+        e = self.infer.branches.named(self.body.merge, self.scope, "how heads are merged")
+        assert isinstance(e, t.Name)  # the reader has seen to it
+        return e.id
+
     def _normalizer(self) -> tuple[str, tuple[tuple[str, Any], ...]]:
-        e = self.body.normalize
-        if e is None:
+        if self.body.normalize is None:
             return "softmax", ()
-        e = self._chosen(e)
-        name, options = "", {}
-        if isinstance(e, t.Name):
-            name = e.id
-        elif isinstance(e, t.Call) and isinstance(e.func, t.Name):
-            name = e.func.id
-            if e.args:
-                inner = e.args[0].id if isinstance(e.args[0], t.Name) else e.args[0].span.text
-                name = f"{name}({inner})"
-            options = dict(e.kwargs)
-        entry = NORMALIZERS.get(name)
-        if entry is None or (isinstance(e, t.Call) and len(e.args) > 1):
-            help = did_you_mean(name or e.span.text, NORMALIZERS, f"normalizers are {', '.join(NORMALIZERS)}")
-            raise Fault("unknown-name", f"there is no normalizer `{e.span.text}`", e.span, (), help)
-        found = dict(entry.options)
-        for key, value in options.items():
+        for e in t.alternatives(self.body.normalize):
+            if _normalizer_name(e) not in NORMALIZERS or (isinstance(e, t.Call) and len(e.args) > 1):
+                near = _normalizer_name(e) or e.span.text
+                help = did_you_mean(near, NORMALIZERS, f"normalizers are {', '.join(NORMALIZERS)}")
+                raise Fault("unknown-name", f"there is no normalizer `{e.span.text}`", e.span, (), help)
+        e = self.infer.branches.named(self.body.normalize, self.scope, "the normalizer")
+        name = _normalizer_name(e)
+        found = dict(NORMALIZERS[name].options)
+        for key, value in e.kwargs if isinstance(e, t.Call) else ():
             if key not in found:
                 help = did_you_mean(key, found, f"it has {', '.join(found) or 'no options'}")
                 message = f"`{name}` has no option `{key}`"
@@ -449,13 +450,6 @@ class _Typer:
                 raise Fault("size", f"`{key}` is a number above 0", value.span)
             found[key] = float(number)
         return name, tuple(found.items())
-
-    def _chosen(self, e: t.Expr) -> t.Expr:
-        """`a if static else b`: the normalizer can depend on a size."""
-        while isinstance(e, t.Cond):
-            test = self.expressions.static(self.infer.expand(e.test, self.scope), self.scope, "this condition")
-            e = e.then if test else e.otherwise
-        return e
 
     def _dropout(self) -> float:
         e = self.body.dropout
@@ -478,7 +472,7 @@ class _Typer:
     ) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
         """The axes of the result, and its features."""
         plain = isinstance(message, n.Local) and message.name == "v"
-        merge = self.body.merge.text if self.body.merge else "concat"
+        merge = self._merge()
         each = message.axes[-1]
         features = value.features
         if heads is not None:
@@ -513,9 +507,18 @@ class _Typer:
             builder.field_name = None
 
 
-def _needs_sources(decl: t.TypeDecl) -> bool:
+def _normalizer_name(e: t.Expr) -> str:
+    """`softmax` or `hard(gumbel)`, as the table of normalizers has it."""
+    if isinstance(e, t.Call) and isinstance(e.func, t.Name):
+        inner = [a.id if isinstance(a, t.Name) else a.span.text for a in e.args[:1]]
+        return f"{e.func.id}({inner[0]})" if inner else e.func.id
+    return e.id if isinstance(e, t.Name) else ""
+
+
+def _needs_sources(decl: t.AnyType) -> bool:
     """Whether a parameter's type names the feature sizes of the sources, `dk` or `dv`."""
-    roots = [t.Name(a.span, a.name) if a.size is None and a.name else a.size for a in decl.axes]
+    axes = [a for d in t.branches(decl) for a in d.axes]
+    roots = [t.Name(a.span, a.name) if a.size is None and a.name else a.size for a in axes]
     return any(isinstance(x, t.Name) and x.id in ("dk", "dv") for root in roots if root for x in walk(root))
 
 

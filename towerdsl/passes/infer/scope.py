@@ -37,6 +37,13 @@ class Poison:
 POISON = Poison()
 
 
+@dataclass(frozen=True)
+class Absent:
+    """Stands for a parameter whose type is `none` with these sizes."""
+
+    span: Span
+
+
 @dataclass
 class SharedModule:
     """An entry of `modules:`: its static arguments are evaluated at once, its class is known at its first use."""
@@ -49,7 +56,7 @@ class SharedModule:
     block: BlockInstance | None = None
 
 
-Binding = Static | Value | Relation | SharedModule | Poison
+Binding = Static | Value | Relation | SharedModule | Poison | Absent
 
 
 @dataclass
@@ -85,6 +92,7 @@ class Scope:
     heads: tuple[t.Expr, Axis] | None = None
     is_flow: bool = False
     signature: t.Signature | None = None  # of the block
+    skipped: set[str] = field(default_factory=set)  # names that only branches assign that are not taken
 
     def child(self, **names: Binding) -> Scope:
         return replace(self, names={**self.names, **names}, axes=dict(self.axes))
