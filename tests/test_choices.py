@@ -24,11 +24,12 @@ sizes:
 inputs:
   x: float[b, h, w, d] if space == 2 else float[b, n, d]
 params:
-  table: "float[d] = zeros if kind == 'learned' else constant(3)"
-  near: "float[heads, d] if kind == 'rotary' else none"
+  table: float[d]
+  shift: "float[d] = zeros if kind == 'learned' else constant(3)"
+  scale: "float[heads, d] if kind == 'rotary' else float[d]"
 blocks:
   look(x):
-    params: {bias: "float[heads, 3] = ones if kind == 'learned' else none"}
+    params: {bias: "float[heads, 3] = ones"}
     query: linear(x, d) if kind == 'learned' else linear(x, 2 * d)
     key: linear(x, d if kind == 'learned' else 2 * d)
     value: linear(x, d)
@@ -49,7 +50,7 @@ flow:
       - z = linear(x, ff)
     else:
       - z = x
-  - x = look(x) + table
+  - x = look(x) * shift + (table if kind == 'learned' else mean(scale, heads) if kind == 'rotary' else scale)
 outputs: mean(x, [h, w]) if space == 2 else mean(x, n)
 """
 
@@ -73,10 +74,10 @@ def test_every_choice_runs(kind, space):
     x = torch.randn(2, 3, 5, 8) if space == 2 else torch.randn(2, 5, 8)
     assert model(x).shape == (2, 8)
     names = dict(model.named_parameters())
-    assert ("near" in names) == (kind == "rotary")
+    assert tuple(names.get("scale", names.get("table")).shape) == ((2, 8) if kind == "rotary" else (8,))
     assert ("look.bias" in names) == (kind == "learned")
     assert ("linear.weight" in names) == (kind == "rotary")
-    assert (names["table"] == (0 if kind == "learned" else 3)).all()
+    assert (names["shift"] == (0 if kind == "learned" else 3)).all()
     assert "look.query.weight" in names and "look.query_linear.weight" not in names
 
 

@@ -29,7 +29,6 @@ ATTENTION_KEYS = (
     "about let params modules query key value over features heads score mask locality normalize dropout message "
     "merge output"
 ).split()
-MERGES = ("concat", "mean", "sum")
 COMPOSITION_KEYS = ["about", "params", "modules", "flow"]
 
 
@@ -178,14 +177,12 @@ class _Reader(Nodes):
             return None
         return self.type_of(*found)
 
-    def type_of(self, left: t.Expr, default: t.Expr | None, inside: bool = False) -> t.AnyType | None:
-        """An expression as a type; `inside` a choice it may be `none`."""
+    def type_of(self, left: t.Expr, default: t.Expr | None) -> t.AnyType | None:
+        """An expression as a type."""
         help = "write a type such as `float[b, n, d]`"
         if isinstance(left, t.Cond):
-            then, otherwise = (self.type_of(e, default, True) for e in (left.then, left.otherwise))
+            then, otherwise = (self.type_of(e, default) for e in (left.then, left.otherwise))
             return t.TypeChoice(left.test, then, otherwise, left.span) if then and otherwise else None
-        if inside and isinstance(left, t.Name) and left.id == "none":
-            return t.TypeDecl("none", (), None, left.span)
         if isinstance(left, t.Name) and left.id in DTYPES:
             return t.TypeDecl(left.id, (), default, left.span)
         if not (isinstance(left, t.Index) and isinstance(left.base, t.Name)):
@@ -268,12 +265,6 @@ class _Reader(Nodes):
             return self.expression(values[name], f"`{name}`") if name in values else None
 
         value = field("value")
-        merge = field("merge")
-        for e in t.alternatives(merge) if merge else ():
-            if not isinstance(e, t.Name) or e.id not in MERGES:
-                text = e.span.text
-                near = did_you_mean(text, MERGES, "merge is concat, mean or sum")
-                self.error("merge", f"heads cannot be merged by `{text}`", e.span, help=near)
         if value is None:
             return None
         attention = t.Attention(
@@ -292,7 +283,7 @@ class _Reader(Nodes):
             normalize=field("normalize"),
             dropout=field("dropout"),
             message=field("message"),
-            merge=merge,
+            merge=field("merge"),
             output=field("output"),
         )
         return attention, about
@@ -360,10 +351,10 @@ class _Reader(Nodes):
             parts.append((*header, body))
         kinds = [p[0] for p in parts]
         whole = "" not in kinds and len(parts) == len(node.value)
-        if whole and kinds == ["for"]:
-            _, index, count, body = parts[0]
+        if whole and kinds in (["for"], ["along"]):
+            kind, index, count, body = parts[0]
             assert count is not None
-            return t.For(keys[0].span, index, count, body)
+            return t.For(keys[0].span, index, count, body, kind == "along")
         if whole and kinds in (["if"], ["if", "else"]):
             _, _, test, body = parts[0]
             assert test is not None

@@ -175,7 +175,7 @@ class TypeDecl:
 
 @dataclass(frozen=True)
 class TypeChoice:
-    """`float[b, h, w] if axes == 2 else float[b, n]`; a branch of the type `none` is nothing at all."""
+    """`float[b, h, w] if space == 2 else float[b, n]`: a type that sizes choose."""
 
     test: Expr
     then: AnyType
@@ -242,9 +242,12 @@ class Return(Statement):
 
 @dataclass(frozen=True)
 class For(Statement):
+    """`for index in count`, or `for index along count`, where `count` names an axis."""
+
     index: str
     count: Expr
     body: tuple[Statement, ...]
+    along: bool = False
 
 
 @dataclass(frozen=True)

@@ -231,19 +231,24 @@ def _channels(call: OpCall, x: TensorType, low: int, high: int | None, form: str
     return known_length(call, x.axes[1], "a number of channels (the second axis)", _TO_CHANNELS)
 
 
-@op("batchnorm", statics="eps:float=1e-5 momentum:float=0.1", weights=True)
+@op("batchnorm", statics="eps:float=1e-5 momentum:float=0.1 frozen:bool=false", imports=_F, weights=True)
 def batchnorm(call: OpCall) -> OpResult:
-    """Mean 0 and variance 1 of each channel (axis 1) over everything else, then scale and shift."""
+    """Mean 0 and variance 1 of each channel (axis 1) over everything else, then scale and shift.
+
+    `frozen` takes mean and variance from the checkpoint, also while training, and trains nothing.
+    """
     x = tensor_argument(call, "float")
     form = "x[b, c] or x[b, c, ...] with at most three axes after the channels"
     channels = Size.of(_channels(call, x, 2, 5, form))
     eps, attrs = _eps(call)
     momentum = float(in_range(call, "momentum", 0, 1))
-    more = ", momentum={momentum}" if momentum != 0.1 else ""
+    frozen = call.statics["frozen"]
+    more = ", momentum={momentum}" if momentum != 0.1 and not frozen else ""
+    held = ("running_mean", "running_var", "weight", "bias")
     return OpResult(
         x,
-        "{self}({x})",
-        f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more})",
+        f"F.batch_norm({{x}}, {', '.join(f'{{self}}.{n}' for n in held)}{eps})" if frozen else "{self}({x})",
+        f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more}){'.requires_grad_(False)' if frozen else ''}",
         attrs=(("in", channels), *attrs, *((("momentum", momentum),) if more else ())),
         parameters=(("weight", (channels,)), ("bias", (channels,))),
         buffers=(("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())),
@@ -465,20 +470,44 @@ def gru(call: OpCall) -> OpResult:
 # --- without weights -------------------------------------------------------------------------------------------
 
 
-@op("dropout", statics="p:float")
-def dropout(call: OpCall) -> OpResult:
-    """Zero entries with probability `p` while training, and scale the others by 1 / (1 - p)."""
-    x = tensor_argument(call, "float")
+def _probability(call: OpCall) -> float:
     p = call.statics["p"]
     if not 0 <= p < 1:
         call.fail(
             "value-range",
             f"a probability is between 0 and 1, got {p:g}",
-            "`p` of dropout is the share of entries that become zero; it is below 1",
+            f"`p` of {call.op.name} is the share of entries that become zero; it is below 1",
             help=f"did you mean {p / 100:g}?" if 1 < p < 100 else "use a number from 0 up to, not including, 1",
             argument="p",
         )
-    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", float(p)),))
+    return float(p)
+
+
+@op("dropout", statics="p:float")
+def dropout(call: OpCall) -> OpResult:
+    """Zero entries with probability `p` while training, and scale the others by 1 / (1 - p)."""
+    x = tensor_argument(call, "float")
+    p = _probability(call)
+    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", p),)) if p else OpResult(x, "{x}")
+
+
+@op("drop_path", statics="p:float")
+def drop_path(call: OpCall) -> OpResult:
+    """Zero everything at a position of the first axis with probability `p` while training (stochastic depth)."""
+    x = tensor_argument(call, "float")
+    p = _probability(call)
+    if not 2 <= len(x.axes) <= 4:
+        call.fail(
+            "axis-count",
+            "drop_path needs x[b, ...] with one to three axes after the first",
+            f"got {call.text('x')} {shown(x.axes)}",
+            help="`rearrange` splits, merges and reorders axes",
+            argument="x",
+        )
+    if p == 0:
+        return OpResult(x, "{x}")
+    # to torch's dropout of channels the first axis is the channels of one sample
+    return OpResult(x, "{self}({x}[None])[0]", f"nn.Dropout{len(x.axes) - 1}d({{p}})", attrs=(("p", p),))
 
 
 def _along(call: OpCall, x: TensorType) -> int:

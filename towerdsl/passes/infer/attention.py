@@ -29,6 +29,7 @@ from towerdsl.passes.resolve import RESERVED, walk
 if TYPE_CHECKING:
     from towerdsl.passes.infer.model import Infer
 
+MERGES = ("concat", "mean", "sum")
 Results = tuple[list[n.WeightDecl], list[n.Step], list[n.Value | n.Relation]]
 
 
@@ -88,7 +89,8 @@ class _Typer:
         uses = {v.name for root in roots if root is not None for v in root.walk() if isinstance(v, n.Local)}
         self._check_divides(query, key, value, heads, key_heads, uses)
         normalize, options = self._normalizer()
-        layout, features = self._layout(query, value, batch, heads, key_heads, over, message)
+        merge = self._merge()
+        layout, features = self._layout(query, value, batch, heads, key_heads, over, message, merge)
         log_prob = normalize == "hard(score_function)"
         average = n.Average(
             query=query.value if query else None,
@@ -105,7 +107,7 @@ class _Typer:
             options=options,
             dropout=self._dropout(),
             message=message,
-            merge=self._merge(),
+            merge=merge,
             features=features,
             query_features=query.features if query else (),
             key_features=key.features if key else (),
@@ -196,7 +198,7 @@ class _Typer:
         e = self.body.features
         if e is None:
             return (value.axes[-1],)
-        e = self.infer.branches.named(e, self.scope, "the features", axes=True)
+        e = self.infer.branches.named(e, self.scope, "the features", values=True)
         items = e.items if isinstance(e, t.List) else (e,)
         names = []
         for item in items:
@@ -217,7 +219,7 @@ class _Typer:
                 note = combining.describe(source.field, source.value)
                 raise Fault("rank", message, source.span, (note,), "name the axes with `over:` and `features:`")
             return (source.others[-1],)
-        e = self.infer.branches.named(e, self.scope, "what is averaged", axes=True)
+        e = self.infer.branches.named(e, self.scope, "what is averaged", values=True)
         items = e.items if isinstance(e, t.List) else (e,)
         found = tuple(self._axis(item, source.value.axes, "over") for item in items)
         for axis, item in zip(found, items, strict=True):
@@ -425,9 +427,11 @@ class _Typer:
     def _merge(self) -> str:
         if self.body.merge is None:
             return "concat"
-        e = self.infer.branches.named(self.body.merge, self.scope, "how heads are merged")
-        assert isinstance(e, t.Name)  # the reader has seen to it
-        return e.id
+        for e in t.alternatives(self.body.merge):
+            if not isinstance(e, t.Name) or e.id not in MERGES:
+                help = did_you_mean(e.span.text, MERGES, "merge is concat, mean or sum")
+                raise Fault("merge", f"heads cannot be merged by `{e.span.text}`", e.span, (), help)
+        return self.infer.branches.named(self.body.merge, self.scope, "how heads are merged").span.text
 
     def _normalizer(self) -> tuple[str, tuple[tuple[str, Any], ...]]:
         if self.body.normalize is None:
@@ -469,10 +473,10 @@ class _Typer:
         key_heads: Size | None,
         over: tuple[Axis, ...],
         message: n.Value,
+        merge: str,
     ) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
         """The axes of the result, and its features."""
         plain = isinstance(message, n.Local) and message.name == "v"
-        merge = self._merge()
         each = message.axes[-1]
         features = value.features
         if heads is not None:

@@ -34,11 +34,11 @@ class Branches:
             return e
         return self._taken(e, scope)
 
-    def named(self, e: t.Expr, scope: Scope, what: str, axes: bool = False) -> t.Expr:
-        """The alternative that sizes choose, of names that are no values. Raises Fault, Unknown."""
+    def named(self, e: t.Expr, scope: Scope, what: str, values: bool = False) -> t.Expr:
+        """The alternative that sizes choose, of names that are no `values`, or of lists. Raises Fault, Unknown."""
         while isinstance(e, t.Cond):
             taken = self._holds(e.test, scope, what)
-            if axes:
+            if values:
                 self.unused(e.otherwise if taken else e.then, scope)
             e = e.then if taken else e.otherwise
         return e

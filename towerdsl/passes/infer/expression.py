@@ -19,7 +19,7 @@ from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.dtypes import ARITHMETIC, cast, converted, promote, result_dtype
 from towerdsl.passes.infer.index import index
-from towerdsl.passes.infer.scope import Absent, Fault, Poison, Scope, SharedModule, Unknown
+from towerdsl.passes.infer.scope import Fault, Poison, Scope, SharedModule, Unknown
 from towerdsl.passes.static import Static, StaticError
 
 if TYPE_CHECKING:
@@ -124,10 +124,6 @@ class ExpressionTyper:
             if isinstance(found, SharedModule):
                 help = f"call it: `{e.id}(x)`, or name its weight: `{e.id}.weight`"
                 raise Fault("type", f"`{e.id}` is a module, not a value", e.span, (), help)
-            if isinstance(found, Absent):
-                message = f"`{e.id}` is not there: with these sizes its type is `none`"
-                note = f"it is declared on line {found.span.line}"
-                raise Fault("unknown-name", message, e.span, (note,), "use it where the same condition holds")
             if isinstance(found, n.Value):
                 return replace(found, span=e.span)
             return found
@@ -162,6 +158,10 @@ class ExpressionTyper:
             or did_you_mean(name, {*known, *inside})
             or did_you_mean(name, self.infer.sizes)
         )
+        if name in scope.ended:
+            notes = (*notes, f"it is the index of the loop on line {scope.ended[name].line}, known in that loop only")
+        if any(name in loop.new for loop in scope.along.values()):
+            help = f"what a loop carries has a first value before it, as in `{name} = zeros([b, d])`"
         if help is None and not scope.is_flow and name in {key.text for key, _ in resolved.spec.inputs}:
             message = f"`{name}` is an input of the model; a block sees only its parameters"
             parameters = [p.span.text for p in scope.signature.parameters] if scope.signature else []

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import weights_read, without_unused
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 from towerdsl.lang import tree as t
@@ -19,7 +20,7 @@ from towerdsl.passes.expand import expand
 from towerdsl.passes.infer.branches import Branches
 from towerdsl.passes.infer.calls import Calls
 from towerdsl.passes.infer.expression import ExpressionTyper
-from towerdsl.passes.infer.scope import POISON, Absent, Builder, Fault, Poison, Scope, Unknown, safe
+from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, safe
 from towerdsl.passes.infer.statements import Statements, local
 from towerdsl.passes.resolve import INITIALIZERS, Resolved, walk
 from towerdsl.passes.static import Static
@@ -208,9 +209,6 @@ class Infer:
         for name, declared in spec.inputs:
             try:
                 decl = self.branches.type(declared, scope, False)
-                if decl.dtype == "none":
-                    help = "give it a default, `bool[b, n] = true`, so that it may be left out"
-                    raise Fault("type", "an input has a type with all sizes", declared.span, (), help)
                 kind = self.declared_type(decl, scope, True)
                 default = None
                 if decl.default is not None:
@@ -248,7 +246,7 @@ class Infer:
                 spec.flow[-1].span if spec.flow else None,
                 help="name the result: `outputs: x`",
             )
-        for key, expr in outputs:
+        for key, expr in (pair for given in outputs for pair in self._outputs(*given, scope)):
             try:
                 found = self.calls.results(self.expand(expr, scope), scope)
                 if len(found) > 1:
@@ -270,9 +268,9 @@ class Infer:
         root = n.BlockInstance(
             name=spec.tower.text,
             parameters=tuple((i.name, i.type) for i in inputs),
-            weights=tuple(weights),
+            weights=weights_read(weights, steps, results),
             modules=builder.modules,
-            body=tuple(steps),
+            body=without_unused(steps, results),
             results=tuple(results),
             result_names=tuple(names),
             about=spec.about,
@@ -284,6 +282,19 @@ class Infer:
             return None
         sizes = tuple((name, value) for name, value in self.sizes.items() if not isinstance(value, Poison))
         return n.Model(spec.tower.text, root, tuple(inputs), spec.paper, spec.about, sizes, spec.source.name)
+
+    def _outputs(self, key: t.Text | None, e: t.Expr, scope: Scope) -> list[tuple[t.Text | None, t.Expr]]:
+        """The outputs that an entry stands for: `x if small else [a, b]` gives one, or two."""
+        try:
+            chosen = self.branches.named(e, scope, "the outputs", values=True) if _has_list(e) else e
+        except Fault as fault:
+            self.report(fault)
+            return []
+        except Unknown:
+            return []
+        return (
+            [(None, item) for item in chosen.items] if isinstance(chosen, t.List) and key is None else [(key, chosen)]
+        )
 
     def _input_default(self, value: Static, kind: Type, span: Span) -> float | bool:
         if isinstance(kind, RelationType) or isinstance(value, (str, Size)):
@@ -326,13 +337,6 @@ class Infer:
         for name, declared in params:
             try:
                 decl = self.branches.type(declared, scope)
-                init = decl.default and self.branches.named(decl.default, scope, "the initializer")
-                if decl.dtype == "none" or (
-                    isinstance(init, t.Name) and init.id == "none" and init is not decl.default
-                ):
-                    self._check_new(name, scope)
-                    scope.names[name.text] = Absent(name.span)
-                    continue
                 kind = self.declared_type(decl, scope, False)
                 if isinstance(kind, RelationType) or kind.dtype != "float":
                     raise Fault("type", "a parameter is a float tensor", decl.span, (), "write `float[...]`")
@@ -340,7 +344,7 @@ class Infer:
                     if axis.size.integer is None:
                         message = f"the parameter `{name.text}` has axis {axis}, whose length is only known at run time"
                         raise Fault("free-size", message, decl.span, (), f"give `{axis}` a size in `sizes:`")
-                function, options = self._initializer(decl, init, scope)
+                function, options = self._initializer(decl, scope)
                 self._check_new(name, scope)
                 attribute = safe(name.text)
                 scope.builder.shared.add(attribute)
@@ -358,15 +362,14 @@ class Infer:
             help = "rename one of them"
             raise Fault("name-reused", f"`{name.text}` is already a name here", name.span, (), help)
 
-    def _initializer(self, decl: t.TypeDecl, e: t.Expr | None, scope: Scope) -> tuple[str, tuple[float, ...]]:
-        """The initializer `e` that sizes chose of a declaration's."""
-        if decl.default is None or e is None:
+    def _initializer(self, decl: t.TypeDecl, scope: Scope) -> tuple[str, tuple[float, ...]]:
+        if decl.default is None:
             return "normal", (0.02,)
-        known = (*INITIALIZERS, "none") if isinstance(decl.default, t.Cond) else INITIALIZERS
-        for other in t.alternatives(decl.default):
-            if not isinstance(other, (t.Number, t.Unary)) and _called(other) not in known:
-                help = did_you_mean(_called(other), INITIALIZERS, f"initializers are {', '.join(INITIALIZERS)}")
-                raise Fault("initializer", f"`{other.span.text}` is not an initializer", other.span, (), help)
+        for e in t.alternatives(decl.default):
+            if not isinstance(e, (t.Number, t.Unary)) and _called(e) not in INITIALIZERS:
+                help = did_you_mean(_called(e), INITIALIZERS, f"initializers are {', '.join(INITIALIZERS)}")
+                raise Fault("initializer", f"`{e.span.text}` is not an initializer", e.span, (), help)
+        e = self.branches.named(decl.default, scope, "the initializer")
         if isinstance(e, (t.Number, t.Unary)):
             return "constant", (float(self._number(e, scope)),)
         name = _called(e)
@@ -426,3 +429,8 @@ def _called(e: t.Expr) -> str:
     """The name that an initializer is written with."""
     inner = e.func if isinstance(e, t.Call) else e
     return inner.id if isinstance(inner, t.Name) else ""
+
+
+def _has_list(e: t.Expr) -> bool:
+    """Whether a choice is one between lists of values."""
+    return isinstance(e, t.List) or (isinstance(e, t.Cond) and (_has_list(e.then) or _has_list(e.otherwise)))
