@@ -179,7 +179,8 @@ def _counts(root: n.BlockInstance) -> dict[str, int]:
                     if v is not None:
                         visit(v)
             else:
-                for inner in {id(b): b for b in step.bodies}.values():
+                bodies = step.bodies if isinstance(step, n.Loop) else (step.body,)
+                for inner in {id(b): b for b in bodies}.values():
                     steps(inner)
 
     steps(root.body)

@@ -19,7 +19,7 @@ from towerdsl.passes.bounds import bounds
 from towerdsl.passes.infer.scope import safe
 
 #: Strength of binding of Python's operators; higher binds tighter.
-OR, AND, NOT, COMPARE, BITOR, BITAND, SUM, PRODUCT, UNARY, POWER, ATOM = range(11)
+CHOICE, OR, AND, NOT, COMPARE, BITOR, BITAND, SUM, PRODUCT, UNARY, POWER, ATOM = range(12)
 STRENGTH = {
     "or": BITOR,
     "and": BITAND,
@@ -345,7 +345,19 @@ class Frame:
             return Code(f"{left_text} {symbol} {right.at(tight)}", strength)
         return self._function(value)
 
+    def _chosen(self, value: n.Pointwise) -> Code:
+        """`where` with a condition that is one Python truth value."""
+        test, *both = value.args
+        condition = self.code(test)
+        a, b = (self.aligned(v, value.axes) for v in both)
+        alike = (value.type.dtype, set(value.axes))
+        if all(not v.type.scalar and (v.type.dtype, set(v.axes)) == alike for v in both):
+            return Code(f"{a.at(OR)} if {condition.at(OR)} else {b.text}", CHOICE)
+        return Code(f"torch.where(torch.tensor({condition.text}, device={self.device}), {a.text}, {b.text})")
+
     def _function(self, value: n.Pointwise) -> Code:
+        if value.op == "where" and value.args[0].type.scalar:
+            return self._chosen(value)
         entry = ELEMENTWISE[value.op]
         tensors, options = list(value.args[: entry.arity]), value.args[entry.arity :]
         template = entry.code
