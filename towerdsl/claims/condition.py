@@ -156,11 +156,14 @@ class Pairs:
             found[source, target] = True
         return found
 
+    def _place(self, at: Size | n.Value | None) -> int | None:
+        if isinstance(at, n.Value):
+            return int(self.evaluate(at).item())
+        return None if at is None else self.length(at)
+
     def _pick(self, v: n.Pick) -> Tensor:
         found, dim = self.evaluate(v.arg), v.arg.type.dim(v.axis)
-        if isinstance(v.start, n.Value):
-            return found.select(dim, int(self.evaluate(v.start)))
-        start, stop = (None if s is None else self.length(s) for s in (v.start, v.stop))
+        start, stop = (self._place(s) for s in (v.start, v.stop))
         if v.is_range:
             return found[(slice(None),) * dim + (slice(start, stop),)]
         assert start is not None

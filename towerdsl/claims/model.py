@@ -21,6 +21,7 @@ from towerdsl.emit.module import load_module
 from towerdsl.explain.facts import Attention, attention_facts
 from towerdsl.explain.spell import axis_text
 from towerdsl.explain.work import Calls, Occurrence
+from towerdsl.ir.size import Size
 from towerdsl.kernels.choose import attentions
 from towerdsl.kernels.reference import Reference
 from towerdsl.lang import library
@@ -88,8 +89,8 @@ def _captured(
     """Run the model with the first lengths and inputs that it takes."""
     often: dict[int, int] = {}
     for o in occurrences:  # an attention that is called again and again is watched at its second call
-        calls = o.calls.integer or 2 * o.modules  # in a loop along an axis the length says how often
-        often[id(o.block)] = min(2, max(often.get(id(o.block), 1), calls // o.modules))
+        again = o.calls != Size.of(o.modules)
+        often[id(o.block)] = max(often.get(id(o.block), 1), 2 if again else 1)
     found = list(places(compiled.model.root, model))
     reason = ""
     for lengths in draw.lengths(compiled.model, occurrences, given):
@@ -160,7 +161,7 @@ def _checked(facts: Attention, group: Sequence[Occurrence], found: Sequence[Meas
         modules=sum(o.modules for o in group),
         block=facts.block,
         at=facts.at,
-        averages=f"{facts.value.text if facts.message == 'v' else facts.message} over {over}",
+        averages=f"{facts.value.text if facts.message == 'v' else 'messages'} over {over}",
         kernel=facts.kernel,
         values=largest("values"),
         gradients=largest("gradients"),
