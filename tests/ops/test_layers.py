@@ -63,6 +63,8 @@ def test_batchnorm(x: str, kind: str) -> None:
         assert run.result.module == f"nn.BatchNorm{kind}({{in}})"
     for run in runs("batchnorm", x, eps=1e-3, momentum=0.01):
         assert (run.module.eps, run.module.momentum) == (1e-3, 0.01)
+    for run in runs("batchnorm", x, scale=0.0):
+        assert not run.module.weight.any() and run.module.weight.requires_grad
     for run in runs("batchnorm", x, eps=1e-3, frozen=True):
         assert not any(p.requires_grad for p in run.module.parameters())
         module, given = run.module.train(), run.inputs[0]

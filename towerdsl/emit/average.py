@@ -28,11 +28,24 @@ class AverageWriter:
         heads = (average.heads,) if average.heads is not None else ()
         self.lead: tuple[Axis, ...] = (*average.batch, *heads)
 
-    def write(self) -> None:
+    def write(self, part: str = "result") -> None:
+        """Write an attention, or one of the parts that `Evaluate` names."""
         self._sources()
+        if part == "weights":
+            self._parts()
+            return
         result = self.plan.kernel.write(self.average, self.plan.facts, self)
         self.frame.assign("y", result)
-        self.frame.assign("y", self._result(Code("y")).text)
+        self.frame.assign("y", (self._result if part == "result" else self._each_head)(Code("y")).text)
+
+    def _parts(self) -> None:
+        """`weights` with all their axes, `message` with dims of length 1 (or none, in front) for those it lacks."""
+        frame, message = self.frame, self.average.message
+        weights, axes = self.weights()
+        every = (*self.lead, *self.average.positions, *self.average.over)
+        code = frame.spread(Code(weights), axes, every)
+        frame.assign("weights", self._expanded(code, axes, every, set(every)).text if axes != every else code.text)
+        frame.assign("message", frame.aligned(message, (*every, message.axes[-1])).text)
 
     # --- sources ----------------------------------------------------------------------------------------------
 
@@ -41,6 +54,7 @@ class AverageWriter:
         average, frame = self.average, self.frame
         used = average.uses
         frame.taken |= {"q", "k", "v", "y"}
+        codes: dict[str, list[str]] = {}  # the names of each code: sources may be laid out alike
         for name, value, features, moved, heads in (
             ("q", average.query, average.query_features, average.positions, average.heads),
             ("k", average.key, average.key_features, average.over, average.heads),
@@ -52,7 +66,9 @@ class AverageWriter:
                 average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
             )
             code = self._laid_out(value, features, [a.on("") for a in moved], count)
-            frame.assign(name, code.text)
+            codes.setdefault(code.text, []).append(name)
+        for text, names in codes.items():
+            frame.assign(" = ".join(names), text)
         if "q" in used:
             frame.device_from = frame.dtype_from = "q"
         elif "v" in used:
@@ -370,15 +386,20 @@ class AverageWriter:
 
     # --- the result -------------------------------------------------------------------------------------------
 
+    def _each_head(self, code: Code) -> Code:
+        """The average of each head, with all the axes [batch, head, positions, feature]."""
+        order = [*self.lead, *self.average.positions, self.average.message.axes[-1]]
+        if self._kept is None or self._kept == tuple(order):
+            return code
+        missing = {a for a in order if a not in self._kept}
+        code = self.frame.spread(code, self._kept, order)
+        return self._expanded(code, self._kept, order, missing)
+
     def _result(self, code: Code) -> Code:
         """[batch, head, positions, feature] --> the axes of the result, heads merged."""
         average, frame = self.average, self.frame
         feature = average.message.axes[-1]
-        order = [*self.lead, *average.positions, feature]
-        if self._kept is not None and self._kept != tuple(order):
-            missing = {a for a in order if a not in self._kept}
-            code = frame.spread(code, self._kept, order)
-            code = self._expanded(code, self._kept, order, missing)
+        code = self._each_head(code)
         positions = [a.on("") for a in average.positions]
         batch = list(average.batch)
         if average.heads is not None:

@@ -62,7 +62,8 @@ def _backwards(body: Sequence[n.Step], after: set[str]) -> tuple[tuple[n.Step, .
             names = {name for name, _ in step.collected}
             kept = tuple((name, kind) for name, kind in step.collected if name in after)
             outside = after - names
-            end = outside | _backwards(step.body, outside)[1]
+            end = outside | {name for name, _ in kept}
+            end |= _backwards(step.body, end)[1]
             inner, start = _backwards(step.body, end)
             step = replace(step, body=inner, collected=kept)
             after = outside | (start - {step.index})

@@ -162,13 +162,14 @@ def linear(call: OpCall) -> OpResult:
 
 @op("embed", tensors="ids", statics="count:size size:size", weights=True)
 def embed(call: OpCall) -> OpResult:
-    """A table of `count` vectors, read by ids."""
-    ids = tensor_argument(call, "int", "ids")
+    """A table of `count` vectors, read by ids, or at one position that is a number."""
+    number = call.tensors["ids"].scalar and call.tensors["ids"].dtype == "int"
+    ids = call.tensors["ids"] if number else tensor_argument(call, "int", "ids")
     count, _ = size_argument(call, "count")
     size, axis = size_argument(call, "size")
     return OpResult(
         TensorType("float", (*ids.axes, axis)),
-        "{self}({ids})",
+        "{self}.weight[{ids}]" if number else "{self}({ids})",
         "nn.Embedding({count}, {size})",
         attrs=(("count", Size.of(count)), ("size", Size.of(size))),
         parameters=(("weight", (Size.of(count), Size.of(size))),),
@@ -231,25 +232,28 @@ def _channels(call: OpCall, x: TensorType, low: int, high: int | None, form: str
     return known_length(call, x.axes[1], "a number of channels (the second axis)", _TO_CHANNELS)
 
 
-@op("batchnorm", statics="eps:float=1e-5 momentum:float=0.1 frozen:bool=false", imports=_F, weights=True)
+@op("batchnorm", statics="eps:float=1e-5 momentum:float=0.1 frozen:bool=false scale:float=1", imports=_F, weights=True)
 def batchnorm(call: OpCall) -> OpResult:
     """Mean 0 and variance 1 of each channel (axis 1) over everything else, then scale and shift.
 
     `frozen` takes mean and variance from the checkpoint, also while training, and trains nothing.
+    `scale` is what the learned scale is at first: with 0, a residual branch starts as nothing.
     """
     x = tensor_argument(call, "float")
     form = "x[b, c] or x[b, c, ...] with at most three axes after the channels"
     channels = Size.of(_channels(call, x, 2, 5, form))
     eps, attrs = _eps(call)
     momentum = float(in_range(call, "momentum", 0, 1))
-    frozen = call.statics["frozen"]
+    frozen, scale = call.statics["frozen"], float(call.statics["scale"])
+    start = ".apply(lambda norm: nn.init.constant_(norm.weight, {scale}))" if scale != 1 else ""
+    after = ".requires_grad_(False)" if frozen else ""
     more = ", momentum={momentum}" if momentum != 0.1 and not frozen else ""
     held = ("running_mean", "running_var", "weight", "bias")
     return OpResult(
         x,
         f"F.batch_norm({{x}}, {', '.join(f'{{self}}.{n}' for n in held)}{eps})" if frozen else "{self}({x})",
-        f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more}){'.requires_grad_(False)' if frozen else ''}",
-        attrs=(("in", channels), *attrs, *((("momentum", momentum),) if more else ())),
+        f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more}){start}{after}",
+        attrs=(("in", channels), *attrs, ("momentum", momentum), ("scale", scale)),
         parameters=(("weight", (channels,)), ("bias", (channels,))),
         buffers=(("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())),
     )
@@ -539,6 +543,14 @@ def cumsum(call: OpCall) -> OpResult:
     x = tensor_argument(call)
     dtype = "int" if x.dtype == "bool" else x.dtype
     return OpResult(TensorType(dtype, x.axes), f"{{x}}.cumsum({_along(call, x)})")
+
+
+@op("argmax", statics="axis:axis=none")
+def argmax(call: OpCall) -> OpResult:
+    """The position of the largest entry along an axis, the first of equal ones; no gradient passes it."""
+    x = tensor_argument(call)
+    axis = call.statics["axis"] or last_axis(call, x)
+    return OpResult(TensorType("int", x.without([axis])), f"{{x}}.argmax({_along(call, x)})")
 
 
 @op("flip", statics="axis:axis=none")

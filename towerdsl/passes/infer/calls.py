@@ -167,6 +167,9 @@ class Calls:
             named = e.id if isinstance(e, t.Name) else None
             one = next((v for v in values if any(a.name == named for a in v.axes)), values[0])
             return typer.axis_of(e, one, scope, what) if kind == "axis" else typer.axes_of(e, one, scope, what)
+        if kind == "sizes":
+            items = e.items if isinstance(e, t.List) else (e,)
+            return tuple(self._static_argument("size", x, scope, values, function, name) for x in items)
         if kind == "ints" and isinstance(e, t.List):
             return tuple(typer.integer(x, scope, what) for x in e.items)
         value = typer.static(e, scope, what)
