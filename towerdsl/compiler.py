@@ -27,7 +27,7 @@ PASSES: tuple[Callable[[n.Model], n.Model], ...] = (simplify,)
 
 
 @contextmanager
-def _deep() -> Iterator[None]:
+def deep() -> Iterator[None]:
     """Room for formulas that are nested as deep as the language allows."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 10_000))
@@ -39,21 +39,22 @@ def _deep() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A model with a plan for each attention (by the id of its block)."""
+    """A model with a plan for each attention (by the id of its block). `typed` is the model before the passes."""
 
     model: n.Model
+    typed: n.Model
     resolved: Resolved
     plans: Mapping[int, Plan]
     checkpoints: tuple[CheckpointMap, ...]
 
-    @_deep()
+    @deep()
     def source(self, standalone: bool = False) -> str:
         """The Python source of the model."""
         maps = {m.name: m.to_data() for m in self.checkpoints}
         return write_source(self.model, self.plans, self.resolved, maps, standalone)
 
 
-@_deep()
+@deep()
 def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, kernel: str | None = None) -> Compiled:
     """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
     resolved, model = understand(spec, sizes or {})
@@ -63,13 +64,14 @@ def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, ke
     return plan(resolved, model, bool(sizes), kernel)
 
 
-@_deep()
+@deep()
 def plan(resolved: Resolved, model: n.Model, overridden: bool = False, kernel: str | None = None) -> Compiled:
     """Run the passes and choose the kernels of a typed model. Raises TowerError."""
+    typed = model
     for one_pass in PASSES:
         model = one_pass(model)
     plans = {id(block): choose(block.average, kernel) for block in attentions(model.root) if block.average}
-    return Compiled(model, resolved, plans, _checkpoints(resolved, model, overridden))
+    return Compiled(model, typed, resolved, plans, _checkpoints(resolved, model, overridden))
 
 
 def free_lengths(spec: str | Path) -> set[str]:
@@ -82,7 +84,7 @@ def free_lengths(spec: str | Path) -> set[str]:
     return names - set(resolved.sizes)
 
 
-@_deep()
+@deep()
 def understand(spec: str | Path, sizes: Mapping[str, Static]) -> tuple[Resolved, n.Model | None]:
     """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""
     errors = Diagnostics()

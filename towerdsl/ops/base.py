@@ -36,7 +36,7 @@ class OpError(Exception):
 class OpCall:
     """The arguments of one call: tensor types by name (a tuple for a variadic one), and static values by name.
 
-    A static value of kind "size" is a `SizeArg`, of kind "axis" an `Axis`, of "axes" a tuple of them.
+    A static value of kind "size" is a `SizeArg`, of "sizes" a tuple of them, of "axis" an `Axis`, of "axes" a tuple.
     `texts` holds how arguments are written in the spec, for messages.
     """
 
@@ -88,7 +88,7 @@ class OpResult:
 @dataclass(frozen=True)
 class StaticParameter:
     name: str
-    kind: str  # size, int, ints, float, bool, axis, axes, text
+    kind: str  # one of KINDS
     default: Any = ...  # ... means required
 
 
@@ -117,7 +117,7 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
-KINDS = ("size", "int", "ints", "float", "bool", "axis", "axes", "text")
+KINDS = ("size", "sizes", "int", "ints", "float", "bool", "axis", "axes", "text")
 
 
 def op(

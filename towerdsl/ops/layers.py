@@ -162,13 +162,14 @@ def linear(call: OpCall) -> OpResult:
 
 @op("embed", tensors="ids", statics="count:size size:size", weights=True)
 def embed(call: OpCall) -> OpResult:
-    """A table of `count` vectors, read by ids."""
-    ids = tensor_argument(call, "int", "ids")
+    """A table of `count` vectors, read by ids, or at one position that is a number."""
+    number = call.tensors["ids"].scalar and call.tensors["ids"].dtype == "int"
+    ids = call.tensors["ids"] if number else tensor_argument(call, "int", "ids")
     count, _ = size_argument(call, "count")
     size, axis = size_argument(call, "size")
     return OpResult(
         TensorType("float", (*ids.axes, axis)),
-        "{self}({ids})",
+        "{self}.weight[{ids}]" if number else "{self}({ids})",
         "nn.Embedding({count}, {size})",
         attrs=(("count", Size.of(count)), ("size", Size.of(size))),
         parameters=(("weight", (Size.of(count), Size.of(size))),),
@@ -542,6 +543,14 @@ def cumsum(call: OpCall) -> OpResult:
     x = tensor_argument(call)
     dtype = "int" if x.dtype == "bool" else x.dtype
     return OpResult(TensorType(dtype, x.axes), f"{{x}}.cumsum({_along(call, x)})")
+
+
+@op("argmax", statics="axis:axis=none")
+def argmax(call: OpCall) -> OpResult:
+    """The position of the largest entry along an axis, the first of equal ones; no gradient passes it."""
+    x = tensor_argument(call)
+    axis = call.statics["axis"] or last_axis(call, x)
+    return OpResult(TensorType("int", x.without([axis])), f"{{x}}.argmax({_along(call, x)})")
 
 
 @op("flip", statics="axis:axis=none")

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
-from towerdsl.ir.liveness import without_unused
+from towerdsl.ir.liveness import weights_read, without_unused
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 from towerdsl.lang import tree as t
@@ -235,7 +235,7 @@ class Infer:
         root = n.BlockInstance(
             name=spec.tower.text,
             parameters=tuple((i.name, i.type) for i in inputs),
-            weights=tuple(weights),
+            weights=weights_read(weights, steps, results),
             modules=builder.modules,
             body=without_unused(steps, results),
             results=tuple(results),
