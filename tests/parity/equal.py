@@ -77,7 +77,7 @@ def assert_equals_peer(
     gradient |= {n: torch.zeros(x.shape) for n, x in ours.named_buffers()}
     public = to_public(checkpoint_maps(ours)[format], gradient)
     other = measure(call or theirs, dict(theirs.named_parameters()), inputs)
-    mine |= {f"gradient of {n}": public[n] for n, _ in theirs.named_parameters()}
+    mine |= {f"gradient of {n}": public[_bare(n, ours, format)] for n, _ in theirs.named_parameters()}
     assert_same(mine, other, tolerance)
 
 
@@ -95,4 +95,12 @@ def assert_published_size(spec: str, format: str, peer: Callable[[], nn.Module],
     with torch.device("meta"):
         ours, theirs = towerdsl.compile(spec, **sizes)(), peer()
     public = to_public(checkpoint_maps(ours)[format], ours.state_dict())
-    assert {n: x.shape for n, x in public.items()} == {n: x.shape for n, x in theirs.state_dict().items()}
+    others = {_bare(n, ours, format): x for n, x in theirs.state_dict().items()}
+    assert {n: x.shape for n, x in public.items()} == {n: x.shape for n, x in others.items()}
+
+
+def _bare(name: str, ours: nn.Module, format: str) -> str:
+    """A peer's name as the map has it, without a prefix that names of a checkpoint may have."""
+    for prefix in checkpoint_maps(ours)[format].prefix:
+        name = name.removeprefix(prefix)
+    return name
