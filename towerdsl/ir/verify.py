@@ -141,14 +141,10 @@ class _Block:
     def loop(self, loop: n.Loop) -> None:
         if loop.index in self.loops or loop.index in self.names:
             self.fail(f"the loop's index `{loop.index}` is a name already")
-        before = dict(self.names)
-        for repetition, body in enumerate(loop.bodies):
+        for repetition, body in enumerate(loop.bodies):  # what changes its type is read by another body, or by none
             self.loops[loop.index] = repetition
             self.checked = set()
             self.steps(body)
-            for name, kind in before.items():
-                if self.names[name] != kind:
-                    self.fail(f"`{name}` changes in a loop, from {kind} to {self.names[name]}")
         self.loops.pop(loop.index, None)
 
     def scan(self, scan: n.Scan) -> None:
