@@ -81,7 +81,7 @@ def assert_equals_peer(
     other = measure(call or theirs, dict(theirs.named_parameters()), inputs)
     trained = names(theirs, {n: other.pop(f"gradient of {n}") for n, x in theirs.named_parameters() if x.requires_grad})
     other |= {f"gradient of {n}": x for n, x in trained.items()}
-    mine |= {f"gradient of {n}": public[n] for n in trained}
+    mine |= {f"gradient of {n}": public[_bare(n, ours, format)] for n in trained}
     assert_same(mine, other, tolerance)
 
 
@@ -105,8 +105,8 @@ def assert_published_size(
     with torch.device("meta"):
         ours, theirs = towerdsl.compile(spec, **sizes)(), peer()
     public = to_public(checkpoint_maps(ours)[format], ours.state_dict())
-    expected = names(theirs, theirs.state_dict())
-    assert {n: x.shape for n, x in public.items()} == {n: x.shape for n, x in expected.items()}
+    others = {_bare(n, ours, format): x for n, x in names(theirs, theirs.state_dict()).items()}
+    assert {n: x.shape for n, x in public.items()} == {n: x.shape for n, x in others.items()}
 
 
 def assert_exchanges_files(spec: str, format: str, theirs: nn.Module, folder: Path, **sizes: object) -> nn.Module:
@@ -119,3 +119,10 @@ def assert_exchanges_files(spec: str, format: str, theirs: nn.Module, folder: Pa
     again = type(theirs).from_pretrained(folder / "ours")
     assert all(torch.equal(x, again.state_dict()[n]) for n, x in theirs.state_dict().items())
     return ours
+
+
+def _bare(name: str, ours: nn.Module, format: str) -> str:
+    """A peer's name as the map has it, without a prefix that names of a checkpoint may have."""
+    for prefix in checkpoint_maps(ours)[format].prefix:
+        name = name.removeprefix(prefix)
+    return name

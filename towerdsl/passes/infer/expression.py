@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from towerdsl.diagnostics import Span, did_you_mean
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lang import tree as t
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Result = Static | n.Value | n.Relation
 POSITION_NAMES = ("i", "j")
+_STATIC = "use numbers, sizes and loop indices"
 REDUCTIONS = ("sum", "mean", "amax", "amin")
 
 
@@ -65,13 +67,15 @@ class ExpressionTyper:
         dtype = "bool" if isinstance(result, bool) else "int" if isinstance(result, int) else "float"
         return n.Const(TensorType(dtype, (), True), span, result)
 
-    def static(self, e: t.Expr, scope: Scope, what: str, help: str = "use numbers, sizes and loop indices") -> Static:
+    def static(self, e: t.Expr, scope: Scope, what: str, help: str = _STATIC) -> Static:
         """A value that is known when compiling. Raises Fault if it is not."""
         result = self.any(e, scope)
         if isinstance(result, (n.Value, n.Relation)):
             message = f"{what} must be known when compiling"
             kind = result.type if isinstance(result, n.Relation) or not result.type.scalar else "known at run time"
             notes = (f"`{e.span.text}` is {kind}",)
+            if help == _STATIC and isinstance(result, n.Value) and read([result]) & scope.along.keys():
+                help = "a position along an axis is known at run time; the index of `for l in depth` when compiling"
             raise Fault("not-static", message, e.span, notes, help)
         return result
 
@@ -158,7 +162,7 @@ class ExpressionTyper:
             or did_you_mean(name, self.infer.sizes)
         )
         if name in scope.ended:
-            notes = (*notes, f"it is the index of the loop on line {scope.ended[name].line}, known in that loop only")
+            help = f"it is the index of the loop on line {scope.ended[name].line}, known in that loop only"
         if any(name in loop.new for loop in scope.along.values()):
             help = f"what a loop carries has a first value before it, as in `{name} = zeros([b, d])`"
         if help is None and not scope.is_flow and name in {key.text for key, _ in resolved.spec.inputs}:
