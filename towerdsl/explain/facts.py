@@ -19,6 +19,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.lang import tree as t
 from towerdsl.ops.normalizers import NORMALIZERS
+from towerdsl.passes.choices import Choice
 from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.resolve import walk as expressions
 from towerdsl.passes.score import sides
@@ -111,6 +112,7 @@ class Explained:
     paper: str | None
     about: str | None
     sizes: tuple[tuple[str, Any], ...]
+    choices: Mapping[str, Choice]
     inputs: tuple[n.InputDecl, ...]
     outputs: tuple[tuple[str | None, str], ...]
     free: tuple[str, ...]
@@ -169,6 +171,7 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
         paper=_plain(model.paper) if model.paper else None,
         about=_plain(model.about) if model.about else None,
         sizes=model.sizes,
+        choices=compiled.resolved.choices,
         inputs=model.inputs,
         outputs=tuple((name, str(value.type)) for name, value in results),
         free=tuple(free),
