@@ -515,10 +515,14 @@ def drop_path(call: OpCall) -> OpResult:
 
 
 def _along(call: OpCall, x: TensorType) -> int:
-    """The dim of the `axis` argument; the last one if none is named."""
+    """The dim of the `axis` argument, as code writes it; the last one if none is named."""
+    return dim_code(x, _place(call, x))
+
+
+def _place(call: OpCall, x: TensorType) -> int:
     axis: Axis | None = call.statics.get("axis")
     if axis is None:
-        return dim_code(x, x.axes.index(last_axis(call, x)))
+        return x.axes.index(last_axis(call, x))
     found = [i for i, a in enumerate(x.axes) if a == axis] or [i for i, a in enumerate(x.axes) if a.same(axis)]
     if not found:
         call.fail(
@@ -527,7 +531,7 @@ def _along(call: OpCall, x: TensorType) -> int:
             help=f"name one of {shown(x.axes)}" if x.axes else None,
             argument="axis",
         )
-    return dim_code(x, found[-1])
+    return found[-1]
 
 
 @op("softmax", statics="axis:axis=none")
@@ -548,9 +552,9 @@ def cumsum(call: OpCall) -> OpResult:
 @op("argmax", statics="axis:axis=none")
 def argmax(call: OpCall) -> OpResult:
     """The position of the largest entry along an axis, the first of equal ones; no gradient passes it."""
-    x = tensor_argument(call)
-    axis = call.statics["axis"] or last_axis(call, x)
-    return OpResult(TensorType("int", x.without([axis])), f"{{x}}.argmax({_along(call, x)})")
+    x = tensor_argument(call, None if call.x.dtype == "int" else "float")
+    dim = _place(call, x)
+    return OpResult(TensorType("int", (*x.axes[:dim], *x.axes[dim + 1 :])), f"{{x}}.argmax({dim_code(x, dim)})")
 
 
 @op("flip", statics="axis:axis=none")
