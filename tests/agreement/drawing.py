@@ -246,6 +246,9 @@ def _fields(a: Drawn, layout: str) -> None:
         a.fields["mask"] = _condition(a, 2)
     if a.one(False, False, True):
         a.fields["locality"] = _condition(a, 2)
+    elif a.positions and a.one(*[False] * 7, True):  # a gate: each position by itself
+        itself = " and ".join(f"i.{x} == j.{x}" for x in a.over if x in a.positions) or "i == j"
+        a.fields["locality"] = a.one("i == j", itself, f"i == j and {_condition(a, 1)}")
     message = _message(a) if a.one(False, False, True) else None
     if message is not None:
         a.fields["message"] = message

@@ -145,7 +145,7 @@ class AverageWriter:
         if NORMALIZERS[average.normalize].draws or average.dropout:
             present |= {*self.lead, *average.positions}
         axes = tuple(a for a in (*self.lead, *average.positions, *average.over) if a in present)
-        needed = [a for a in axes if a not in average.score.axes]
+        needed = [a for a in axes if a not in average.score.axes and a.size != Size.of(1)]
         if average.score.type.scalar:
             number = frame.text(average.score)
             sizes = frame.sizes(axes)
@@ -193,6 +193,16 @@ class AverageWriter:
         kept = [x for x in (*self.lead, *self.average.positions, message.axes[-1]) if x in found]
         self._kept = tuple(kept)
         return f'torch.einsum("{a},{b}->{letters.of(kept)}", {weights}, {self.frame.text(message)})'
+
+    def scaled_message(self, alone: n.Average) -> str:
+        """The message of the one key that each query sees, times its weight; `alone` averages an axis of length 1."""
+        frame = self.frame
+        weights, axes = AverageWriter(frame, alone, self.plan).weights()
+        message = alone.message
+        order = (*self.lead, *self.average.positions, message.axes[-1])
+        self._kept = kept = tuple(a for a in order if a in axes or a in message.axes)
+        factor = frame.spread(Code(weights), axes, (*kept[:-1], *alone.over))
+        return f"{factor.at(PRODUCT)} * {frame.aligned(message, kept).at(PRODUCT + 1)}"
 
     _kept: tuple[Axis, ...] | None = None
 

@@ -112,7 +112,28 @@ def conjuncts(value: n.Value) -> list[n.Value]:
         value = _negated(value.args[0]) or value
     if isinstance(value, n.Pointwise) and value.op == "and":
         return [part for arg in value.args for part in conjuncts(arg)]
+    if isinstance(value, n.Pointwise) and value.op == "==":
+        left, right = (_raster(x) for x in value.args)
+        if len(left) > 1 and [(p.axes[0].name, p.axes[0].size) for p in left] == [
+            (p.axes[0].name, p.axes[0].size) for p in right
+        ]:
+            pairs = zip(left, right, strict=True)
+            return [replace(value, type=TensorType("bool", (*a.axes, *b.axes)), args=(a, b)) for a, b in pairs]
     return [value]
+
+
+def _raster(value: n.Value) -> tuple[n.Position, ...]:
+    """The positions that a row-major index is made of, `i.h * w + i.w`; empty for anything else."""
+    value = n.plain(value)
+    if isinstance(value, n.Position):
+        return (value,)
+    if not (isinstance(value, n.Pointwise) and value.op == "+" and isinstance(value.args[1], n.Position)):
+        return ()
+    rows, last = n.plain(value.args[0]), value.args[1]
+    if not (isinstance(rows, n.Pointwise) and rows.op == "*" and _number(last.axes[0].size, last) == rows.args[1]):
+        return ()
+    outer = _raster(rows.args[0])
+    return (*outer, last) if outer and outer[-1].axes[0].side == last.axes[0].side else ()
 
 
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}

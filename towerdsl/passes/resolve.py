@@ -53,22 +53,24 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
     """Find every mistake that names alone show. None where going on makes no sense: something needs itself."""
     files = _files(spec, errors)
     sizes: dict[str, tuple[t.Text, t.Expr]] = {}
-    definitions: dict[str, t.Definition] = {}
     blocks: dict[str, t.Block] = {}
     seen: dict[str, Span] = {}
     reused: set[str] = set()
-    for file in [library.standard_library(), *files]:  # a later file's sizes take the place of an earlier one's
-        standard = file is library.standard_library()
-        for key, value in file.sizes:
+    standard = {d.signature.name: d for d in library.standard_library().define}
+    written: dict[str, list[tuple[t.Definition, _File]]] = {}
+    for file in files:  # a later file's sizes take the place of an earlier one's
+        for key, value in file.spec.sizes:
             _check_free(key.text, key.span, errors)
             sizes[key.text] = (key, value)
-        for d in file.define:
-            if not standard:
-                _check_new(d.signature.name, d.signature.span, seen, errors, definitions, reused)
-            definitions[d.signature.name] = d
-        for b in file.blocks:
-            _check_new(b.signature.name, b.signature.span, seen, errors, definitions, reused)
+        for d in file.spec.define:
+            others = written.setdefault(d.signature.name, [])
+            if not others or others[-1][1] is file:
+                _check_new(d.signature.name, d.signature.span, seen, errors, standard, reused)
+            others.append((d, file))
+        for b in file.spec.blocks:
+            _check_new(b.signature.name, b.signature.span, seen, errors, standard, reused)
             blocks[b.signature.name] = b
+    definitions = standard | {name: _outermost(found, errors, reused) for name, found in written.items()}
     for name, (key, _) in sizes.items():
         if name in blocks or (name in definitions and name in seen):
             message = f"`{name}` is a size and a {'block' if name in blocks else 'definition'}"
@@ -78,7 +80,7 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
             note = f"the size stands on line {sizes[key.text][0].span.line}"
             errors.add("name-reused", f"`{key.text}` is a size and an input", key.span, [note], "rename one of them")
         _check_free(key.text, key.span, errors)
-    broken = frozenset(name for file in files for name in file.broken) | reused
+    broken = frozenset(name for file in files for name in file.spec.broken) | reused
     resolved = Resolved(spec, sizes, definitions, blocks, broken)
     _check_functions(resolved, errors)
     return resolved if _check_cycles(resolved, errors) else None
@@ -95,34 +97,57 @@ def _check_new(
     span: Span,
     seen: dict[str, Span],
     errors: Diagnostics,
-    definitions: Mapping[str, t.Definition],
+    standard: Mapping[str, t.Definition],
     reused: set[str],
 ) -> None:
     if name in seen:
         reused.add(name)
-        first = seen[name]
-        errors.add(
-            "name-reused",
-            f"`{name}` is defined twice",
-            span,
-            [f"first at {first}"],
-            "rename one of them",
-        )
+        errors.add("name-reused", f"`{name}` is defined twice", span, [f"first at {seen[name]}"], "rename one of them")
         return
     if name in OPS or name in ELEMENTWISE or name in BUILTINS:
         errors.add("name-reused", f"`{name}` is an operation of the language", span, help="choose another name")
-    elif name in definitions:
+    elif name in standard:
         errors.add("name-reused", f"`{name}` is in the standard library", span, help="choose another name")
     _check_free(name, span, errors)
     seen[name] = span
 
 
-def _files(spec: t.SpecFile, errors: Diagnostics) -> list[t.SpecFile]:
+def _outermost(found: list[tuple[t.Definition, _File]], errors: Diagnostics, reused: set[str]) -> t.Definition:
+    """Of the definitions of one name, that of the file that uses the others' files, as a size would be."""
+    inner = {key for _, file in found for key in file.uses}
+    outer = [d for d, file in found if file.key not in inner]
+    first, last = outer[0], outer[-1]
+    name = last.signature.name
+    if other := next((d for d in outer if d != first), None):
+        reused.add(name)
+        help = f"define `{name}` in the spec that uses both, or rename one of them"
+        note = f"first at {first.signature.span}"
+        errors.add("name-reused", f"`{name}` is defined twice", other.signature.span, [note], help)
+    for d, _ in found:
+        if len(d.signature.parameters) != len(last.signature.parameters) and d not in outer:
+            reused.add(name)
+            message = f"`{last.signature.span.text}` takes the place of a definition with other parameters"
+            note = f"that is `{d.signature.span.text}` at {d.signature.span}"
+            help = "give it as many parameters, or rename it"
+            errors.add("arguments", message, last.signature.span, [note], help)
+    return last
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file, and the keys of all files that it uses, directly or not."""
+
+    spec: t.SpecFile
+    key: str
+    uses: frozenset[str]
+
+
+def _files(spec: t.SpecFile, errors: Diagnostics) -> list[_File]:
     """The files used, those that others need first, the spec itself last."""
-    ordered: list[t.SpecFile] = []
-    done: set[str] = set()
+    done: dict[str, _File] = {}
 
     def visit(file: t.SpecFile, key: str, path: tuple[str, ...]) -> None:
+        uses: set[str] = set()
         for use in file.use:
             try:
                 used = library.read_used(use.text, use.span, file.path, errors)
@@ -137,14 +162,15 @@ def _files(spec: t.SpecFile, errors: Diagnostics) -> list[t.SpecFile]:
             elif len(path) > MAX_DEPTH:
                 message = f"files use files more than {MAX_DEPTH} levels deep"
                 errors.add("too-deep", message, use.span, help="use fewer files")
-            elif used_key not in done:
-                visit(used, used_key, (*path, used_key))
-        done.add(key)
-        ordered.append(file)
+            else:
+                if used_key not in done:
+                    visit(used, used_key, (*path, used_key))
+                uses |= {used_key, *done[used_key].uses}
+        done[key] = _File(file, key, frozenset(uses))
 
     root = str(spec.path.resolve()) if spec.path else spec.source.name
     visit(spec, root, (root,))
-    return ordered
+    return list(done.values())
 
 
 # --- walking ---------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def using(p, x):
 
     def smooth(name, x):
         q, k = rows(p, name, x, "query", "key")
-        return attention(q, k, x, heads=2, score=laplace(4), visible=lambda head, i, j: abs(i - j) <= 2 and j <= i)
+        return attention(q, k, x, heads=2, score=laplace(4), visible=lambda head, i, j: abs(i - j) < 2 and j <= i)
 
     def sharp(q, k, head, i, j):
         return laplace(0.5)(q, k, head, i, j) + laplace(2)(q, k, head, i, j)
@@ -85,7 +85,7 @@ def using(p, x):
     def one(x):
         y = smooth("twice.smooth", layernorm(p, "twice.layernorm", x, eps=1e-3))
         z = smooth("twice.smooth_2", y)
-        return z + attention(y, y, y, score=sharp, visible=lambda head, i, j: abs(i - 2 * j) <= 2)
+        return z + attention(y, y, y, score=sharp, visible=lambda head, i, j: abs(i - 2 * j) < 2)
 
     return each(one, x)
 

@@ -115,3 +115,25 @@ def nobody(p, x, keep):
         )
 
     return tuple(torch.stack(results) for results in zip(*map(one, x, keep), strict=True))
+
+
+@case(
+    linears("linear", 2, 3) | linears("linear_2", 3, 2) | linears("alone.value", 4, 3),
+    x=floats(2, 3, 3, 4),
+    keep=bools(2, 3, 4),
+)
+def gates(p, x, keep):
+    gated, spatial = torch.zeros_like(x), torch.zeros_like(x)
+    alone = x.new_zeros(2, 3, 4, 4)
+    for b in range(2):
+        f = linear(p, "linear_2", torch.relu(linear(p, "linear", x[b].mean((1, 2)))))
+        for c in range(3):
+            gated[b, c] = x[b, c] / (1 + torch.exp(-f[c]))
+        for h in range(3):
+            for w in range(4):
+                if keep[b, h, w]:
+                    alone[b, h, w] = linear(p, "alone.value", x[b, :, h, w])
+                    if h != 1:
+                        vector = x[b, :, h, w]
+                        spatial[b, :, h, w] = (2 * torch.dot(vector, vector) + h * w) * vector
+    return gated, spatial, alone

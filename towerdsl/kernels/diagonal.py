@@ -1,0 +1,92 @@
+"""Each query sees the key at its own position and no other: `i == j` along every averaged axis.
+
+An average over one key is elementwise: its weight, by whatever normalizer, times its message. This is what gates are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size, product
+from towerdsl.ir.types import Axis, TensorType
+from towerdsl.kernels.base import Facts
+
+if TYPE_CHECKING:
+    from towerdsl.emit.average import AverageWriter
+
+ZERO = Size.of(0)
+
+
+class Diagonal:
+    name = "diagonal"
+    how = "one key for each query, elementwise"
+    shares_key_heads = False
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        if facts.locality.never:
+            return "no key is visible"
+        tied = _tied(average, facts)
+        for axis in average.over:
+            if axis not in tied:
+                return f"more than one key along {axis.name or 'the averaged axis'} may be visible"
+        for value in (average.score, average.message, *facts.locality.rest):
+            for part in value.walk():
+                if isinstance(part, n.Member):
+                    return "a relation is read as pairs"
+        return None
+
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        return writer.scaled_message(_alone(average, facts))
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        alone = _alone(average, facts)
+        present = {*alone.score.axes, *(alone.visible.axes if alone.visible is not None else ())}
+        return product([a.size for a in present]) * 2
+
+
+def _tied(average: Average, facts: Facts) -> dict[Axis, Axis]:
+    """The averaged axes along which `i == j`, and the query's axis of each."""
+    return {
+        band.key: band.query
+        for band in facts.locality.bands
+        if band.low == band.high == ZERO and band.query.size == band.key.size and band.query in average.positions
+    }
+
+
+def _alone(average: Average, facts: Facts) -> Average:
+    """The same average over one key: every j is i, and the averaged axis has length 1."""
+    tied = _tied(average, facts)
+    visible: n.Value | None = None
+    for part in facts.locality.rest:
+        part = _at_query(part, tied)
+        if visible is not None:
+            axes = (*visible.axes, *(a for a in part.axes if a not in visible.axes))
+            part = n.Pointwise(TensorType("bool", axes), part.span, "and", (visible, part))
+        visible = part
+    return replace(
+        average,
+        over=(Axis(None, Size.of(1), "j"),),
+        score=_at_query(average.score, tied),
+        visible=visible,
+        message=_at_query(average.message, tied),
+    )
+
+
+def _at_query(value: n.Value, tied: dict[Axis, Axis]) -> n.Value:
+    """The value with each key position read at the query's."""
+
+    def moved(x: Any) -> Any:
+        if isinstance(x, n.Value):
+            return _at_query(x, tied)
+        if isinstance(x, Axis):
+            return tied.get(x, x)
+        if isinstance(x, TensorType):
+            return replace(x, axes=tuple(dict.fromkeys(moved(a) for a in x.axes)))
+        if isinstance(x, tuple):
+            return tuple(moved(y) for y in x)
+        return x
+
+    return replace(value, **{f.name: moved(getattr(value, f.name)) for f in fields(value) if f.name != "span"})
