@@ -66,7 +66,8 @@ class Comb:
         return Comb(low, high, self.step)
 
     def mirrored(self) -> Comb:
-        return Comb(*(None if x is None else -x for x in (self.high, self.low)), self.step)
+        low, high = (None if x is None else -x for x in (self.high, self.low))
+        return Comb(low, high, self.step)
 
     def onward(self) -> tuple[int, int | None] | None:
         """(step, farthest) of its moves towards larger i, if they are step, 2 step, ... up to the farthest."""
@@ -94,7 +95,9 @@ class Reach:
     combs: tuple[Comb, ...] = ()
     hubs: bool = False  # some positions read all others, and are read by all others
     serial: bool = False  # a signal passes each position on its way, one after another
-    dense: bool = False  # by a matrix: an axis that only such layers read whole is one of features
+    features: bool = (
+        False  # read as features are: an axis that is read in no other way has none of a signal's positions
+    )
     more: bool = False  # it may read more than the combs say
     unknown: str = ""  # why the combs are not all that is read, or not surely read
     moves: int = 1  # how many times a signal moves in it
@@ -117,26 +120,25 @@ class Reach:
             return self
         combs = [c.moved(by) for c in self.combs]
         if None in combs or self.hubs:
-            return unknown("positions are moved")
+            return unknown("positions are moved", features=self.features)
         return replace(self, combs=tuple(c for c in combs if c is not None))
 
     def union(self, other: Reach) -> Reach:
         if self == other:
             return self
         if self.serial != other.serial or self.moves != other.moves:
-            combs = (STILL,) if self.still or other.still else ()
-            return unknown("branches of different kinds meet", combs)
-        combs = tuple(dict.fromkeys((*self.combs, *other.combs)))
-        if EVERYTHING in combs:
-            combs = (EVERYTHING,)
-        elif len(combs) > 1:
-            rest = tuple(c for c in combs if c != STILL)
-            combs = rest if any(c.still for c in rest) else combs
+            still = (STILL,) if self.still or other.still else ()
+            return unknown("branches of different kinds meet", still, self.features and other.features)
+        found = list(dict.fromkeys((*self.combs, *other.combs)))
+        if EVERYTHING in found:
+            found = [EVERYTHING]
+        elif STILL in found and any(c.still for c in found if c != STILL):
+            found.remove(STILL)
         return Reach(
-            combs,
+            tuple(found),
             self.hubs or other.hubs,
             self.serial,
-            self.dense and other.dense,
+            self.features and other.features,
             self.more or other.more,
             self.unknown or other.unknown,
             self.moves,
@@ -202,11 +204,13 @@ def band(low: Size | int | None, high: Size | int | None, step: int = 1) -> Reac
     return Reach((Comb(first, last, step),))
 
 
-def unknown(reason: str, combs: tuple[Comb, ...] = ()) -> Reach:
-    return Reach(combs, unknown=reason)
+def unknown(reason: str, combs: tuple[Comb, ...] = (), features: bool = True) -> Reach:
+    """What is read cannot be told, but for what `combs` say."""
+    return Reach(combs, features=features, unknown=reason)
 
 
 ALL = Reach((EVERYTHING,))
+DENSE = Reach((EVERYTHING,), features=True)
 IN_TURN = Reach((Comb(ZERO, None),), serial=True)
 
 
@@ -230,7 +234,7 @@ class Stack:
         if self.runs and self.runs[-1][0] == reach:
             return Stack((*self.runs[:-1], (reach, self.runs[-1][1] + count)))
         if len(self.runs) >= MAX_RUNS:
-            return Stack(((unknown("too many layers", (STILL,)), 1),))
+            return Stack(((_lost("too many layers", self.runs, False), 1),))
         return Stack((*self.runs, (reach, count)))
 
     def over(self, upper: Stack) -> Stack:
@@ -255,19 +259,19 @@ class Stack:
         if self == other:
             return self
         if self.offset != other.offset:
-            return Stack(((unknown("positions of different offsets meet"), 1),))
+            return Stack(((_lost("positions of different offsets meet", (*self.runs, *other.runs), False), 1),))
         shared, a, b = self._split(other)
         if a and b and len(a) == len(b) == 1 and a[0][1] == b[0][1] == 1:
             return shared.then(a[0][0].union(b[0][0]))
         if a and b:
             still = all(r.still for r, _ in (*a, *b))
-            return shared.then(unknown("branches of different depths meet", (STILL,) if still else ()))
+            return shared.then(_lost("branches of different depths meet", (*a, *b), still))
         rest = a or b
         if all(r.still for r, _ in rest):
             return shared.over(Stack(rest))
         if len(rest) == 1 and rest[0][1] == 1:
             return shared.then(rest[0][0].staying())
-        return shared.then(unknown("some layers are passed by together", (STILL,)))
+        return shared.then(_lost("some layers are passed by together", rest, True))
 
     def _split(self, other: Stack) -> tuple[Stack, Runs, Runs]:
         a, b = list(self.runs), list(other.runs)
@@ -285,6 +289,10 @@ class Stack:
         for reach, count in self.runs:
             found = found.then(reach.substitute(lengths), count)
         return replace(found, offset=self.offset.substitute(lengths))
+
+
+def _lost(reason: str, runs: Runs, still: bool) -> Reach:
+    return unknown(reason, (STILL,) if still else (), all(r.features for r, _ in runs))
 
 
 # --- paths -----------------------------------------------------------------------------------------------------
@@ -376,9 +384,9 @@ def _onward(layers: list[tuple[Reach, int]], n: Size) -> Path:
     steps = [([x for c in r.combs if (x := c.onward()) is not None], count) for r, count in moving]
     if any(far is None for found, _ in steps for _, far in found):
         return _strided(steps)
-    if any(len(found) > 1 for found, _ in steps):
-        return Path("unknown", reason="a layer has several distances")
-    exact = not more and all(found for found, _ in steps) and not any(r.hubs for r, _ in moving)
+    if any(len(found) != 1 for found, _ in steps):
+        return Path("unknown", reason="a layer has several distances, or one that is not a number")
+    exact = not more and not any(r.hubs for r, _ in moving)
     return _finite([(step, far or 0, count) for found, count in steps for step, far in found], exact)
 
 
@@ -404,7 +412,7 @@ def _may(c: Comb) -> bool:
 
 def _covers(c: Comb, n: Size) -> bool:
     """Whether every i reads all earlier j."""
-    if c.step != 1 or (c.low is not None and (c.low.constant is None or c.low.constant > 1)):
+    if c.step != 1 or not (c.low is None or c.low == Size.of(1) or _positive(-c.low)):
         return False
     room = None if c.high is None else (c.high - n + 1).constant
     return c.high is None or (room is not None and room >= 0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from towerdsl.ir.reach import DENSE, IN_TURN, Comb, Reach, band, unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import OpCall, OpResult, SizeArg, new_axis, op
+from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, new_axis, op, staying
 
 _F = ("import torch.nn.functional as F",)
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -142,6 +143,11 @@ def dim_code(x: TensorType, position: int) -> int:
 # --- linear layers and tables ----------------------------------------------------------------------------------
 
 
+def _features(x: TensorType, dim: int = -1) -> Move:
+    """A matrix along an axis: each number of the result may read all of it."""
+    return Move(dim % len(x.axes), None, DENSE)
+
+
 @op("linear", statics="size:size bias:bool=true", weights=True)
 def linear(call: OpCall) -> OpResult:
     """Multiply the last axis by a matrix, and add a bias."""
@@ -157,6 +163,7 @@ def linear(call: OpCall) -> OpResult:
         attrs=(("in", Size.of(features)), ("out", Size.of(out))),
         parameters=tuple(parameters),
         macs=product(x.shape) * out,
+        moves=staying(x, _features(x)),
     )
 
 
@@ -172,6 +179,7 @@ def embed(call: OpCall) -> OpResult:
         "nn.Embedding({count}, {size})",
         attrs=(("count", Size.of(count)), ("size", Size.of(size))),
         parameters=(("weight", (Size.of(count), Size.of(size))),),
+        moves=staying(ids),
     )
 
 
@@ -197,6 +205,7 @@ def layernorm(call: OpCall) -> OpResult:
         f"nn.LayerNorm({{in}}{eps}{'' if bias else ', bias=False'})",
         attrs=(("in", features), *attrs),
         parameters=tuple([("weight", (features,))] + [("bias", (features,))] * bias),
+        moves=staying(x, Move(len(x.axes) - 1, len(x.axes) - 1, DENSE)),
     )
 
 
@@ -212,6 +221,7 @@ def rmsnorm(call: OpCall) -> OpResult:
         f"nn.RMSNorm({{in}}{eps})",
         attrs=(("in", features), *attrs),
         parameters=(("weight", (features,)),),
+        moves=staying(x, Move(len(x.axes) - 1, len(x.axes) - 1, DENSE)),
     )
 
 
@@ -247,6 +257,7 @@ def batchnorm(call: OpCall) -> OpResult:
         attrs=(("in", channels), *attrs, *((("momentum", momentum),) if more else ())),
         parameters=(("weight", (channels,)), ("bias", (channels,))),
         buffers=(("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())),
+        moves=staying(x),  # as when it is used: while training it reads the whole batch
     )
 
 
@@ -279,6 +290,7 @@ def groupnorm(call: OpCall) -> OpResult:
         f"nn.GroupNorm({{groups}}, {{in}}{eps})",
         attrs=(("groups", groups), ("in", size), *attrs),
         parameters=(("weight", (size,)), ("bias", (size,))),
+        moves=staying(x, *(Move(dim, dim, DENSE) for dim in range(1, len(x.axes)))),
     )
 
 
@@ -297,6 +309,13 @@ def _spatial(call: OpCall, x: TensorType) -> int:
             argument="x",
         )
     return count
+
+
+def _sliding(kernel: int, stride: int, padding: int, dilation: int = 1) -> Reach:
+    """What a position of the result reads: `kernel` positions, from `padding` before its own place."""
+    if stride > 1:
+        return unknown("a stride of more than one", features=False)
+    return band(padding - dilation * (kernel - 1), padding, dilation if kernel > 1 else 1)
 
 
 def _ints(call: OpCall, name: str, count: int, low: int, default: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -378,6 +397,14 @@ def conv(call: OpCall) -> OpResult:
         attrs=(("in", Size.of(given)), ("out", Size.of(out)), ("kernel", _short(kernel)), *named),
         parameters=tuple([("weight", weight)] + [("bias", (Size.of(out),))] * bias),
         macs=product(type_.shape) * product(weight[1:]),
+        moves=staying(
+            x,
+            _features(x, 1),
+            *(
+                Move(dim, dim, _sliding(*each))
+                for dim, each in enumerate(zip(kernel, stride, padding, dilation, strict=True), 2)
+            ),
+        ),
     )
 
 
@@ -401,6 +428,10 @@ def _pool(call: OpCall, kind: str) -> OpResult:
         TensorType("float", (*x.axes[:2], *slid)),
         f"F.{kind}_pool{n}d({{x}}, {{kernel}}{''.join(f', {k}={{{k}}}' for k, _ in named)})",
         attrs=(("kernel", _short(kernel)), *named),
+        moves=staying(
+            x,
+            *(Move(dim, dim, _sliding(*each)) for dim, each in enumerate(zip(kernel, stride, padding, strict=True), 2)),
+        ),
     )
 
 
@@ -447,6 +478,7 @@ def _recurrent(call: OpCall, module: str, gates: int) -> OpResult:
             ("bias_hh_l0", (many,)),
         ),
         macs=product(x.shape[:-1]) * (gates * out * (features + out)),
+        moves=staying(x, _features(x), Move(len(x.axes) - 2, len(x.axes) - 2, IN_TURN)),
     )
 
 
@@ -478,7 +510,7 @@ def dropout(call: OpCall) -> OpResult:
             help=f"did you mean {p / 100:g}?" if 1 < p < 100 else "use a number from 0 up to, not including, 1",
             argument="p",
         )
-    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", float(p)),))
+    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", float(p)),), moves=staying(x))
 
 
 def _along(call: OpCall, x: TensorType) -> int:
@@ -497,11 +529,16 @@ def _along(call: OpCall, x: TensorType) -> int:
     return dim_code(x, found[-1])
 
 
+def _moving(call: OpCall, x: TensorType, reach: Reach) -> tuple[Move, ...]:
+    dim = _along(call, x) % len(x.axes)
+    return staying(x, Move(dim, dim, reach))
+
+
 @op("softmax", statics="axis:axis=none")
 def softmax(call: OpCall) -> OpResult:
     """exp(x) / sum of exp(x) along an axis."""
     x = tensor_argument(call, "float")
-    return OpResult(x, f"{{x}}.softmax({_along(call, x)})")
+    return OpResult(x, f"{{x}}.softmax({_along(call, x)})", moves=_moving(call, x, DENSE))
 
 
 @op("cumsum", statics="axis:axis=none")
@@ -509,18 +546,27 @@ def cumsum(call: OpCall) -> OpResult:
     """Sums of the first 1, 2, 3, ... entries along an axis."""
     x = tensor_argument(call)
     dtype = "int" if x.dtype == "bool" else x.dtype
-    return OpResult(TensorType(dtype, x.axes), f"{{x}}.cumsum({_along(call, x)})")
+    return OpResult(
+        TensorType(dtype, x.axes),
+        f"{{x}}.cumsum({_along(call, x)})",
+        moves=_moving(call, x, Reach((Comb(Size.of(0), None),), features=True)),
+    )
 
 
 @op("flip", statics="axis:axis=none")
 def flip(call: OpCall) -> OpResult:
     """The entries along an axis in the opposite order."""
     x = tensor_argument(call)
-    return OpResult(x, f"{{x}}.flip({_along(call, x)})")
+    return OpResult(x, f"{{x}}.flip({_along(call, x)})", moves=_moving(call, x, unknown("the opposite order")))
 
 
 @op("roll", statics="shift:int axis:axis=none")
 def roll(call: OpCall) -> OpResult:
     """The entries along an axis moved by `shift`; those that fall off one end come in at the other."""
     x = tensor_argument(call)
-    return OpResult(x, f"{{x}}.roll({{shift}}, {_along(call, x)})", attrs=(("shift", call.statics["shift"]),))
+    return OpResult(
+        x,
+        f"{{x}}.roll({{shift}}, {_along(call, x)})",
+        attrs=(("shift", call.statics["shift"]),),
+        moves=_moving(call, x, unknown("positions come in at the other end")),
+    )
