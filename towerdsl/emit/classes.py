@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +14,9 @@ from towerdsl.emit.frame import MARK, Frame, mark, unmark
 from towerdsl.emit.layout import WIDTH, tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import read, statements, values
 from towerdsl.ir.size import Size
-from towerdsl.ir.types import TensorType, Type
+from towerdsl.ir.types import Axis, TensorType, Type
 from towerdsl.kernels.base import Plan
 from towerdsl.lang import tree as t
 from towerdsl.ops import python
@@ -154,8 +156,10 @@ class ClassWriter:
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
             AverageWriter(frame, step.average, self.plans[id(self.block)]).write()
-        else:
+        elif isinstance(step, n.Loop):
             self._loop(step, loops)
+        else:
+            self._scan(step, loops)
 
     def _loop(self, loop: n.Loop, loops: tuple[str, ...]) -> None:
         """A Python loop where all repetitions read alike, otherwise one after the other."""
@@ -205,6 +209,53 @@ class ClassWriter:
         source = lists if len(picked) == 1 else f"zip({lists})"
         return f"for {names} in {source}:", text.split("\n")
 
+    def _scan(self, scan: n.Scan, loops: tuple[str, ...]) -> None:
+        """A Python loop; what it collects is appended to lists, and stacked after it."""
+        frame = self.frame
+        inside = list(statements(scan.body))
+        counts = Counter(name for step in inside for name in step.names)
+        frame.taken |= {frame.variable(name) for name in (scan.index, *counts)}
+        once = {name for name in counts if counts[name] == 1} - read(v for step in inside for v in values(step))
+        # a variable that is only there to be collected is its list
+        appended = {s.names[0] for s in scan.body if isinstance(s, n.Set) and len(s.names) == 1} & once
+        lists = {
+            name: frame.variable(name) if name in appended else frame.fresh(f"all_{name}") for name, _ in scan.collected
+        }
+        for variable in lists.values():
+            frame.line(f"{variable} = []")
+        frame.line(
+            f"for {frame.variable(scan.index)} in range({frame.size(scan.axis.size, scan.axis.name or 'size')}):"
+        )
+        frame.depth += 1
+        for step in scan.body:
+            if isinstance(step, n.Set) and step.names[0] in lists and step.names[0] in appended:
+                frame.line(f"{lists[step.names[0]]}.append({frame.text(step.value)})")
+            else:
+                self._step(step, loops)
+        for name, variable in lists.items():
+            if name not in appended:
+                frame.line(f"{variable}.append({frame.variable(name)})")
+        frame.depth -= 1
+        each = {name: kind for step in inside for name, kind in _assigned(step)}
+        for name, kind in scan.collected:
+            code = self._stacked(lists[name], each[name], kind, scan.axis)
+            frame.line(f"{frame.variable(name)} = {code}")
+
+    def _stacked(self, variable: str, each: TensorType, kind: TensorType, axis: Axis) -> str:
+        """A list of values as one tensor; it may be empty where the length is only known at run time."""
+        frame = self.frame
+        dtype = {"int": "torch.long", "bool": "torch.bool"}.get(kind.dtype)
+        if each.scalar:
+            return f"torch.tensor({variable}, dtype={dtype or frame.dtype}, device={frame.device})"
+        stack = f"torch.stack({variable}, {each.stacked_dim})"
+        if axis.size.integer is not None:
+            return stack
+        sizes = frame.sizes(kind.axes)
+        if kind.dtype == "float":
+            return f"{stack} if {variable} else {frame.dtype_from}.new_zeros({sizes})"
+        dtype = dtype or frame.wide
+        return f"{stack} if {variable} else torch.zeros({sizes}, dtype={dtype}, device={frame.device})"
+
     # --- docstring --------------------------------------------------------------------------------------------
 
     def _docstring(self) -> list[str]:
@@ -248,6 +299,14 @@ class ClassWriter:
             facts.append(f"dropout of weights {python(average.dropout)}")
         lines += ["", f"Averaged {', '.join(facts)}; kernel: {plan.kernel.name}."]
         return lines
+
+
+def _assigned(step: n.Set | n.Evaluate) -> list[tuple[str, TensorType]]:
+    """The tensors that a statement assigns, with their types."""
+    if isinstance(step, n.Evaluate):
+        return []
+    kinds = step.value.results if isinstance(step.value, n.CallBlock) and len(step.names) > 1 else (step.value.type,)
+    return [(name, kind) for name, kind in zip(step.names, kinds, strict=True) if isinstance(kind, TensorType)]
 
 
 def _folded(line: str) -> list[str]:

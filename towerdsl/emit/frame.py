@@ -460,8 +460,8 @@ class Frame:
     def _pick(self, value: n.Pick) -> Code:
         dim = value.arg.type.dim(value.axis)
 
-        def end(size: Size | None) -> str:
-            return "" if size is None else self.size(size, "position")
+        def end(at: Size | n.Value | None) -> str:
+            return "" if at is None else self.text(at) if isinstance(at, n.Value) else self.size(at, "position")
 
         inside = f"{end(value.start)}:{end(value.stop)}" if value.is_range else end(value.start)
         picks = [":"] * dim + [inside]

@@ -46,6 +46,8 @@ class Optional:
             elif isinstance(step, n.Loop):
                 for body in {id(b): b for b in step.bodies}.values():
                     yield from self._needed(block, body)
+            elif isinstance(step, n.Scan):
+                yield from self._needed(block, step.body)
             else:
                 average = step.average
                 facts = self.plans[id(block)].facts

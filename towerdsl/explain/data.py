@@ -32,7 +32,7 @@ def to_data(explained: Explained) -> dict[str, Any]:
             "at": a.at,
             "paths": list(f.paths),
             "modules": f.modules,
-            "calls": f.calls,
+            "calls": f.calls if isinstance(f.calls, int) else str(f.calls),
             "let": list(a.let),
             "query": source(a.query),
             "key": source(a.key),

@@ -99,7 +99,7 @@ class Found:
     facts: Attention
     paths: tuple[str, ...]
     modules: int
-    calls: int
+    calls: int | Size  # a size where a loop along an axis of free length is around them
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
         facts = attention_facts(o.block, compiled.plans[id(o.block)], compiled.resolved, calls, dict(o.lengths))
         grouped.setdefault(facts, []).append(o)
     found = tuple(
-        Found(facts, tuple(o.path for o in group), sum(o.modules for o in group), sum(o.calls for o in group))
+        Found(facts, tuple(o.path for o in group), sum(o.modules for o in group), _calls(group))
         for facts, group in grouped.items()
     )
     shapes = parameter_shapes(model.root)
@@ -264,6 +264,13 @@ def attention_facts(
         work=work.outside(lengths),
         peak=plan.kernel.peak(average, plan.facts).substitute(lengths),
     )
+
+
+def _calls(group: Iterable[Occurrence]) -> int | Size:
+    total = ZERO
+    for o in group:
+        total = total + o.calls
+    return total if total.integer is None else total.integer
 
 
 def _own_parameters(block: n.BlockInstance) -> int:

@@ -8,12 +8,13 @@ called. What an operation does not say about itself, and what is rearranged, is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from towerdsl.explain.work import Calls
 from towerdsl.ir import nodes as n
-from towerdsl.ir.reach import ALL, DENSE, Reach, Stack, unknown
+from towerdsl.ir.liveness import statements
+from towerdsl.ir.reach import ALL, DENSE, IN_TURN, Comb, Reach, Stack, unknown
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.passes.locality import analyze
@@ -118,6 +119,8 @@ class Follower:
             if isinstance(step, n.Loop):
                 for body in step.bodies:
                     self._steps(body, names)
+            elif isinstance(step, n.Scan):
+                self._scan(step, names)
             elif isinstance(step, n.Evaluate):
                 names[step.names[0]] = self._average(step.average, names)
                 names |= {name: Flow() for name in step.names[1:]}
@@ -125,6 +128,55 @@ class Follower:
                 names |= dict(zip(step.names, self._call(step.value, names), strict=True))
             else:
                 names[step.names[0]] = self.value(step.value, names)
+
+    def _scan(self, scan: n.Scan, names: Names) -> None:
+        """A loop along an axis. What its body reads at `index` it reads at one position; what is carried has read the
+        positions before, one step after another, if it is made of what was carried into the step."""
+        key = scan.index
+        carried = sorted({name for s in statements(scan.body) for name in s.names if name in names})
+        inside = {name: flow.copy() for name, flow in names.items()}
+        for name in carried:
+            inside[name].axes[key] = {("carried", name): Stack()}
+        self._steps(scan.body, inside)
+
+        def at_index(name: str) -> Tracks:
+            return inside[name].axes.get(key, {})
+
+        made_of = {name: {str(o[1]) for o in at_index(name) if o[0] == "carried"} for name in carried}
+        before = {name: _closure({name}, made_of) for name in carried}
+        serial = {name for name in carried if name in _closure(made_of[name], made_of)}
+        if serial:
+            self.serial.add(id(scan))
+
+        def read(name: str) -> Tracks:
+            """What a variable of the body has read along the loop's axis, in this step and in those before."""
+            own = at_index(name)
+            found = {o: s for o, s in own.items() if o[0] != "carried"}
+            sources = set().union(*(before[str(o[1])] for o in own if o[0] == "carried"))
+            for source in sorted(sources):
+                for origin, stack in at_index(source).items():
+                    if origin[0] == "carried":
+                        continue
+                    still = found.get(origin) == stack
+                    turn = IN_TURN if still else replace(IN_TURN, combs=(Comb(Size.of(1), None),))
+                    layer = turn if sources & serial else unknown("a loop that does not feed itself", features=False)
+                    above = stack.then(layer)
+                    found[origin] = found[origin].join(above) if origin in found and not still else above
+            return found
+
+        for name, kind in scan.collected:
+            rank = len(kind.axes) - 1
+            flow, dim, tracks = inside[name].copy(), max(rank - 1, min(rank, 1)), read(name)
+            flow.axes.pop(key, None)
+            shifted = {k + 1 if isinstance(k, int) and k >= dim else k: t for k, t in flow.axes.items()}
+            names[name] = Flow(shifted, flow.pooled)
+            names[name].add(dim, tracks)
+            names[name].met()
+        for name in carried:
+            tracks = read(name)
+            names[name] = inside[name].copy()
+            names[name].axes.pop(key, None)
+            names[name].pool(tracks, replace(ALL, serial=bool(serial)))
 
     # --- values ---------------------------------------------------------------------------------------------------
 
@@ -167,21 +219,25 @@ class Follower:
                     result.pool(tracks, unknown("it is looked up by an index"))
         return result.met()
 
-    def _kept(self, arg: n.Value, axes: Sequence[Axis], names: Names, reach: Reach) -> Flow:
-        """The axes that stay; the others are pooled."""
+    def _kept(self, arg: n.Value, axes: Sequence[Axis], names: Names, reach: Reach | None = None) -> Flow:
+        """The axes that stay; the others are pooled, if there is a `reach` to do it."""
         flow, result = self.value(arg, names), Flow()
         result.beside(flow)
         for dim, axis in enumerate(arg.axes):
             if axis in axes:
                 result.add(list(axes).index(axis), flow.axes.get(dim, {}))
-            else:
+            elif reach is not None:
                 result.pool(flow.axes.get(dim, {}), reach)
         return result.met()
 
     def _pick(self, pick: n.Pick, names: Names) -> Flow:
         at = pick.arg.axes.index(pick.axis)
         flow = self.value(pick.arg, names)
-        if not pick.is_range:
+        if isinstance(pick.start, n.Local):  # the position of a loop
+            result = self._kept(pick.arg, pick.axes, names)
+            result.add(pick.start.name, flow.axes.get(at, {}))
+            return result
+        if not pick.is_range or isinstance(pick.start, n.Value):
             return self._kept(pick.arg, pick.axes, names, unknown("one position is taken"))
         start = pick.start if pick.start is not None else Size.of(0)
         number = start.integer
@@ -249,9 +305,9 @@ class Follower:
                     result.pool(tracks, DENSE)
         if plain_value and len(average.features) == len(average.value_features):
             for ours, theirs in zip(average.features, average.value_features, strict=True):
-                dim = next((k for k, a in enumerate(average.value.axes) if a == theirs), None)
-                if dim is not None and ours in average.layout:
-                    result.add(average.layout.index(ours), value_flow.axes.get(dim, {}))
+                if ours in average.layout and theirs in average.value.axes:
+                    tracks = value_flow.axes.get(average.value.axes.index(theirs), {})
+                    result.add(average.layout.index(ours), tracks)
         return result.met()
 
     def _source(self, average: n.Average, name: str, source: n.Value, names: Names) -> Flow:
@@ -327,6 +383,18 @@ def _through(tracks: Tracks, reach: Reach, axis: Axis) -> Tracks:
     if not tracks and not reach.features:
         tracks = {_origin(axis): Stack()}
     return {origin: stack.then(reach) for origin, stack in tracks.items()}
+
+
+def _closure(names: Iterable[str], made_of: Mapping[str, set[str]]) -> set[str]:
+    """The names, and all that they are made of."""
+    found: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += made_of[name]
+    return found
 
 
 def _depth(stack: Stack) -> int:

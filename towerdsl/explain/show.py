@@ -122,7 +122,8 @@ def _paths(found: Found, most: int = 3) -> str:
 def _count(found: Found) -> str:
     if found.calls == found.modules:
         return f" × {found.modules}" if found.modules > 1 else ""
-    called = f"called {found.calls:,} times"
+    calls = f"{found.calls:,}" if isinstance(found.calls, int) else formula(found.calls)
+    called = f"called {calls} times"
     return f", {called}" if found.modules == 1 else f" × {found.modules}, {called} in all"
 
 

@@ -135,7 +135,8 @@ class Speller:
             case n.Member():
                 return f"{value.relation}[j, i]", _ATOM
             case n.Pick():
-                start = "" if value.start is None else self.size(value.start)
+                at = value.start
+                start = "" if at is None else self.size(at) if isinstance(at, Size) else self.text(at)
                 stop = "" if value.stop is None else self.size(value.stop)
                 part = f"{start}:{stop}" if value.is_range else start
                 return f"{self._inside(value.arg, _ATOM)}[{self.name(value.axis)}={part}]", _ATOM

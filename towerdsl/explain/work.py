@@ -14,7 +14,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import RelationType, TensorType, Type
 
-ZERO = Size.of(0)
+ZERO, ONCE = Size.of(0), Size.of(1)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Work:
     def __add__(self, other: Work) -> Work:
         return Work(self.linear + other.linear, self.score + other.score, self.sum + other.sum)
 
-    def times(self, count: int) -> Work:
+    def times(self, count: int | Size) -> Work:
         return Work(self.linear * count, self.score * count, self.sum * count)
 
     def outside(self, lengths: Mapping[str, Size]) -> Work:
@@ -60,7 +60,7 @@ class Occurrence:
     parts: Parts
     block: n.BlockInstance
     lengths: tuple[tuple[str, Size], ...]
-    calls: int
+    calls: Size
 
     @property
     def path(self) -> str:
@@ -129,31 +129,33 @@ class Calls:
                 names = sorted({name for _, kind in block.parameters for name in _own_lengths(kind)})
                 names += [name for name, kind in block.parameters if isinstance(kind, TensorType) and kind.scalar]
                 own = tuple((name, Size.free(name)) for name in dict.fromkeys(names))
-                _add(found, Occurrence((), block, own, 1))
-            self._visit(block, block.body, {}, 1, found)
+                _add(found, Occurrence((), block, own, ONCE))
+            self._visit(block, block.body, {}, ONCE, found)
             for call in _calls(v for v in block.results if isinstance(v, n.Value)):
-                self._call(block, call, {}, 1, found)
+                self._call(block, call, {}, ONCE, found)
             self._occurrences[id(block)] = [o for group in found.values() for o in group]
         return self._occurrences[id(block)]
 
     def _visit(
-        self, block: n.BlockInstance, steps: Sequence[n.Step], loops: Loops, times: int, found: Occurrences
+        self, block: n.BlockInstance, steps: Sequence[n.Step], loops: Loops, times: Size, found: Occurrences
     ) -> None:
         for step in steps:
             if isinstance(step, n.Loop):
                 for body, numbers in _bodies(step):
                     inner = {**loops, step.index: (numbers, len(step.bodies))}
                     self._visit(block, body, inner, times * len(numbers), found)
+            elif isinstance(step, n.Scan):
+                self._visit(block, step.body, loops, times * step.steps, found)
             else:
                 for call in _calls(_values(step)):
                     self._call(block, call, loops, times, found)
 
-    def _call(self, block: n.BlockInstance, call: n.CallBlock, loops: Loops, times: int, found: Occurrences) -> None:
+    def _call(self, block: n.BlockInstance, call: n.CallBlock, loops: Loops, times: Size, found: Occurrences) -> None:
         lengths = self.lengths(call)
         path: Parts = (call.module.name, *(loops[index] for index in call.module.indices))
         for o in self.occurrences(_called(block, call, loops)):
             outside = tuple((name, size.substitute(lengths)) for name, size in o.lengths)
-            _add(found, Occurrence((*path, *o.parts), o.block, outside, o.calls * times))
+            _add(found, Occurrence((*path, *o.parts), o.block, outside, o.calls.substitute(lengths) * times))
 
     # --- multiply-adds ------------------------------------------------------------------------------------------
 
@@ -172,10 +174,12 @@ class Calls:
                 for body, numbers in _bodies(step):
                     inner = {**loops, step.index: (numbers, len(step.bodies))}
                     total += self._steps_work(block, body, inner, nested).times(len(numbers))
+            elif isinstance(step, n.Scan):
+                total += self._steps_work(block, step.body, loops, nested).times(step.steps)
             else:
                 total += self._values_work(block, _values(step), loops, nested)
-            if isinstance(step, n.Evaluate):
-                total += _pairs_work(step.average)
+                if isinstance(step, n.Evaluate):
+                    total += _pairs_work(step.average)
         return total
 
     def _values_work(self, block: n.BlockInstance, values: Iterable[n.Value], loops: Loops, nested: bool) -> Work:
@@ -211,7 +215,7 @@ def _add(found: dict[Any, list[Occurrence]], new: Occurrence) -> None:
     for old in group:
         different = [k for k, (a, b) in enumerate(zip(old.parts, new.parts, strict=True)) if a != b]
         if not different:
-            old.calls += new.calls
+            old.calls = old.calls + new.calls
             return
         if len(different) == 1 and old.calls * new.modules == new.calls * old.modules:
             k = different[0]
@@ -219,7 +223,7 @@ def _add(found: dict[Any, list[Occurrence]], new: Occurrence) -> None:
             assert not isinstance(a, str) and not isinstance(b, str)
             if not a[0] & b[0]:
                 old.parts = (*old.parts[:k], (a[0] | b[0], a[1]), *old.parts[k + 1 :])
-                old.calls += new.calls
+                old.calls = old.calls + new.calls
                 return
     group.append(replace(new))
 

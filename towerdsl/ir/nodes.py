@@ -156,11 +156,11 @@ class Member(Value):
 
 @dataclass(frozen=True)
 class Pick(Value):
-    """One position (the axis goes) or a part of an axis."""
+    """One position (the axis goes) or a part of an axis. One position may be a number that is known at run time."""
 
     arg: Value
     axis: Axis
-    start: Size | None
+    start: Size | Value | None
     stop: Size | None
     is_range: bool
 
@@ -285,7 +285,26 @@ class Loop:
     bodies: tuple[tuple[Step, ...], ...]
 
 
-Step = Set | Evaluate | Loop
+@dataclass(frozen=True)
+class Scan:
+    """The body for each position of an axis in turn, with the same weights.
+
+    In the body `index` is the position, a number that is known at run time. Variables that exist before are carried
+    from one position to the next; those that are new are `collected`: afterwards they have the type given here.
+    """
+
+    index: str
+    axis: Axis
+    body: tuple[Step, ...]
+    collected: tuple[tuple[str, TensorType], ...]
+
+    @property
+    def steps(self) -> Size:
+        """How many times the body runs, each after the other."""
+        return self.axis.size
+
+
+Step = Set | Evaluate | Loop | Scan
 
 
 @dataclass(frozen=True)

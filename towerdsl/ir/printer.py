@@ -88,8 +88,12 @@ class _Printer:
                 lines.append(f"{pad}{', '.join(step.names)} = {show_value(step.value)}: {step.value.type}")
             elif isinstance(step, n.Evaluate):
                 lines += [pad + line for line in self.average(step)]
-            else:
+            elif isinstance(step, n.Loop):
                 lines += self.loop(step, pad)
+            else:
+                collected = "".join(f", {name}: {kind}" for name, kind in step.collected)
+                lines += [f"{pad}for {step.index} along {step.axis.detailed}{collected}"]
+                lines += self.steps(step.body, pad + "  ")
         return lines
 
     def loop(self, loop: n.Loop, pad: str) -> list[str]:
@@ -206,8 +210,8 @@ def _member(v: n.Member) -> str:
 
 
 def _pick(v: n.Pick) -> str:
-    def end(size: Size | None) -> str:
-        return "" if size is None else str(size)
+    def end(at: Size | n.Value | None) -> str:
+        return "" if at is None else show_value(at) if isinstance(at, n.Value) else str(at)
 
     inside = f"{end(v.start)}:{end(v.stop)}" if v.is_range else end(v.start)
     return f"{_atom(v.arg)}[{v.axis}={inside}]"

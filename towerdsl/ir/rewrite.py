@@ -47,6 +47,8 @@ class _Rewriter:
             return replace(step, value=self.value(step.value))
         if isinstance(step, n.Loop):
             return replace(step, bodies=tuple(self.once(b, self._body) for b in step.bodies))
+        if isinstance(step, n.Scan):
+            return replace(step, body=self.once(step.body, self._body))
         average: n.Average = self._fields(step.average)
         return replace(step, average=self.change(average))
 

@@ -75,6 +75,16 @@ class TensorType:
     def with_axes(self, axes: Iterable[Axis]) -> TensorType:
         return TensorType(self.dtype, tuple(axes))
 
+    def stacked(self, axis: Axis) -> TensorType:
+        """The type of one such value for each position of `axis`, which stands before the last axis, or behind one."""
+        dim = self.stacked_dim
+        return self.with_axes((*self.axes[:dim], axis, *self.axes[dim:]))
+
+    @property
+    def stacked_dim(self) -> int:
+        """The position of the new axis in `stacked`."""
+        return max(len(self.axes) - 1, min(len(self.axes), 1))
+
 
 @dataclass(frozen=True)
 class RelationType:

@@ -122,6 +122,8 @@ class _Block:
                 self.average(step)
             elif isinstance(step, n.Loop):
                 self.loop(step)
+            elif isinstance(step, n.Scan):
+                self.scan(step)
             else:
                 self.fail(f"{type(step).__name__} is no statement")
 
@@ -148,6 +150,27 @@ class _Block:
                 if self.names[name] != kind:
                     self.fail(f"`{name}` changes in a loop, from {kind} to {self.names[name]}")
         self.loops.pop(loop.index, None)
+
+    def scan(self, scan: n.Scan) -> None:
+        if scan.index in self.names:
+            self.fail(f"the loop's index `{scan.index}` is a name already")
+        unknown = sorted(scan.axis.size.free_names - self.lengths)
+        if unknown:
+            self.fail(f"the length `{unknown[0]}` of the loop can be read from no parameter")
+        before = dict(self.names)
+        self.names[scan.index] = TensorType("int", (), True)
+        self.checked = set()
+        self.steps(scan.body)
+        inside, self.names = self.names, before
+        for name, kind in before.items():
+            if inside[name] != kind:
+                self.fail(f"`{name}` changes in a loop, from {kind} to {inside[name]}")
+        for name, kind in scan.collected:
+            each = inside.get(name)
+            if name in before or not isinstance(each, TensorType) or each.stacked(scan.axis) != kind:
+                self.fail(f"the loop over {scan.axis} collects `{name}` as {kind}, it is {each} in its body")
+            self.names[name] = kind
+        self.checked = set()
 
     # --- values -----------------------------------------------------------------------------------------------
 
@@ -302,6 +325,8 @@ class _Block:
             self.fail(f"a pick along {v.axis} of a tensor without it", v)
         if not v.is_range and (v.start is None or v.axes != v.arg.type.without([v.axis])):
             self.fail("a pick of one position drops the axis", v)
+        if isinstance(v.start, n.Value) and (v.is_range or not v.start.type.scalar or v.start.type.dtype != "int"):
+            self.fail("a position that is known at run time is one whole number", v)
         if v.is_range and len(v.axes) != len(v.arg.axes):
             self.fail("a part of an axis keeps the axis", v)
 

@@ -47,12 +47,14 @@ def parse_statement(text: str, span: Span) -> t.Statement:
 
 
 def parse_header(text: str, span: Span) -> tuple[str, str, t.Expr | None]:
-    """`for l in depth` --> ("for", "l", depth); `if c` --> ("if", "", c); `else` --> ("else", "", None)."""
+    """`for l in depth` --> ("for", "l", depth), `for t along n` --> ("along", "t", n); `if c` --> ("if", "", c);
+    `else` --> ("else", "", None)."""
     parsed = _parse(text, span, "header")
     builder = _Builder(span)
     assert isinstance(parsed, Tree)
-    if parsed.data == "for_header":
-        return "for", str(parsed.children[0]), builder.build(parsed.children[1])
+    if parsed.data in ("for_header", "along_header"):
+        kind = str(parsed.data).removesuffix("_header")
+        return kind, str(parsed.children[0]), builder.build(parsed.children[1])
     if parsed.data == "if_header":
         return "if", "", builder.build(parsed.children[0])
     return "else", "", None

@@ -349,10 +349,10 @@ class _Reader(Nodes):
             parts.append((*header, body))
         kinds = [p[0] for p in parts]
         whole = "" not in kinds and len(parts) == len(node.value)
-        if whole and kinds == ["for"]:
-            _, index, count, body = parts[0]
+        if whole and kinds in (["for"], ["along"]):
+            kind, index, count, body = parts[0]
             assert count is not None
-            return t.For(keys[0].span, index, count, body)
+            return t.For(keys[0].span, index, count, body, kind == "along")
         if whole and kinds in (["if"], ["if", "else"]):
             _, _, test, body = parts[0]
             assert test is not None

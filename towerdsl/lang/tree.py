@@ -211,9 +211,12 @@ class Return(Statement):
 
 @dataclass(frozen=True)
 class For(Statement):
+    """`for index in count`, or `for index along count`, where `count` names an axis."""
+
     index: str
     count: Expr
     body: tuple[Statement, ...]
+    along: bool = False
 
 
 @dataclass(frozen=True)

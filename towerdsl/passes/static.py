@@ -106,8 +106,8 @@ def compare(op: str, a: Static, b: Static) -> bool | None:
         if isinstance(a, float) or isinstance(b, float):
             return None
         difference = Size.of(a) - Size.of(b)
-        low = _least(difference)
-        high = None if (most := _least(-difference)) is None else -most
+        low = least(difference)
+        high = None if (most := least(-difference)) is None else -most
         if low is not None and low == high:
             return compare(op, int(low) if low.denominator == 1 else float(low), 0)
         if low is not None and low > 0:
@@ -122,7 +122,7 @@ def compare(op: str, a: Static, b: Static) -> bool | None:
     return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b, "==": a == b, "!=": a != b}[op]
 
 
-def _least(size: Size) -> Fraction | None:
+def least(size: Size) -> Fraction | None:
     """The least value of a size whose free lengths are at least 1, or None if it has none that is easy to see."""
     total = Fraction(0)
     for monomial, coefficient in size.terms:

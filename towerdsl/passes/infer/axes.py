@@ -80,6 +80,13 @@ def renamed(value: Value, axes: tuple[Axis, ...]) -> Value:
     return Rename(TensorType(value.type.dtype, axes), value.span, value)
 
 
+def unnamed(value: Value) -> Value:
+    """The value whose axes were given other names."""
+    while isinstance(value, Rename):
+        value = value.arg
+    return value
+
+
 def union(values: Sequence[Value], scope: AttentionScope | None) -> tuple[Axis, ...]:
     """The axes of a result, in the order of the operand that has them all, or the left one's first."""
     every: list[Axis] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from towerdsl.diagnostics import Span, did_you_mean
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import without_unused
 from towerdsl.ir.parameters import count_modules, parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
@@ -521,7 +522,7 @@ class Calls:
             parameters=tuple(bound.types),
             weights=tuple(weights),
             modules=scope.builder.modules,
-            body=tuple(steps),
+            body=without_unused(steps, results),
             results=tuple(results),
             result_names=tuple(x.name if isinstance(x, n.Local) else None for x in results),
             about=block.about,

@@ -157,6 +157,10 @@ class ExpressionTyper:
             or did_you_mean(name, {*known, *inside})
             or did_you_mean(name, self.infer.sizes)
         )
+        if name in scope.ended:
+            notes = (*notes, f"it is the index of the loop on line {scope.ended[name].line}, known in that loop only")
+        if any(name in loop.new for loop in scope.along.values()):
+            help = f"what a loop carries has a first value before it, as in `{name} = zeros([b, d])`"
         if help is None and not scope.is_flow and name in {key.text for key, _ in resolved.spec.inputs}:
             message = f"`{name}` is an input of the model; a block sees only its parameters"
             parameters = [p.span.text for p in scope.signature.parameters] if scope.signature else []

@@ -62,14 +62,18 @@ def _picks(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n
         if not isinstance(item, t.Pick):
             raise Fault("syntax", "picks along axes and indices cannot be mixed", item.span, (), "write two brackets")
         axis = typer.axis_of(t.Name(item.span, item.axis), value, scope, "a pick")
+        if not item.is_range:
+            assert item.start is not None
+            at = _position(typer, item.start, value, axis, scope)
+            kind = TensorType(value.type.dtype, value.type.without([axis]))
+            if isinstance(at, n.Value):
+                value = _before_loop(value, at, scope)
+            else:
+                _check_inside(at, axis, item)
+            value = n.Pick(kind, e.span, value, axis, at, None, False)
+            continue
         start = _bound(typer, item.start, scope)
         stop = _bound(typer, item.stop, scope)
-        if not item.is_range:
-            assert start is not None
-            _check_inside(start, axis, item)
-            kind = TensorType(value.type.dtype, value.type.without([axis]))
-            value = n.Pick(kind, e.span, value, axis, start, None, False)
-            continue
         length = _length(axis.size, start, stop)
         if (number := length.integer) is not None and number < 1:
             raise Fault("size", f"this part of {axis.shown} is empty", item.span)
@@ -82,10 +86,96 @@ def _picks(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n
 def _bound(typer: ExpressionTyper, e: t.Expr | None, scope: Scope) -> Size | None:
     if e is None:
         return None
-    size = st.as_size(typer.static(e, scope, "a position"))
+    help = "a part has a fixed length; in an attention a mask such as `j < t` takes a part that changes"
+    return _whole(typer.static(e, scope, "an end of a part", help), e)
+
+
+def _whole(value: st.Static, e: t.Expr) -> Size:
+    size = st.as_size(value)
     if size is None:
         raise Fault("size", "a position is a whole number", e.span)
     return size
+
+
+def _position(typer: ExpressionTyper, e: t.Expr, base: n.Value, axis: Axis, scope: Scope) -> Size | n.Value:
+    """One position of an axis. Where it is only known at run time, it is kept inside the axis."""
+    found = typer.any(e, scope)
+    if not isinstance(found, n.Value | n.Relation):
+        return _whole(found, e)
+    if isinstance(found, n.Relation) or not found.type.scalar:
+        note = f"`{e.span.text}` is {found.type}"
+        help = "a table is read at several places by indices: `table[ids]`"
+        raise Fault("not-static", "a position along an axis is one number", e.span, (note,), help)
+    if found.type.dtype != "int":
+        raise Fault("size", "a position is a whole number", e.span)
+    if isinstance(found, n.Local) and found.name in scope.along:
+        loop = scope.along[found.name].axis
+        if loop.size != axis.size:
+            notes = (f"`{found.name}` goes along {loop.detailed}", combining.describe("tensor", base))
+            fitting = [a for a in base.axes if a.size == loop.size]
+            near = f"did you mean `{fitting[0].name}={found.name}`?" if fitting and fitting[0].name else None
+            message = f"`{found.name}` is a position of another axis than {axis.shown}"
+            raise Fault("axis-mismatch", message, e.span, notes, near)
+    first, last = typer.to_value(0, e.span), typer.to_value(st.normal(axis.size - 1), e.span)
+    corners = _corners(found, scope)
+    if not _never_negative(corners):
+        found = typer.pointwise("max", [found, first], e.span, scope)
+    if not _never_negative(corners and [axis.size - 1 - c for c in corners]):
+        found = typer.pointwise("min", [found, last], e.span, scope)
+    return found
+
+
+def _never_negative(sizes: list[Size] | None) -> bool:
+    least = [st.least(size) for size in sizes or ()]
+    return sizes is not None and all(x is not None and x >= 0 for x in least)
+
+
+def _corners(value: n.Value, scope: Scope) -> list[Size] | None:
+    """What a number is with each loop's index first or last: where it is linear in each, it is never outside these."""
+    found = _polynomial(value, scope)
+    if found is None:
+        return None
+    corners = [found]
+    for name, loop in scope.along.items():
+        if any(power > 1 for m, _ in found.terms for atom, power in m if atom.name == f"@{name}"):
+            return None
+        corners = [c.substitute({f"@{name}": end}) for c in corners for end in (Size.of(0), loop.axis.size - 1)]
+    return corners
+
+
+def _polynomial(value: n.Value, scope: Scope) -> Size | None:
+    """A number as a polynomial in lengths and the indices of loops (`@t`), or None."""
+    if isinstance(value, n.Const) and isinstance(value.value, int):
+        return Size.of(int(value.value))
+    if isinstance(value, n.SizeOf):
+        return value.size
+    if isinstance(value, n.Local) and value.name in scope.along:
+        return Size.free(f"@{value.name}")
+    if not isinstance(value, n.Pointwise) or value.op not in ("+", "-", "*", "neg"):
+        return None
+    parts = [_polynomial(a, scope) for a in value.args]
+    if any(p is None for p in parts):
+        return None
+    a, b = parts[0] or Size.of(0), (parts[-1] or Size.of(0))
+    return {"+": a + b, "-": a - b, "*": a * b, "neg": -a}[value.op]
+
+
+def _before_loop(value: n.Value, at: n.Value, scope: Scope) -> n.Value:
+    """`linear(x, d)[n=t]`: a value that does not depend on the loop whose index picks from it is computed before it."""
+    if not scope.along or isinstance(combining.unnamed(value), n.Local | n.Weight):
+        return value
+    index, loop = list(scope.along.items())[-1]
+    own = {v.name for v in value.walk() if isinstance(v, n.Local)}
+    position = {v.name for v in at.walk() if isinstance(v, n.Local)}
+    if index not in position or own & {index, *loop.assigned} or len(scope.builder.loops) > loop.depth:
+        return value
+    made = next((v.module.name for v in value.walk() if isinstance(v, n.Apply | n.CallBlock) and v.module), "all")
+    source = next((v.name for v in value.walk() if isinstance(v, n.Local)), index)
+    name = f"{source}_{made}"
+    while name in {*scope.names, *scope.axes, *loop.assigned, *(x.names[0] for x in loop.hoisted)}:
+        name += "_"
+    loop.hoisted.append(n.Set((name,), value))
+    return n.Local(value.type, value.span, name)
 
 
 def _check_inside(position: Size, axis: Axis, item: t.Pick) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import without_unused
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 from towerdsl.lang import tree as t
@@ -236,7 +237,7 @@ class Infer:
             parameters=tuple((i.name, i.type) for i in inputs),
             weights=tuple(weights),
             modules=builder.modules,
-            body=tuple(steps),
+            body=without_unused(steps, results),
             results=tuple(results),
             result_names=tuple(names),
             about=spec.about,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from towerdsl.diagnostics import Span
-from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Value
+from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Set, Value
 from towerdsl.ir.types import Axis
 from towerdsl.lang import tree as t
 from towerdsl.ops import Op, OpResult
@@ -74,6 +74,17 @@ class AttentionScope:
 
 
 @dataclass
+class Along:
+    """A loop along an axis, while its body is typed."""
+
+    axis: Axis
+    assigned: frozenset[str]  # all variables that its body assigns
+    new: frozenset[str]  # those that do not exist before
+    depth: int  # how many loops with a count stand around it
+    hoisted: list[Set] = field(default_factory=list)  # what does not depend on it, to stand before it
+
+
+@dataclass
 class Scope:
     """Names at one place. `axes` maps the names that axes have here to the axes."""
 
@@ -85,6 +96,10 @@ class Scope:
     heads: tuple[t.Expr, Axis] | None = None
     is_flow: bool = False
     signature: t.Signature | None = None  # of the block
+    along: dict[str, Along] = field(default_factory=dict)  # loops around this place, outer first
+    ended: dict[str, Span] = field(default_factory=dict)  # indices of loops before this place
+    #: by the identity of a loop along an axis: what is new in it, also where it is typed again in a loop with a count
+    new_in: dict[int, frozenset[str]] = field(default_factory=dict)
 
     def child(self, **names: Binding) -> Scope:
         return replace(self, names={**self.names, **names}, axes=dict(self.axes))

@@ -10,7 +10,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
-from towerdsl.passes.infer.scope import POISON, Fault, Poison, Scope, SharedModule, TooManyError, Unknown
+from towerdsl.passes.infer.scope import POISON, Along, Fault, Poison, Scope, SharedModule, TooManyError, Unknown
 from towerdsl.passes.resolve import statement_expressions, walk
 from towerdsl.passes.static import Static
 
@@ -82,11 +82,20 @@ class Statements:
         if isinstance(s, t.If):
             return self._if(s, scope, steps)
         assert isinstance(s, t.For)
-        self._for(s, scope, steps)
+        self._check_loop(s, scope)
+        if s.along:
+            self._along(s, scope, steps)
+        else:
+            self._for(s, scope, steps)
+        scope.names.pop(s.index, None)
+        scope.ended[s.index] = s.span
         return None
 
     def _assign(self, s: t.Assign, scope: Scope, steps: list[n.Step]) -> list[Any]:
         for target in s.targets:
+            if target.name in {*scope.along, *(index for index, _ in scope.builder.loops)}:
+                message = f"`{target.name}` is the index of a loop, it cannot be assigned"
+                raise Fault("name-reused", message, target.span, (), "choose another name")
             if target.name in self.infer.sizes:
                 message = f"`{target.name}` is a size, it cannot be assigned"
                 raise Fault("name-reused", message, target.span, (), "choose another name")
@@ -174,14 +183,16 @@ class Statements:
         if isinstance(s.count, t.Call) and s.count.func == t.Name(s.count.span, "range"):
             inside = ", ".join(a.span.text for a in s.count.args)
             raise Fault("not-static", "a loop takes a number", s.count.span, (), f"write `for {s.index} in {inside}`")
+        if isinstance(s.count, t.Name) and s.count.id not in {*self.infer.sizes, *scope.names}:
+            axis = scope.axes.get(s.count.id)
+            if axis is not None and axis.size.integer is None:
+                message = f"`{s.count.id}` is an axis, whose length is only known at run time"
+                help = f"did you mean `for {s.index} along {s.count.id}`?"
+                raise Fault("free-size", message, s.count.span, (), help)
         count = self.infer.expressions.integer(self.infer.expand(s.count, scope), scope, "the number of repetitions")
         if not 0 <= count <= MAX_REPETITIONS:
             message = f"a loop has 0 to {MAX_REPETITIONS:,} repetitions, not {count:,}"
             raise Fault("loop-count", message, s.count.span, (), "check the size it is made from")
-        if s.index in self.infer.sizes or s.index in scope.names:
-            raise Fault("name-reused", f"`{s.index}` is already a name here", s.span, (), "choose another index")
-        if not s.body:
-            raise Fault("form", "the loop has no statements", s.span, (), "add statements below it, each after `- `")
         uses_index = any(
             isinstance(x, t.Name) and x.id == s.index for e in statement_expressions(s.body) for x in walk(e)
         )
@@ -211,8 +222,61 @@ class Statements:
             if poisoned or self.infer.errors:
                 break
         scope.builder.counts = highest
-        scope.names.pop(s.index, None)
         steps.append(n.Loop(s.index, tuple(bodies)))
+
+    def _along(self, s: t.For, scope: Scope, steps: list[n.Step]) -> None:
+        axis = self._loop_axis(s, scope)
+        written = assigned(s.body)
+        new = scope.new_in.setdefault(id(s), frozenset(written - scope.names.keys()))
+        for name in new:
+            scope.names.pop(name, None)
+        before = {name: scope.names[name] for name in sorted(written) if name in scope.names}
+        for name, old in before.items():
+            if not isinstance(old, n.Value | n.Relation | Poison):
+                place = next(x.span for x in _assignments(s.body) if name in {g.name for g in x.targets})
+                message = f"`{name}` is a number before the loop, which carries tensors"
+                help = "start with a tensor, as in `zeros([b])`; the number of the step is the loop's index"
+                raise Fault("loop-changes-shape", message, place, (), help)
+        loop = Along(axis, frozenset(written), new, len(scope.builder.loops))
+        scope.names[s.index] = n.Local(TensorType("int", (), True), s.span, s.index)
+        scope.along[s.index] = loop
+        try:
+            body, _ = self.steps(s.body, scope)
+        finally:
+            del scope.along[s.index]
+        for name, old in before.items():
+            self._check_carried(name, old, scope.names.get(name), s)
+            scope.names[name] = old
+        collected = []
+        for name in dict.fromkeys(g.name for x in _assignments(s.body) for g in x.targets if g.name in new):
+            each = scope.names.get(name)
+            if isinstance(each, n.Value):
+                collected.append((name, each.type.stacked(axis)))
+                self.bind(name, each.type.stacked(axis), each.span or s.span, scope)
+        steps += loop.hoisted
+        steps.append(n.Scan(s.index, axis, tuple(body), tuple(collected)))
+
+    def _check_loop(self, s: t.For, scope: Scope) -> None:
+        """A loop has an index of its own, and statements that do something."""
+        if s.index in self.infer.sizes or s.index in scope.names:
+            raise Fault("name-reused", f"`{s.index}` is already a name here", s.span, (), "choose another index")
+        if s.along and s.index in scope.axes:
+            raise Fault("name-reused", f"`{s.index}` is an axis here", s.span, (), "choose another index")
+        if not s.body:
+            raise Fault("form", "the loop has no statements", s.span, (), "add statements below it, each after `- `")
+
+    def _loop_axis(self, s: t.For, scope: Scope) -> Axis:
+        """The axis that a loop goes along. Raises Fault, Unknown."""
+        if not isinstance(s.count, t.Name):
+            message = "a loop goes along an axis, which is named"
+            raise Fault("axis", message, s.count.span, (), f"write `for {s.index} along n`")
+        found = scope.names.get(s.count.id)
+        if isinstance(found, n.Value) and found.axes and s.count.id not in scope.axes:
+            notes = (f"`{s.count.id}` is {found.type}",)
+            names = [a.name for a in found.axes if a.name]
+            help = f"write `for {s.index} along {names[min(1, len(names) - 1)]}`" if names else None
+            raise Fault("axis", "a loop goes along an axis, not along a tensor", s.count.span, notes, help)
+        return self.infer.axis(t.AxisDecl(s.count.id, None, s.count.span), scope, False)
 
     def _check_carried(self, name: str, old: Any, new: Any, s: t.For) -> None:
         if isinstance(old, Poison) or isinstance(new, Poison) or not isinstance(old, n.Value):
