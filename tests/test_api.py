@@ -97,7 +97,7 @@ def test_a_kernel_can_be_asked_for_and_says_why_not():
 
 def test_a_library_of_blocks_is_no_model():
     with pytest.raises(towerdsl.TowerError, match="it is a library of blocks"):
-        towerdsl.compile("encoder")
+        towerdsl.compile("transformer_layers")
 
 
 def test_load_builds_nothing_from_a_checkpoint_that_does_not_fit(tmp_path):
@@ -133,3 +133,38 @@ def test_several_results_are_a_named_tuple():
     result = model(torch.randn(2, 3, 8))
     assert result._fields == ("states", "pooled")
     assert result.pooled.shape == (2, 8)
+
+
+CHOICE = """
+tower: choice
+sizes: {d: 4, classes: 3, classify: false}
+inputs:
+  x: float[b, d]
+flow:
+  - x = linear(x, d, name=body)
+  - if classify:
+      - score = linear(x, classes, name=head)
+outputs: x if not classify else [x, score]
+checkpoints:
+  public:
+    base.{p}: body.{p}
+    classifier.{p}: head.{p}
+"""
+
+
+def test_a_size_chooses_the_outputs():
+    x = torch.randn(2, 4)
+    assert isinstance(towerdsl.compile(CHOICE)()(x), torch.Tensor)
+    both = towerdsl.compile(CHOICE, classify=True)()(x)
+    assert both.x.shape == (2, 4) and both.score.shape == (2, 3)
+
+
+def test_a_map_may_name_what_only_other_sizes_build(tmp_path):
+    theirs = towerdsl.compile(CHOICE, classify=True)()
+    towerdsl.save_checkpoint(theirs, tmp_path / "all.safetensors", "public")
+    ours = towerdsl.load(CHOICE, checkpoint=tmp_path / "all.safetensors", format="public")
+    assert torch.equal(ours.body.weight, theirs.body.weight)
+    with pytest.raises(towerdsl.TowerError, match="no parameter of the model is called `haed"):
+        towerdsl.compile(CHOICE.replace(": head.{p}", ": haed.{p}"))
+    with pytest.raises(towerdsl.TowerError, match="no parameter of the model is called `score"):
+        towerdsl.compile(CHOICE.replace(": head.{p}", ": score.{p}"))

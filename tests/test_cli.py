@@ -185,7 +185,7 @@ def test_specs(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert "level4" in lines
     assert any(line.startswith("  bert ") and "Devlin" in line for line in lines)
-    assert any(line.startswith("shared blocks") and "encoder" in line for line in lines)
+    assert any(line.startswith("shared blocks") and "transformer_layers" in line for line in lines)
     assert max(map(len, lines)) <= 100
 
 
@@ -195,7 +195,7 @@ def test_specs_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(entries) == set(library())
     assert entries["bert"]["group"] == "level4"
     assert not entries["bert"]["shared"]
-    assert entries["encoder"]["shared"]
+    assert entries["transformer_layers"]["shared"]
 
 
 # --- how it ends -------------------------------------------------------------------------------------------------

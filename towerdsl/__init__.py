@@ -12,12 +12,23 @@ from typing import Any
 from towerdsl.diagnostics import Diagnostic, TowerError
 
 __version__ = "0.1.0"
-__all__ = ["Diagnostic", "TowerError", "compile", "load", "load_checkpoint", "register_op", "save_checkpoint", "source"]
+__all__ = [
+    "Diagnostic",
+    "TowerError",
+    "compile",
+    "load",
+    "load_checkpoint",
+    "register_op",
+    "save_checkpoint",
+    "source",
+    "verify",
+]
 
 _LAZY = {
     "compile": "towerdsl.api",
     "load": "towerdsl.api",
     "source": "towerdsl.api",
+    "verify": "towerdsl.api",
     "load_checkpoint": "towerdsl.weights",
     "save_checkpoint": "towerdsl.weights",
     "register_op": "towerdsl.ops",

@@ -1,17 +1,24 @@
-"""The Python interface: `compile`, `load`, `source`."""
+"""The Python interface: `compile`, `load`, `source`, `verify`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from towerdsl.compiler import compile_spec
+from towerdsl.compiler import Compiled, compile_spec
+from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from towerdsl.claims import Verified
+
+#: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
+_COMPILED: dict[type, Compiled] = {}
 
 
 def source(spec: str | Path, *, standalone: bool = False, kernel: str | None = None, **sizes: Any) -> str:
@@ -29,6 +36,7 @@ def compile(spec: str | Path, *, kernel: str | None = None, **sizes: Any) -> typ
     compiled = compile_spec(spec, sizes, kernel)
     module = load_module(compiled.source(), compiled.model.name)
     found: type[nn.Module] = getattr(module, camel(compiled.model.name))
+    _COMPILED[found] = compiled
     return found
 
 
@@ -51,3 +59,38 @@ def load(
     report = load_checkpoint(model, checkpoint, format, strict)
     model.checkpoint_report = report  # type: ignore[assignment]
     return model.eval()
+
+
+def verify(
+    spec: str | Path | nn.Module,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    kernel: str | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Verified:
+    """Check that each attention is the weighted average that it claims to be; `print` shows the table.
+
+    `spec` is what `compile` takes: it is verified with random weights and inputs, `settings` override its sizes or
+    give free lengths (`n=32`). Or it is a model that `compile` or `load` made: then it is verified with its own
+    weights on `inputs`, by name. What was found has `ok`, and `attentions` with every number and failure. Raises
+    TowerError.
+    """
+    from torch import nn
+
+    from towerdsl.claims import verify_model, verify_spec
+
+    if not isinstance(spec, nn.Module):
+        if inputs is not None:
+            raise TowerError(
+                [Diagnostic("arguments", "inputs are for a model", help="compile the spec, and give that")]
+            )
+        return verify_spec(spec, settings, kernel, seed)
+    compiled = _COMPILED.get(type(spec))
+    if compiled is None:
+        message = f"{type(spec).__name__} was not compiled here: nothing says what its attentions claim to be"
+        raise TowerError([Diagnostic("arguments", message, help="make the model with `towerdsl.compile` or `load`")])
+    if inputs is None or settings or kernel is not None:
+        message = "a model is verified as it is, on inputs"
+        raise TowerError([Diagnostic("arguments", message, help="give inputs by name, and no sizes or kernel")])
+    return verify_model(spec, compiled, inputs, seed)

@@ -1,7 +1,7 @@
-"""The command line: `towerdsl compile | check | explain | specs`.
+"""The command line: `towerdsl compile | check | explain | verify | specs`.
 
-Exit codes: 0 fine, 1 a mistake in the spec or a file that cannot be read or written, 2 a mistake on the command line.
-Results go to stdout, mistakes to stderr. Nothing here imports torch.
+Exit codes: 0 fine, 1 a mistake in the spec, a claim that does not hold, or a file that cannot be read or written, 2 a
+mistake on the command line. Results go to stdout, mistakes to stderr. Nothing here imports torch, but for `verify`.
 """
 
 from __future__ import annotations
@@ -62,8 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         found.set_defaults(run=run)
         return found
 
-    def takes_spec(command: argparse.ArgumentParser, set_help: str = "override a size of the spec") -> None:
-        command.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
+    def takes_spec(
+        command: argparse.ArgumentParser, set_help: str = "override a size of the spec", many: str | None = None
+    ) -> None:
+        help = f"{SPEC_HELP}; without one, the whole library" if many else SPEC_HELP
+        command.add_argument("spec", metavar="SPEC", nargs=many, help=help)
         command.add_argument(
             "--set", metavar="NAME=VALUE", action="append", default=[], type=_setting, dest="settings", help=set_help
         )
@@ -81,7 +84,20 @@ def _parser() -> argparse.ArgumentParser:
         "explain", _explain, "show the plan: what each attention averages, its kernel and why, its cost"
     )
     takes_spec(explaining, "override a size of the spec, or give a free length (n=4096) to see the cost in numbers")
+    explaining.add_argument(
+        "others", metavar="SPEC", nargs="*", help="more specs to compare it with, one row each (with --table)"
+    )
+    table_help = "one row for each spec: complexity of a layer, sequential operations, longest path"
+    explaining.add_argument("--table", action="store_true", help=table_help)
     explaining.add_argument("--json", action="store_true", help="write the same facts as JSON")
+
+    verifying = command("verify", _verify, "check that each attention is the weighted average that it claims to be")
+    takes_spec(
+        verifying, "override a size of the spec, or give a free length (n=32); small ones are found otherwise", "?"
+    )
+    verifying.add_argument("--kernel", metavar="NAME", help="compute every attention with this kernel")
+    verifying.add_argument("--seed", metavar="N", type=int, default=0, help="of random weights and inputs (default: 0)")
+    verifying.add_argument("--json", action="store_true", help="write what was measured as JSON")
 
     listing = command("specs", _specs, "list the spec library")
     listing.add_argument("--json", action="store_true", help="write the list as JSON")
@@ -162,6 +178,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from towerdsl.explain import explain, render, text, to_data
 
+    if arguments.table or arguments.others:
+        return _explain_table(arguments)
     explained = explain(Path(arguments.spec), _sizes(arguments.settings))
     if arguments.json:
         print(json.dumps(to_data(explained), indent=2, ensure_ascii=False))
@@ -170,6 +188,63 @@ def _explain(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(text(explained))
     return 0
+
+
+def _explain_table(arguments: argparse.Namespace) -> int:
+    from towerdsl.explain import complexity, published_form, table
+
+    sizes = _sizes(arguments.settings)
+    if not arguments.table:
+        message = "several specs are compared in a table; one alone is explained in full"
+        raise TowerError([Diagnostic("setting", message, help="add --table")])
+    rows = [row for spec in (arguments.spec, *arguments.others) for row in complexity(Path(spec), sizes)]
+    if arguments.json:
+        print(json.dumps([row.to_data() for row in rows], indent=2, ensure_ascii=False))
+    else:
+        sys.stdout.write(table(published_form(rows)))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.spec is None:
+        return _verify_library(arguments)
+    from towerdsl.claims import render, text, to_data, verify_spec
+
+    verified = verify_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel, arguments.seed)
+    if arguments.json:
+        print(json.dumps(to_data(verified), indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        render(verified)
+    else:
+        sys.stdout.write(text(verified))
+    return 0 if verified.ok else 1
+
+
+def _verify_library(arguments: argparse.Namespace) -> int:
+    if arguments.settings or arguments.kernel:
+        message = "--set and --kernel are for one spec: name it"
+        print(f"towerdsl verify: error: {message}", file=sys.stderr)
+        return 2
+    from towerdsl.claims import library_text, render_library, to_data, verify_library
+
+    found = []
+    for entry in verify_library(arguments.seed):
+        if sys.stderr.isatty():
+            print(f"\r\033[K{entry[1]}", end="", file=sys.stderr, flush=True)
+        found.append(entry)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    if arguments.json:
+        entries = [
+            {"group": group, "name": name, **({"mistake": v} if isinstance(v, str) else to_data(v))}
+            for group, name, v in found
+        ]
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        render_library(found)
+    else:
+        sys.stdout.write(library_text(found))
+    return 0 if all(not isinstance(v, str) and v.ok for _, _, v in found) else 1
 
 
 def _specs(arguments: argparse.Namespace) -> int:

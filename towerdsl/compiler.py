@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.kernels.choose import attentions, choose
 from towerdsl.lang import library
 from towerdsl.passes.infer import infer
-from towerdsl.passes.resolve import Resolved, resolve
+from towerdsl.passes.resolve import Resolved, resolve, written_names
 from towerdsl.passes.simplify import simplify
 from towerdsl.passes.static import Static
 from towerdsl.weights import CheckpointMap, check, parse_map
@@ -27,7 +27,7 @@ PASSES: tuple[Callable[[n.Model], n.Model], ...] = (simplify,)
 
 
 @contextmanager
-def _deep() -> Iterator[None]:
+def deep() -> Iterator[None]:
     """Room for formulas that are nested as deep as the language allows."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 10_000))
@@ -39,21 +39,22 @@ def _deep() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A model with a plan for each attention (by the id of its block)."""
+    """A model with a plan for each attention (by the id of its block). `typed` is the model before the passes."""
 
     model: n.Model
+    typed: n.Model
     resolved: Resolved
     plans: Mapping[int, Plan]
     checkpoints: tuple[CheckpointMap, ...]
 
-    @_deep()
+    @deep()
     def source(self, standalone: bool = False) -> str:
         """The Python source of the model."""
         maps = {m.name: m.to_data() for m in self.checkpoints}
         return write_source(self.model, self.plans, self.resolved, maps, standalone)
 
 
-@_deep()
+@deep()
 def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, kernel: str | None = None) -> Compiled:
     """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
     resolved, model = understand(spec, sizes or {})
@@ -63,13 +64,14 @@ def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, ke
     return plan(resolved, model, bool(sizes), kernel)
 
 
-@_deep()
+@deep()
 def plan(resolved: Resolved, model: n.Model, overridden: bool = False, kernel: str | None = None) -> Compiled:
     """Run the passes and choose the kernels of a typed model. Raises TowerError."""
+    typed = model
     for one_pass in PASSES:
         model = one_pass(model)
     plans = {id(block): choose(block.average, kernel) for block in attentions(model.root) if block.average}
-    return Compiled(model, resolved, plans, _checkpoints(resolved, model, overridden))
+    return Compiled(model, typed, resolved, plans, _checkpoints(resolved, model, overridden))
 
 
 def free_lengths(spec: str | Path) -> set[str]:
@@ -82,7 +84,7 @@ def free_lengths(spec: str | Path) -> set[str]:
     return names - set(resolved.sizes)
 
 
-@_deep()
+@deep()
 def understand(spec: str | Path, sizes: Mapping[str, Static]) -> tuple[Resolved, n.Model | None]:
     """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""
     errors = Diagnostics()
@@ -107,8 +109,17 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
         if len(errors):
             continue
         for d in check(parsed, shapes):
-            # with other sizes, a part that a rule is about may be gone
-            if not (overridden and d.code == "checkpoint-unmatched"):
+            # a part that a rule is about may be gone with these sizes, or be there only with others
+            other = d.code == "checkpoint-unmatched" and (overridden or _is_choice(d, resolved, shapes))
+            if not other:
                 errors.add(d.code, d.message, d.span, d.notes, d.help)
     errors.raise_if_any()
     return tuple(found)
+
+
+def _is_choice(d: Diagnostic, resolved: Resolved, built: Iterable[str]) -> bool:
+    """Whether a rule names a part that is written in the spec, but not built with these sizes."""
+    assert d.span is not None
+    parts = {p for p in d.span.text.split(".")[:-1] if "{" not in p}
+    missing = parts - {part for name in built for part in name.split(".")}
+    return bool(missing) and missing <= written_names(resolved)

@@ -26,9 +26,16 @@ SMALL = {
     "ff": 24,
     "segments": 2,
     "classes": 5,
+    "image": 8,
+    "patch": 4,
+    "memory": 6,
 }
 #: The same for one spec, where those do not fit.
-OF_SPEC: dict[str, dict[str, int]] = {}
+OF_SPEC: dict[str, dict[str, int]] = {
+    "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
+    "feed_forward_only": {"image": 8, "patch": 4},
+    "mlp_mixer": {"image": 8, "patch": 4},
+}
 MOST_PARAMETERS = 200_000
 
 

@@ -25,6 +25,8 @@ EXCERPT = re.compile(r"^ *\d* \| .*$", re.MULTILINE)
 FOREIGN = re.compile(r"Traceback|<towerdsl|<class |object at 0x|\b(?:Token|Tree|Span|Source|Diagnostic)\(|\blark\b")
 SHOUTED = re.compile(r"\b_*[A-Z][A-Z0-9_]{2,}\b")
 WORDS_IN_CAPITALS = {"YAML", "REINFORCE", "SPEC", "NAME", "VALUE", "FILE", "UTF", "NUL"}
+for _spec in (HERE.parent.parent / "specs").rglob("*.yaml"):  # names that the library gives, such as T_A
+    WORDS_IN_CAPITALS |= set(SHOUTED.findall(_spec.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 from towerdsl.runtime import holds_everywhere
 
 
-class SelfAttention(nn.Module):
-    """self_attention(x, keep), specs/blocks/encoder.yaml:6.
+class Attention(nn.Module):
+    """attention(query, key, value, keep, causal=false), specs/level2/multi_head_attention.yaml:16.
 
         y[i] = sum over j of w[i, j] * v[j]
         w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk)
-        j is visible to i where keep[j]
+        j is visible to i where sees(keep) and (not causal or j <= i)
 
     Averaged over n, heads merged by concat, dropout of weights 0.1; kernel: sdpa.
 
-    x float[b, n, d=16], keep bool[b, n] -> float[b, n, d=16]
+    query float[b, n, d=16], key float[b, n, d=16], value float[b, n, d=16], keep bool[b, n] -> float[b, n,
+    d=16]
     """
 
     def __init__(self) -> None:
@@ -28,10 +29,10 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(16, 16)
         self.output = nn.Linear(16, 16)
 
-    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        q = self.query(x).unflatten(-1, (2, 8)).transpose(1, 2)
-        k = self.key(x).unflatten(-1, (2, 8)).transpose(1, 2)
-        v = self.value(x).unflatten(-1, (2, 8)).transpose(1, 2)
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
+        q = self.query(query).unflatten(-1, (2, 8)).transpose(1, 2)
+        k = self.key(key).unflatten(-1, (2, 8)).transpose(1, 2)
+        v = self.value(value).unflatten(-1, (2, 8)).transpose(1, 2)
         mask = None if keep is None else keep[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.1 if self.training else 0.0)
         y = y.transpose(1, 2).flatten(-2)
@@ -39,9 +40,9 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """feed_forward(x), specs/blocks/encoder.yaml:16.
+    """feed_forward(x), specs/blocks/transformer_layers.yaml:11.
 
-        linear(gelu(linear(x, ff, name=up)), d, name=down)
+        linear(activation(linear(x, ff, name=up)), d, name=down)
 
     x float[b, n, d=16] -> float[b, n, d=16]
     """
@@ -56,18 +57,24 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """encoder_layer(x, keep), specs/blocks/encoder.yaml:19.
+    """encoder_layer(x, keep), specs/blocks/transformer_layers.yaml:14.
 
-        x = layernorm(x + dropout(self_attention(x, keep, name=attention), dropout), eps=eps,
-            name=attention_norm)
-        x = layernorm(x + dropout(feed_forward(x), dropout), eps=eps, name=feed_forward_norm)
+        if norm_first:
+            h = layernorm(x, eps=eps, name=attention_norm)
+            x = residual(x, attention(h, h, h, keep))
+            h = layernorm(x, eps=eps, name=feed_forward_norm)
+            x = residual(x, feed_forward(h))
+        else:
+            x = layernorm(residual(x, attention(x, x, x, keep)), eps=eps, name=attention_norm)
+            x = layernorm(residual(x, feed_forward(x)), eps=eps, name=feed_forward_norm)
+        return x
 
     x float[b, n, d=16], keep bool[b, n] -> float[b, n, d=16]
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.attention = SelfAttention()
+        self.attention = Attention()
         self.dropout = nn.Dropout(0.1)
         self.attention_norm = nn.LayerNorm(16, eps=1e-12)
         self.feed_forward = FeedForward()
@@ -75,7 +82,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(16, eps=1e-12)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self.attention(x, keep)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, x, x, keep)))
         return self.feed_forward_norm(x + self.dropout_2(self.feed_forward(x)))
 
 

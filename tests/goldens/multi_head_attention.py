@@ -9,11 +9,11 @@ from towerdsl.runtime import holds_everywhere
 
 
 class Attention(nn.Module):
-    """attention(query, key, value, keep), specs/level2/multi_head_attention.yaml:13.
+    """attention(query, key, value, keep, causal=false), specs/level2/multi_head_attention.yaml:16.
 
         y[i] = sum over j of w[i, j] * v[j]
         w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk)
-        j is visible to i where keep[j]
+        j is visible to i where sees(keep) and (not causal or j <= i)
 
     Averaged over n, heads merged by concat; kernel: sdpa.
 

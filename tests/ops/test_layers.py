@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -62,6 +63,17 @@ def test_batchnorm(x: str, kind: str) -> None:
         assert run.result.module == f"nn.BatchNorm{kind}({{in}})"
     for run in runs("batchnorm", x, eps=1e-3, momentum=0.01):
         assert (run.module.eps, run.module.momentum) == (1e-3, 0.01)
+    for run in runs("batchnorm", x, scale=0.0):
+        assert not run.module.weight.any() and run.module.weight.requires_grad
+    for run in runs("batchnorm", x, eps=1e-3, frozen=True):
+        assert not any(p.requires_grad for p in run.module.parameters())
+        module, given = run.module.train(), run.inputs[0]
+        for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
+            tensor.data += torch.rand_like(tensor)
+        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        output = eval(run.code, {"F": F, "module": module, "x": given})
+        assert torch.allclose(output, module.eval()(given))  # also while training
+        assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
 @pytest.mark.parametrize("x", ["b c=6", "b c=6 n", "b c=6 h w", "b c=6 t h w m"])
@@ -151,6 +163,19 @@ def test_dropout() -> None:
         kept = run.output != 0
         assert torch.allclose(run.output[kept], run.inputs[0][kept] / 0.75)
         assert torch.equal(run.module.eval()(run.inputs[0]), run.inputs[0])
+    assert result("dropout", "b n d=6", p=0.0).module is None
+
+
+@pytest.mark.parametrize("x", ["b=400 d=6", "b=400 n d=6", "b=400 h w d=6"])
+def test_drop_path(x: str) -> None:
+    for run in runs("drop_path", x, p=0.25):
+        kept = (run.output != 0).flatten(1)
+        assert torch.equal(kept.any(1), kept.sum(1) > 1)  # a sample as a whole
+        assert 60 < (~kept.any(1)).sum() < 140
+        kept = run.output != 0
+        assert torch.allclose(run.output[kept], run.inputs[0][kept] / 0.75)
+        assert torch.equal(run.module.eval()(run.inputs[0][None])[0], run.inputs[0])
+    assert result("drop_path", x, p=0.0).module is None
 
 
 @pytest.mark.parametrize(
@@ -269,6 +294,8 @@ def test_free_channels(op: str, statics: dict) -> None:
         ("batchnorm", "b c=6", {"momentum": 2.0}, "value-range", "momentum", "between 0 and 1, got 2"),
         ("lstm", "b m n d=6", {"size": size(4)}, "axis-count", "x", "at most one batch axis"),
         ("gru", "d=6", {"size": size(4)}, "axis-count", "x", "gru needs x[b, n, d]"),
+        ("drop_path", "b", {"p": 0.1}, "axis-count", "x", "drop_path needs x[b, ...] with one to three axes"),
+        ("drop_path", "b n", {"p": 1}, "value-range", "p", "a probability is between 0 and 1, got 1"),
         ("dropout", "b n", {"p": 10}, "value-range", "p", "a probability is between 0 and 1, got 10"),
         ("dropout", "b n", {"p": -0.1}, "value-range", "p", "a probability is between 0 and 1, got -0.1"),
         ("dropout", "b n", {"p": 1.0}, "value-range", "p", "a probability is between 0 and 1, got 1"),

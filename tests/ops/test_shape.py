@@ -288,3 +288,52 @@ def test_concat_of_a_number() -> None:
     with pytest.raises(OpError, match="`concat` needs tensors; `3` is a number") as caught:
         call.op.rule(call)
     assert caught.value.argument == "parts1"
+
+
+# --- resize ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "sizes", "mode", "code", "type_"),
+    [
+        ("b c h w", "h w", "bilinear", 'F.interpolate(x, (len_h, len_w), mode="bilinear")', "float[b, c, h, w]"),
+        ("d=6 s t", "h w", "bicubic", 'F.interpolate(x[None], (len_h, len_w), mode="bicubic")[0]', "float[d=6, h, w]"),
+        ("h w", "h m", "nearest", "F.interpolate(x[None, None], (len_h, len_m))[0, 0]", "float[h, m]"),
+        ("bool b h w", "n m", "nearest", "F.interpolate(x[None].float(), (len_n, len_m))[0].bool()", "bool[b, n, m]"),
+        ("b d=4 n", "m", "linear", 'F.interpolate(x, (len_m,), mode="linear")', "float[b, d=4, m]"),
+        (
+            "b t h w",
+            "n h w",
+            "trilinear",
+            'F.interpolate(x[None], (len_n, len_h, len_w), mode="trilinear")[0]',
+            "float[b, n, h, w]",
+        ),
+    ],
+)
+def test_resize(x: str, sizes: str, mode: str, code: str, type_: str) -> None:
+    call = made_call("resize", x, sizes=tuple(size(Size.free(n), n) for n in sizes.split()), mode=mode)
+    for lengths in LENGTHS:
+        run = run_once(call, {**lengths, "s": 3, "c": 2})
+        assert str(run.result.type) == type_
+        assert run.code == code
+        if mode == "nearest":
+            old, new = run.inputs[0].shape[-2:], run.output.shape[-2:]
+            rows, columns = (torch.arange(new[k]) * old[k] // new[k] for k in (0, 1))
+            assert torch.equal(run.output, run.inputs[0][..., rows[:, None], columns])
+
+
+@pytest.mark.parametrize(
+    ("x", "count", "mode", "code", "argument"),
+    [
+        ("b c h w", 2, "cubic", "value-range", "mode"),
+        ("b c h w", 1, "bilinear", "value-range", "mode"),
+        ("b c h w", 4, "nearest", "value-range", "mode"),
+        ("int b c h w", 2, "nearest", "dtype-mismatch", "x"),
+        ("bool b c h w", 2, "bilinear", "dtype-mismatch", "x"),
+        ("b m c h w", 2, "nearest", "axis-count", "x"),
+        ("h", 2, "nearest", "axis-count", "x"),
+    ],
+)
+def test_resize_mistakes(x: str, count: int, mode: str, code: str, argument: str) -> None:
+    mistake = error("resize", x, sizes=(size(3),) * count, mode=mode)
+    assert (mistake.code, mistake.argument) == (code, argument)

@@ -18,7 +18,7 @@ let query key value over features heads score mask locality normalize dropout me
 """
 CALLS = """
 exp log sqrt rsqrt abs sign floor sin cos tanh sigmoid relu gelu gelu_tanh silu softplus erf leaky_relu elu clip
-min max where int float sum mean amax amin softmax cumsum flip dot linear embed layernorm rmsnorm batchnorm groupnorm
+min max where int float sum mean amax amin softmax cumsum argmax flip dot linear embed layernorm rmsnorm batchnorm groupnorm
 conv lstm gru rearrange concat range zeros ones dropout max_pool avg_pool
 """
 NORMALIZERS = """
@@ -44,6 +44,8 @@ PATTERNS = {
     "not": r"\bnot\b",
     "choice": r" if .* else ",
     "for": r"- for \w+ in",
+    "for along an axis": r"- for \w+ along",
+    "a position of a loop": r"\[\w+=t\]",
     "if": r"- if .*:",
     "else": r"  else:",
     "return": r"- return \w+, ",

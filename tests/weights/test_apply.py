@@ -216,6 +216,12 @@ def test_saving_needs_a_name_for_everything():
         to_public(make({"a": "a"}), {"a": torch.ones(1), "b": torch.ones(1)})
 
 
+def test_what_is_not_needed_is_not_saved():
+    map = make({"norm.{p}": "n.{p}"}, ignore=["{name*}.steps"])
+    state = {"n.weight": torch.ones(2), "n.steps": torch.ones(())}
+    assert set(to_public(map, state)) == {"norm.weight"}
+
+
 def test_a_wrong_map_is_said_before_anything():
     for go in (lambda m: to_public(m, {"a": torch.ones(2)}), lambda m: to_model(m, {}, {"a": (2,)})):
         with pytest.raises(TowerError, match="two dims or more"):

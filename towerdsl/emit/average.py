@@ -28,11 +28,24 @@ class AverageWriter:
         heads = (average.heads,) if average.heads is not None else ()
         self.lead: tuple[Axis, ...] = (*average.batch, *heads)
 
-    def write(self) -> None:
+    def write(self, part: str = "result") -> None:
+        """Write an attention, or one of the parts that `Evaluate` names."""
         self._sources()
+        if part == "weights":
+            self._parts()
+            return
         result = self.plan.kernel.write(self.average, self.plan.facts, self)
         self.frame.assign("y", result)
-        self.frame.assign("y", self._result(Code("y")).text)
+        self.frame.assign("y", (self._result if part == "result" else self._each_head)(Code("y")).text)
+
+    def _parts(self) -> None:
+        """`weights` with all their axes, `message` with dims of length 1 (or none, in front) for those it lacks."""
+        frame, message = self.frame, self.average.message
+        weights, axes = self.weights()
+        every = (*self.lead, *self.average.positions, *self.average.over)
+        code = frame.spread(Code(weights), axes, every)
+        frame.assign("weights", self._expanded(code, axes, every, set(every)).text if axes != every else code.text)
+        frame.assign("message", frame.aligned(message, (*every, message.axes[-1])).text)
 
     # --- sources ----------------------------------------------------------------------------------------------
 
@@ -145,7 +158,7 @@ class AverageWriter:
         if NORMALIZERS[average.normalize].draws or average.dropout:
             present |= {*self.lead, *average.positions}
         axes = tuple(a for a in (*self.lead, *average.positions, *average.over) if a in present)
-        needed = [a for a in axes if a not in average.score.axes and a.size != Size.of(1)]
+        needed = [a for a in axes if a not in average.score.axes]
         if average.score.type.scalar:
             number = frame.text(average.score)
             sizes = frame.sizes(axes)
@@ -163,6 +176,8 @@ class AverageWriter:
         """Expand the dims of length 1 that stand for `must`."""
         sizes = [self.frame.size(a.size, a.name or "size") if a in must else "-1" for a in axes]
         first = next((k for k, a in enumerate(axes) if a in own), len(axes))
+        if first == 0 and all(a.size == Size.of(1) for a in must):
+            return code
         if any(a in must for a in axes[:first]) or first == 0:
             # leading dims are made by expand itself: those that need not exist get length 1
             sizes = [s if s != "-1" or k >= first else "1" for k, s in enumerate(sizes)]
@@ -368,15 +383,20 @@ class AverageWriter:
 
     # --- the result -------------------------------------------------------------------------------------------
 
+    def _each_head(self, code: Code) -> Code:
+        """The average of each head, with all the axes [batch, head, positions, feature]."""
+        order = [*self.lead, *self.average.positions, self.average.message.axes[-1]]
+        if self._kept is None or self._kept == tuple(order):
+            return code
+        missing = {a for a in order if a not in self._kept}
+        code = self.frame.spread(code, self._kept, order)
+        return self._expanded(code, self._kept, order, missing)
+
     def _result(self, code: Code) -> Code:
         """[batch, head, positions, feature] --> the axes of the result, heads merged."""
         average, frame = self.average, self.frame
         feature = average.message.axes[-1]
-        order = [*self.lead, *average.positions, feature]
-        if self._kept is not None and self._kept != tuple(order):
-            missing = {a for a in order if a not in self._kept}
-            code = frame.spread(code, self._kept, order)
-            code = self._expanded(code, self._kept, order, missing)
+        code = self._each_head(code)
         positions = [a.on("") for a in average.positions]
         batch = list(average.batch)
         if average.heads is not None:

@@ -155,7 +155,7 @@ class ClassWriter:
             frame.taken |= {frame.variable(name) for name in step.names}
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(frame, step.average, self.plans[id(self.block)]).write()
+            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:

@@ -15,10 +15,11 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.ops import ELEMENTWISE, python
+from towerdsl.passes.bounds import bounds
 from towerdsl.passes.infer.scope import safe
 
 #: Strength of binding of Python's operators; higher binds tighter.
-OR, AND, NOT, COMPARE, BITOR, BITAND, SUM, PRODUCT, UNARY, POWER, ATOM = range(11)
+CHOICE, OR, AND, NOT, COMPARE, BITOR, BITAND, SUM, PRODUCT, UNARY, POWER, ATOM = range(12)
 STRENGTH = {
     "or": BITOR,
     "and": BITAND,
@@ -344,7 +345,19 @@ class Frame:
             return Code(f"{left_text} {symbol} {right.at(tight)}", strength)
         return self._function(value)
 
+    def _chosen(self, value: n.Pointwise) -> Code:
+        """`where` with a condition that is one Python truth value."""
+        test, *both = value.args
+        condition = self.code(test)
+        a, b = (self.aligned(v, value.axes) for v in both)
+        alike = (value.type.dtype, set(value.axes))
+        if all(not v.type.scalar and (v.type.dtype, set(v.axes)) == alike for v in both):
+            return Code(f"{a.at(OR)} if {condition.at(OR)} else {b.text}", CHOICE)
+        return Code(f"torch.where(torch.tensor({condition.text}, device={self.device}), {a.text}, {b.text})")
+
     def _function(self, value: n.Pointwise) -> Code:
+        if value.op == "where" and value.args[0].type.scalar:
+            return self._chosen(value)
         entry = ELEMENTWISE[value.op]
         tensors, options = list(value.args[: entry.arity]), value.args[entry.arity :]
         template = entry.code
@@ -545,48 +558,3 @@ class Letters:
             if axis not in self.known:
                 self.known[axis] = self.new(axis)
         return "".join(self.known[a] for a in axes)
-
-
-def bounds(value: n.Value) -> tuple[float | None, float | None]:
-    """The least and the largest number a value can be, as far as that is easy to see."""
-    if isinstance(value, n.Const):
-        return float(value.value), float(value.value)
-    if isinstance(value, n.Position | n.Range):
-        size = value.axes[0].size.integer
-        return 0.0, None if size is None else float(size - 1)
-    if value.type.dtype == "bool":
-        return 0.0, 1.0
-    if isinstance(value, n.Rename | n.Shared):
-        return bounds(value.arg)
-    if not isinstance(value, n.Pointwise):
-        return None, None
-    args = [bounds(a) for a in value.args]
-    (a, b), (c, d) = args[0], args[1] if len(args) > 1 else (None, None)
-
-    def both(x: float | None, y: float | None, how: Any) -> float | None:
-        return None if x is None or y is None else how(x, y)
-
-    match value.op:
-        case "+":
-            return both(a, c, lambda x, y: x + y), both(b, d, lambda x, y: x + y)
-        case "-":
-            return both(a, d, lambda x, y: x - y), both(b, c, lambda x, y: x - y)
-        case "neg":
-            return (None if b is None else -b), (None if a is None else -a)
-        case "abs":
-            return 0.0, None if a is None or b is None else max(abs(a), abs(b))
-        case "clip":
-            return args[1][0], args[2][1]
-        case "min":
-            known = [x for x in (b, d) if x is not None]
-            return both(a, c, min), min(known) if known else None
-        case "max":
-            known = [x for x in (a, c) if x is not None]
-            return max(known) if known else None, both(b, d, max)
-        case "where":
-            return both(args[1][0], args[2][0], min), both(args[1][1], args[2][1], max)
-        case "%" if c is not None and c == d and c > 0:
-            return 0.0, c - 1
-        case "//" if c is not None and c == d and c > 0:
-            return (None if a is None else a // c), (None if b is None else b // c)
-    return None, None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path as FilePath
+from typing import Any
 
 from towerdsl.diagnostics import TowerError
 from towerdsl.explain.facts import Along, Explained, explain
@@ -56,6 +57,13 @@ class Complexity:
     steps: Growth
     path: Growth
     towards: str  # "both", or the only direction in which information moves: "later", "earlier"
+
+    def to_data(self) -> dict[str, Any]:
+        """The row as plain data; what is not known is null, with its reason."""
+        costs = {"layer": self.layer, "whole": self.whole, "steps": self.steps, "path": self.path}
+        found = {name: None if growth.unknown else str(growth) for name, growth in costs.items()}
+        reasons = {name: growth.unknown for name, growth in costs.items() if growth.unknown}
+        return {"name": self.name, "axis": self.axis, **found, "towards": self.towards, "unknown": reasons}
 
 
 #: What is measured of a spec with its sizes: numbers by what they are.
@@ -239,3 +247,17 @@ def _text(term: Term) -> str:
     text = " · ".join(above) or "1"
     divisor = " · ".join(below)
     return text if not below else f"{text} / {divisor}" if len(below) == 1 else f"{text} / ({divisor})"
+
+
+def published_form(rows: Iterable[Complexity]) -> list[list[str]]:
+    """The rows as texts, with their heads: layer type, complexity per layer, sequential operations, path length."""
+    found = [["layer type", "complexity per layer", "with projections", "sequential operations", "maximum path length"]]
+    rows = list(rows)
+    names = [row.name for row in rows]
+    for row in rows:
+        name = row.name.replace("_", " ")
+        if names.count(row.name) > 1:
+            name += f", {row.axis}"
+        path = str(row.path) + ("" if row.towards == "both" else f", to {row.towards} positions")
+        found.append([name, str(row.layer), str(row.whole), str(row.steps), path])
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -135,6 +136,22 @@ class Along:
     path: Path
 
 
+def path_formula(along: Along) -> str | None:
+    """The number of moves from any position to any other, or None where it is not known."""
+    path, n = along.path, str(along.size)
+    if path.kind in ("none", "unknown"):
+        return None
+    if path.kind == "constant":
+        return str(path.number)
+    distance = str(along.size - 1)
+    if path.kind == "ratio":
+        return distance if path.number == 1 else f"ceil(({distance}) / {path.number})"
+    if path.first == path.number - 1:
+        return f"ceil(log({n}, {path.number}))"
+    times = Fraction(path.number - 1, path.first)
+    return f"ceil(log(({distance}) * {times} + 1, {path.number}))"
+
+
 @dataclass(frozen=True)
 class Explained:
     """Everything that `explain` says about a spec."""
@@ -186,7 +203,7 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     stacks = follower.stacks(model)
     grouped: dict[Attention, list[Occurrence]] = {}
     layers: dict[Layer, list[Occurrence]] = {}
-    for o in calls.occurrences(model.root):
+    for o in calls.layers(model.root):
         if isinstance(o.layer, n.BlockInstance):
             plan = compiled.plans[id(o.layer)]
             facts = attention_facts(o.layer, plan, compiled.resolved, calls, dict(o.lengths))

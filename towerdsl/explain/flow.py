@@ -185,8 +185,10 @@ class Follower:
         match value:
             case n.Local():
                 return names.get(value.name, Flow())
-            case n.Shared() | n.Cast() | n.Rename():
+            case n.Shared() | n.Cast():
                 return self.value(value.arg, names)
+            case n.Rename():
+                return self._renamed(value, names)
             case n.Pointwise():
                 return self._combined(value.args, value.axes, names)
             case n.Dot():
@@ -230,6 +232,15 @@ class Follower:
                 result.pool(flow.axes.get(dim, {}), reach)
         return result.met()
 
+    def _renamed(self, value: n.Rename, names: Names) -> Flow:
+        """The same; an axis that starts here without a name is called by the one that it is given."""
+        flow = self.value(value.arg, names)
+        for dim, (old, new) in enumerate(zip(value.arg.axes, value.axes, strict=True)):
+            if old.name is None and new.name is not None and flow.axes.get(dim) == {_origin(old): Stack()}:
+                flow = flow.copy()
+                flow.axes[dim] = {_origin(new.on("")): Stack()}
+        return flow
+
     def _pick(self, pick: n.Pick, names: Names) -> Flow:
         at = pick.arg.axes.index(pick.axis)
         flow = self.value(pick.arg, names)
@@ -264,10 +275,15 @@ class Follower:
             if move.to is None:
                 result.pool(tracks, move.reach or unknown("an axis is taken out"))
             elif move.reach is None:
-                result.add(move.to, {origin: stack.moved(move.offset) for origin, stack in tracks.items()})
+                for origin, stack in tracks.items():
+                    stack = stack.moved(move.offset)
+                    result.add(move.to, {origin: stack.turned() if move.flipped else stack})
             else:
                 axis = value.args[move.argument].axes[move.dim]
                 result.add(move.to, _through(tracks, move.reach, axis))
+        if all(m.reach is None or m.reach.unknown for m in moves):  # axes made of others start here
+            for dim in set(range(len(value.axes))) - {m.to for m in moves}:
+                result.add(dim, {_origin(value.axes[dim]): Stack()})
         return result.met()
 
     # --- attention --------------------------------------------------------------------------------------------------

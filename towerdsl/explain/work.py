@@ -71,6 +71,12 @@ class Occurrence:
     work: Work
 
     @property
+    def block(self) -> n.BlockInstance:
+        """The attention block that it is an occurrence of."""
+        assert isinstance(self.layer, n.BlockInstance)
+        return self.layer
+
+    @property
     def path(self) -> str:
         return ".".join(p if isinstance(p, str) else _repetitions(*p) for p in self.parts)
 
@@ -139,6 +145,10 @@ class Calls:
     # --- attentions ---------------------------------------------------------------------------------------------
 
     def occurrences(self, block: n.BlockInstance) -> list[Occurrence]:
+        """Every attention in a block, in the order of calls: once for each place and set of lengths."""
+        return [o for o in self.layers(block) if isinstance(o.layer, n.BlockInstance)]
+
+    def layers(self, block: n.BlockInstance) -> list[Occurrence]:
         """Every layer in a block, in the order of calls: once for each place and set of lengths."""
         if id(block) not in self._occurrences:
             found: Occurrences = {}
@@ -174,7 +184,7 @@ class Calls:
             _add(place.found, Occurrence(path, layer, place.lengths, times, Work(linear=layer.result.macs)))
             return
         lengths = self.lengths(layer)
-        for o in self.occurrences(_called(place.block, layer, loops)):
+        for o in self.layers(_called(place.block, layer, loops)):
             outside = tuple((name, size.substitute(lengths)) for name, size in o.lengths)
             calls = o.calls.substitute(lengths) * times
             _add(place.found, Occurrence((*path, *o.parts), o.layer, outside, calls, o.work))

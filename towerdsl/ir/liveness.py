@@ -33,6 +33,15 @@ def values(step: n.Set | n.Evaluate) -> list[n.Value]:
     return [v for v in (a.query, a.key, a.value, a.score, a.visible, a.message) if v is not None]
 
 
+def weights_read(
+    weights: Iterable[n.WeightDecl], body: Sequence[n.Step], results: Iterable[n.Value | n.Relation]
+) -> tuple[n.WeightDecl, ...]:
+    """The weights of a block that its statements or results read: a choice of sizes may leave some out."""
+    roots = [v for step in statements(body) for v in values(step)] + [r for r in results if isinstance(r, n.Value)]
+    names = {v.path[0] for root in roots for v in root.walk() if isinstance(v, n.Weight)}
+    return tuple(w for w in weights if w.name in names)
+
+
 def without_unused(body: Sequence[n.Step], results: Iterable[n.Value | n.Relation]) -> tuple[n.Step, ...]:
     """The statements, in which loops collect nothing that is never read after them."""
     found, _ = _backwards(body, read(r for r in results if isinstance(r, n.Value)))
@@ -53,7 +62,8 @@ def _backwards(body: Sequence[n.Step], after: set[str]) -> tuple[tuple[n.Step, .
             names = {name for name, _ in step.collected}
             kept = tuple((name, kind) for name, kind in step.collected if name in after)
             outside = after - names
-            end = outside | _backwards(step.body, outside)[1]
+            end = outside | {name for name, _ in kept}
+            end |= _backwards(step.body, end)[1]
             inner, start = _backwards(step.body, end)
             step = replace(step, body=inner, collected=kept)
             after = outside | (start - {step.index})

@@ -271,10 +271,16 @@ class Set:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """`names` = the results of an attention: the statement that an attention block is built around."""
+    """`names` = the results of an attention: the statement that an attention block is built around.
+
+    `part` is what is wanted of it: "result"; "heads", the average of each head, [batch, head, i, feature], before they
+    are merged; or "weights", two tensors: the weights, [batch, head, i, j], and the messages, [batch, head, i, j,
+    feature], whose sum by those weights it is. Specs ask for the result; what looks inside asks for the others.
+    """
 
     names: tuple[str, ...]
     average: Average
+    part: str = "result"
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,7 @@ def unknown(reason: str, combs: tuple[Comb, ...] = (), features: bool = True) ->
 
 
 ALL = Reach((EVERYTHING,))
+ITSELF = Reach((STILL,))
 DENSE = Reach((EVERYTHING,), features=True)
 IN_TURN = Reach((Comb(ZERO, None),), serial=True)
 
@@ -221,57 +222,77 @@ Runs = tuple[tuple[Reach, int], ...]  # a layer, and how often it stands there i
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers from the first to the last; `offset` is how far positions have moved since."""
+    """Layers from the first to the last; `offset` is how far positions have moved since, `flipped` that they are
+    counted from the other end: what moves information to later positions there moves it to earlier ones here."""
 
     runs: Runs = ()
     offset: Size = ZERO
+    flipped: bool = False
 
     def then(self, reach: Reach, count: int = 1) -> Stack:
         """With a layer on top."""
+        reach = reach.mirrored() if self.flipped else reach
         if self.offset != ZERO:
-            runs = (*self.runs, (reach.moved(self.offset), 1))
-            return Stack(runs).then(reach, count - 1) if count > 1 else Stack(runs)
+            first = replace(self, runs=(*self.runs, (reach.moved(self.offset), 1)), offset=ZERO)
+            return first._then(reach, count - 1) if count > 1 else first
+        return self._then(reach, count)
+
+    def _then(self, reach: Reach, count: int) -> Stack:
+        if reach == ITSELF:
+            return self
         if self.runs and self.runs[-1][0] == reach:
-            return Stack((*self.runs[:-1], (reach, self.runs[-1][1] + count)))
+            return replace(self, runs=(*self.runs[:-1], (reach, self.runs[-1][1] + count)))
         if len(self.runs) >= MAX_RUNS:
             return Stack(((_lost("too many layers", self.runs, False), 1),))
-        return Stack((*self.runs, (reach, count)))
+        return replace(self, runs=(*self.runs, (reach, count)))
 
     def over(self, upper: Stack) -> Stack:
         """With all layers of another stack on top."""
         found = self
         for reach, count in upper.runs:
             found = found.then(reach, count)
-        return found.moved(upper.offset)
+        found = found.moved(upper.offset)
+        return found.turned() if upper.flipped else found
+
+    def turned(self) -> Stack:
+        """Counted from the other end from here on."""
+        return replace(self, flipped=not self.flipped)
 
     def moved(self, by: Size) -> Stack:
         """Every position moved on by `by`: that is part of the last layer, if there is one."""
         if by == ZERO:
             return self
+        by = -by if self.flipped else by
         if not self.runs:
-            return Stack((), self.offset + by)
+            return replace(self, offset=self.offset + by)
         reach, count = self.runs[-1]
-        below = Stack(self.runs[:-1]).then(reach, count - 1) if count > 1 else Stack(self.runs[:-1])
-        return below.then(reach.moved(by))
+        below = replace(self, runs=(*self.runs[:-1], *([(reach, count - 1)] if count > 1 else [])))
+        return below._then(reach.moved(by), 1)
 
     def join(self, other: Stack) -> Stack:
         """Where two values meet: what either of them reads."""
         if self == other:
             return self
-        if self.offset != other.offset:
+        for one, whole in ((self, other), (other, self)):
+            everything = len(whole.runs) == 1 and whole.runs[0][0].everything and whole.runs[0][1] == 1
+            if not one.runs and everything and one.flipped == whole.flipped:
+                return whole
+        if self.offset != other.offset or self.flipped != other.flipped:
             return Stack(((_lost("positions of different offsets meet", (*self.runs, *other.runs), False), 1),))
         shared, a, b = self._split(other)
         if a and b and len(a) == len(b) == 1 and a[0][1] == b[0][1] == 1:
-            return shared.then(a[0][0].union(b[0][0]))
+            return shared._then(a[0][0].union(b[0][0]), 1)
         if a and b:
             still = all(r.still for r, _ in (*a, *b))
-            return shared.then(_lost("branches of different depths meet", (*a, *b), still))
+            return shared._then(_lost("branches of different depths meet", (*a, *b), still), 1)
         rest = a or b
         if all(r.still for r, _ in rest):
-            return shared.over(Stack(rest))
+            for reach, count in rest:
+                shared = shared._then(reach, count)
+            return shared
         if len(rest) == 1 and rest[0][1] == 1:
-            return shared.then(rest[0][0].staying())
-        return shared.then(_lost("some layers are passed by together", rest, True))
+            return shared._then(rest[0][0].staying(), 1)
+        return shared._then(_lost("some layers are passed by together", rest, True), 1)
 
     def _split(self, other: Stack) -> tuple[Stack, Runs, Runs]:
         a, b = list(self.runs), list(other.runs)
@@ -282,13 +303,13 @@ class Stack:
             for runs in (a, b):
                 left = runs[0][1] - common
                 runs[0:1] = [(reach, left)] if left else []
-        return Stack(tuple(shared)), tuple(a), tuple(b)
+        return Stack(tuple(shared), flipped=self.flipped), tuple(a), tuple(b)
 
     def substitute(self, lengths: Mapping[str, Size]) -> Stack:
         found = Stack()
         for reach, count in self.runs:
-            found = found.then(reach.substitute(lengths), count)
-        return replace(found, offset=self.offset.substitute(lengths))
+            found = found._then(reach.substitute(lengths), count)
+        return replace(found, offset=self.offset.substitute(lengths), flipped=self.flipped)
 
 
 def _lost(reason: str, runs: Runs, still: bool) -> Reach:
@@ -344,7 +365,7 @@ def path(stack: Stack, n: Size) -> Path:
     Towards later and towards earlier positions are two questions; the longer answer counts.
     """
     layers = [(reach, count) for reach, count in stack.runs if reach.combs != (STILL,) or reach.unknown or reach.hubs]
-    if stack.offset != ZERO:
+    if stack.offset != ZERO or stack.flipped:
         return Path("unknown", reason="positions are moved")
     if not layers:
         return Path("none")

@@ -470,8 +470,9 @@ class _Block:
     def result(self, step: n.Evaluate, each: Size) -> None:
         """The result's axes, and the names that it is bound to."""
         a = step.average
-        if step.names != (("y", "log_prob") if a.log_prob else ("y",)):
-            self.fail(f"an attention gives y, not {', '.join(step.names)}")
+        wanted_names = ("weights", "message") if step.part == "weights" else ("y", "log_prob") if a.log_prob else ("y",)
+        if step.names != wanted_names or step.part not in ("result", "heads", "weights"):
+            self.fail(f"the {step.part} of an attention gives {', '.join(wanted_names)}, not {', '.join(step.names)}")
         positions = tuple(x.on("") for x in a.positions)
         if Counter(a.layout) != Counter((*a.batch, *positions, *a.features)):
             wanted = shown((*a.batch, *positions, *a.features))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ZERO = Size.of(0)
 
+#: Values of pairs that are computed from values of one side each.
+_COMPUTED = (n.Pointwise, n.Dot, n.Reduce, n.Gather, n.Shared, n.Cast)
+
 
 class Diagonal:
     name = "diagonal"
@@ -34,8 +37,8 @@ class Diagonal:
                 return f"more than one key along {axis.name or 'the averaged axis'} may be visible"
         for value in (average.score, average.message, *facts.locality.rest):
             for part in value.walk():
-                if isinstance(part, n.Member):
-                    return "a relation is read as pairs"
+                if not isinstance(part, _COMPUTED) and any({i, j} <= set(part.axes) for j, i in tied.items()):
+                    return "pairs of positions are read from a tensor"
         return None
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:

@@ -118,7 +118,8 @@ def read_used(name: str, span: Span, user: Path | None, errors: Diagnostics | No
         raise _fail("use", message, "name a file beside this spec, or one of the library", span)
     if any(p in ("", ".", "..") for p in parts) or re.search(r"[\\:~*\x00-\x1f]", stem):
         message = f"`{name}` is not a name that can be used" if name else "an empty name cannot be used"
-        raise _fail("use", message, "name a file beside this spec, or one of the library, as in `use: [encoder]`", span)
+        help = "name a file beside this spec, or one of the library, as in `use: [transformer_layers]`"
+        raise _fail("use", message, help, span)
     folder = user.parent.resolve() if user else None
     if folder is not None:
         try:

@@ -259,10 +259,6 @@ class _Reader(Nodes):
             return self.expression(values[name], f"`{name}`") if name in values else None
 
         value = field("value")
-        merge = self.text(values["merge"]) if "merge" in values else None
-        if merge and merge.text not in ("concat", "mean", "sum"):
-            near = did_you_mean(merge.text, ["concat", "mean", "sum"], "merge is concat, mean or sum")
-            self.error("merge", f"heads cannot be merged by `{merge.text}`", merge.span, help=near)
         if value is None:
             return None
         attention = t.Attention(
@@ -281,7 +277,7 @@ class _Reader(Nodes):
             normalize=field("normalize"),
             dropout=field("dropout"),
             message=field("message"),
-            merge=merge,
+            merge=field("merge"),
             output=field("output"),
         )
         return attention, about

@@ -252,7 +252,7 @@ class Attention:
     normalize: Expr | None
     dropout: Expr | None
     message: Expr | None
-    merge: Text | None
+    merge: Expr | None
     output: Expr | None
 
 

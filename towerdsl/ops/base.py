@@ -37,7 +37,7 @@ class OpError(Exception):
 class OpCall:
     """The arguments of one call: tensor types by name (a tuple for a variadic one), and static values by name.
 
-    A static value of kind "size" is a `SizeArg`, of kind "axis" an `Axis`, of "axes" a tuple of them.
+    A static value of kind "size" is a `SizeArg`, of "sizes" a tuple of them, of "axis" an `Axis`, of "axes" a tuple.
     `texts` holds how arguments are written in the spec, for messages.
     """
 
@@ -75,7 +75,8 @@ class Move:
     """Where the positions along one axis of an argument are in the result, and what each position of it reads.
 
     `argument` counts the tensor arguments, `dim` is the axis there, `to` the one in the result; None: each number of
-    the result may read the whole axis. Without a `reach` each position reads itself, `offset` places before it.
+    the result may read the whole axis. Without a `reach` each position reads itself, `offset` places before it, or
+    counted from the other end.
     """
 
     dim: int
@@ -83,6 +84,7 @@ class Move:
     reach: Reach | None = None
     argument: int = 0
     offset: Size = field(default=Size(()))
+    flipped: bool = False
 
 
 def staying(x: TensorType, *but: Move) -> tuple[Move, ...]:
@@ -111,7 +113,7 @@ class OpResult:
 @dataclass(frozen=True)
 class StaticParameter:
     name: str
-    kind: str  # size, int, ints, float, bool, axis, axes, text
+    kind: str  # one of KINDS
     default: Any = ...  # ... means required
 
 
@@ -140,7 +142,7 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
-KINDS = ("size", "int", "ints", "float", "bool", "axis", "axes", "text")
+KINDS = ("size", "sizes", "int", "ints", "float", "bool", "axis", "axes", "text")
 
 
 def op(

@@ -169,13 +169,14 @@ def linear(call: OpCall) -> OpResult:
 
 @op("embed", tensors="ids", statics="count:size size:size", weights=True)
 def embed(call: OpCall) -> OpResult:
-    """A table of `count` vectors, read by ids."""
-    ids = tensor_argument(call, "int", "ids")
+    """A table of `count` vectors, read by ids, or at one position that is a number."""
+    number = call.tensors["ids"].scalar and call.tensors["ids"].dtype == "int"
+    ids = call.tensors["ids"] if number else tensor_argument(call, "int", "ids")
     count, _ = size_argument(call, "count")
     size, axis = size_argument(call, "size")
     return OpResult(
         TensorType("float", (*ids.axes, axis)),
-        "{self}({ids})",
+        "{self}.weight[{ids}]" if number else "{self}({ids})",
         "nn.Embedding({count}, {size})",
         attrs=(("count", Size.of(count)), ("size", Size.of(size))),
         parameters=(("weight", (Size.of(count), Size.of(size))),),
@@ -241,20 +242,28 @@ def _channels(call: OpCall, x: TensorType, low: int, high: int | None, form: str
     return known_length(call, x.axes[1], "a number of channels (the second axis)", _TO_CHANNELS)
 
 
-@op("batchnorm", statics="eps:float=1e-5 momentum:float=0.1", weights=True)
+@op("batchnorm", statics="eps:float=1e-5 momentum:float=0.1 frozen:bool=false scale:float=1", imports=_F, weights=True)
 def batchnorm(call: OpCall) -> OpResult:
-    """Mean 0 and variance 1 of each channel (axis 1) over everything else, then scale and shift."""
+    """Mean 0 and variance 1 of each channel (axis 1) over everything else, then scale and shift.
+
+    `frozen` takes mean and variance from the checkpoint, also while training, and trains nothing.
+    `scale` is what the learned scale is at first: with 0, a residual branch starts as nothing.
+    """
     x = tensor_argument(call, "float")
     form = "x[b, c] or x[b, c, ...] with at most three axes after the channels"
     channels = Size.of(_channels(call, x, 2, 5, form))
     eps, attrs = _eps(call)
     momentum = float(in_range(call, "momentum", 0, 1))
-    more = ", momentum={momentum}" if momentum != 0.1 else ""
+    frozen, scale = call.statics["frozen"], float(call.statics["scale"])
+    start = ".apply(lambda norm: nn.init.constant_(norm.weight, {scale}))" if scale != 1 else ""
+    after = ".requires_grad_(False)" if frozen else ""
+    more = ", momentum={momentum}" if momentum != 0.1 and not frozen else ""
+    held = ("running_mean", "running_var", "weight", "bias")
     return OpResult(
         x,
-        "{self}({x})",
-        f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more})",
-        attrs=(("in", channels), *attrs, *((("momentum", momentum),) if more else ())),
+        f"F.batch_norm({{x}}, {', '.join(f'{{self}}.{n}' for n in held)}{eps})" if frozen else "{self}({x})",
+        f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more}){start}{after}",
+        attrs=(("in", channels), *attrs, ("momentum", momentum), ("scale", scale)),
         parameters=(("weight", (channels,)), ("bias", (channels,))),
         buffers=(("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())),
         moves=staying(x),  # as when it is used: while training it reads the whole batch
@@ -497,20 +506,47 @@ def gru(call: OpCall) -> OpResult:
 # --- without weights -------------------------------------------------------------------------------------------
 
 
-@op("dropout", statics="p:float")
-def dropout(call: OpCall) -> OpResult:
-    """Zero entries with probability `p` while training, and scale the others by 1 / (1 - p)."""
-    x = tensor_argument(call, "float")
+def _probability(call: OpCall) -> float:
     p = call.statics["p"]
     if not 0 <= p < 1:
         call.fail(
             "value-range",
             f"a probability is between 0 and 1, got {p:g}",
-            "`p` of dropout is the share of entries that become zero; it is below 1",
+            f"`p` of {call.op.name} is the share of entries that become zero; it is below 1",
             help=f"did you mean {p / 100:g}?" if 1 < p < 100 else "use a number from 0 up to, not including, 1",
             argument="p",
         )
-    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", float(p)),), moves=staying(x))
+    return float(p)
+
+
+@op("dropout", statics="p:float")
+def dropout(call: OpCall) -> OpResult:
+    """Zero entries with probability `p` while training, and scale the others by 1 / (1 - p)."""
+    x = tensor_argument(call, "float")
+    p = _probability(call)
+    if p == 0:
+        return OpResult(x, "{x}", moves=staying(x))
+    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", p),), moves=staying(x))
+
+
+@op("drop_path", statics="p:float")
+def drop_path(call: OpCall) -> OpResult:
+    """Zero everything at a position of the first axis with probability `p` while training (stochastic depth)."""
+    x = tensor_argument(call, "float")
+    p = _probability(call)
+    if not 2 <= len(x.axes) <= 4:
+        call.fail(
+            "axis-count",
+            "drop_path needs x[b, ...] with one to three axes after the first",
+            f"got {call.text('x')} {shown(x.axes)}",
+            help="`rearrange` splits, merges and reorders axes",
+            argument="x",
+        )
+    if p == 0:
+        return OpResult(x, "{x}", moves=staying(x))
+    # to torch's dropout of channels the first axis is the channels of one sample
+    module = f"nn.Dropout{len(x.axes) - 1}d({{p}})"
+    return OpResult(x, "{self}({x}[None])[0]", module, attrs=(("p", p),), moves=staying(x))
 
 
 def _along(call: OpCall, x: TensorType) -> int:
@@ -553,11 +589,24 @@ def cumsum(call: OpCall) -> OpResult:
     )
 
 
+@op("argmax", statics="axis:axis=none")
+def argmax(call: OpCall) -> OpResult:
+    """The position of the largest entry along an axis, the first of equal ones; no gradient passes it."""
+    x = tensor_argument(call)
+    axis = call.statics["axis"] or last_axis(call, x)
+    kept = x.without([axis])
+    moves = (
+        Move(dim, kept.index(a) if a in kept else None, None if a in kept else DENSE) for dim, a in enumerate(x.axes)
+    )
+    return OpResult(TensorType("int", kept), f"{{x}}.argmax({_along(call, x)})", moves=tuple(moves))
+
+
 @op("flip", statics="axis:axis=none")
 def flip(call: OpCall) -> OpResult:
     """The entries along an axis in the opposite order."""
     x = tensor_argument(call)
-    return OpResult(x, f"{{x}}.flip({_along(call, x)})", moves=_moving(call, x, unknown("the opposite order")))
+    dim = _along(call, x) % len(x.axes)
+    return OpResult(x, f"{{x}}.flip({_along(call, x)})", moves=staying(x, Move(dim, dim, flipped=True)))
 
 
 @op("roll", statics="shift:int axis:axis=none")

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Normalizer:
     """One entry of `normalize:`.
 
-    `weights` says what the weights are: "convex" (not negative, each row sums to 1), "bounded" (each between 0 and 1)
-    or "signed". `formula` is the weight of j in words. `draws` is true where the function takes `training`.
+    `weights` says what the weights are: "convex" (not negative, each row sums to 1), "convex where f is not negative",
+    "convex where f is 1", "bounded" (each between 0 and 1) or "signed" (each has the sign of f). `formula` is the
+    weight of j in words. `draws` is true where the function takes `training`.
     """
 
     name: str
@@ -74,7 +75,7 @@ def normalize_sum(score: Tensor, visible: Tensor | None) -> Tensor:
     return (score / total.masked_fill(total == 0, 1.0)).masked_fill(total == 0, 0.0)
 
 
-@normalizer("count", "signed", "f / number of visible j")
+@normalizer("count", "convex where f is 1", "f / number of visible j")
 def normalize_count(score: Tensor, visible: Tensor | None) -> Tensor:
     """f / number of visible keys."""
     if visible is None:

@@ -1,4 +1,4 @@
-"""Operations that move entries: rearrange and concat."""
+"""Operations that move entries: rearrange, concat and resize."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NoReturn
 from towerdsl.ir.reach import unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, op
+from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, op, staying
 from towerdsl.ops.layers import in_words, tensor_argument
 
 # --- rearrange -------------------------------------------------------------------------------------------------
@@ -441,3 +441,52 @@ def _aligned(n: int, slots: list[_Slot], joined: _Slot, attrs: list[tuple[str, S
             attrs.append((f"size{len(attrs)}", slot.axis.size))
             sizes.append(f"{{{attrs[-1][0]}}}")
     return f"{code}.expand({', '.join(sizes)})"
+
+
+# --- resize ----------------------------------------------------------------------------------------------------
+
+_MODES = {"nearest": (1, 2, 3), "linear": (1,), "bilinear": (2,), "bicubic": (2,), "trilinear": (3,)}
+
+
+@op("resize", statics="sizes:sizes mode:text", imports=("import torch.nn.functional as F",))
+def resize(call: OpCall) -> OpResult:
+    """Give the last axes other lengths, and interpolate the entries (corners are not aligned)."""
+    x = tensor_argument(call)
+    sizes: tuple[SizeArg, ...] = call.statics["sizes"]
+    mode, many = call.statics["mode"], len(sizes)
+    fitting = [name for name, counts in _MODES.items() if many in counts]
+    if mode not in fitting:
+        call.fail(
+            "value-range",
+            f'"{mode}" is not a way to resize {in_words(many)} {"axis" if many == 1 else "axes"}',
+            help=f"use one of {', '.join(fitting)}" if fitting else "resize at most three axes",
+            argument="mode",
+        )
+    if x.dtype != "float" and (x.dtype, mode) != ("bool", "nearest"):
+        call.fail(
+            "dtype-mismatch",
+            f"`resize` interpolates float; `{call.text('x')}` is {x.dtype}",
+            help='a condition is resized by "nearest"' if x.dtype == "bool" else f"write `float({call.text('x')})`",
+            argument="x",
+        )
+    lead = len(x.axes) - many
+    if not 0 <= lead <= 2:
+        call.fail(
+            "axis-count",
+            f"`resize` needs {in_words(many)} axes to resize and at most two before them",
+            f"got {call.text('x')} {shown(x.axes)}",
+            help="`rearrange` merges and reorders axes",
+            argument="x",
+        )
+    put, took = (("", ""), ("[None]", "[0]"), ("[None, None]", "[0, 0]"))[2 - lead]
+    if x.dtype == "bool":
+        put, took = f"{put}.float()", f"{took}.bool()"
+    names = [f"size{k}" for k in range(many)]
+    how = "" if mode == "nearest" else f', mode="{mode}"'
+    new = (Axis(s.name or a.name, s.size) for s, a in zip(sizes, x.axes[lead:], strict=True))
+    return OpResult(
+        TensorType(x.dtype, (*x.axes[:lead], *new)),
+        f"F.interpolate({{x}}{put}, ({', '.join(f'{{{n}}}' for n in names)}{',' * (many == 1)}){how}){took}",
+        attrs=tuple((n, s.size) for n, s in zip(names, sizes, strict=True)),
+        moves=staying(x, *(Move(lead + k, None, unknown("the axis is resized")) for k in range(many))),
+    )

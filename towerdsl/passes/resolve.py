@@ -220,7 +220,20 @@ def block_expressions(block: t.Block) -> Iterator[t.Expr]:
         return
     yield from statement_expressions(body.let)
     fields = (body.query, body.key, body.value, body.score, body.mask, body.locality, body.message, body.output)
-    yield from (e for e in (*fields, *(body.heads or ()), body.normalize, body.dropout) if e is not None)
+    yield from (e for e in (*fields, *(body.heads or ()), body.normalize, body.dropout, body.merge) if e is not None)
+
+
+def written_names(resolved: Resolved) -> set[str]:
+    """Every name that a module or parameter may get from the text of the spec, also where no size chooses it."""
+    spec = resolved.spec
+    roots = [*statement_expressions(spec.flow), *(e for _, e in spec.outputs), *(e for _, e in spec.modules)]
+    roots += [d.body for d in resolved.definitions.values()]
+    roots += [e for block in resolved.blocks.values() for e in block_expressions(block)]
+    parts = (spec, *(block.body for block in resolved.blocks.values()))
+    names = {"query", "key", "value", "output", *(name.text for part in parts for name, _ in part.modules)}
+    for call in (e for root in roots for e in walk(root) if isinstance(e, t.Call)):
+        names |= {e.id for e in (call.func, *dict(call.kwargs).values()) if isinstance(e, t.Name)}
+    return names
 
 
 def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:

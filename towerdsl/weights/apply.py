@@ -132,9 +132,12 @@ def _left_over(
     for original in public:
         if original not in known:
             name = plain.get(original, original)
-            ignored = any(pattern.match(name) is not None for pattern in map.ignore)
-            kinds[0 if ignored else 1 if _without_numbers(name) in forms else 2].append(original)
+            kinds[0 if _ignored(map, name) else 1 if _without_numbers(name) in forms else 2].append(original)
     return tuple(kinds[0]), tuple(kinds[1]), tuple(kinds[2])
+
+
+def _ignored(map: CheckpointMap, name: str) -> bool:
+    return any(pattern.match(name) is not None for pattern in map.ignore)
 
 
 def to_public(
@@ -164,7 +167,7 @@ def to_public(
     public: dict[str, Tensor] = {}
     for equation in expansion.equations:
         public.update(_split(equation.public, _join(equation.ours, state)))
-    return public
+    return {name: tensor for name, tensor in public.items() if not _ignored(map, name)}
 
 
 def covered(map: CheckpointMap, public: Collection[str], model_shapes: Mapping[str, Shape]) -> int:

@@ -29,6 +29,7 @@ from towerdsl.passes.resolve import RESERVED, walk
 if TYPE_CHECKING:
     from towerdsl.passes.infer.model import Infer
 
+MERGES = ("concat", "mean", "sum")
 Results = tuple[list[n.WeightDecl], list[n.Step], list[n.Value | n.Relation]]
 
 
@@ -88,7 +89,8 @@ class _Typer:
         uses = {v.name for root in roots if root is not None for v in root.walk() if isinstance(v, n.Local)}
         self._check_divides(query, key, value, heads, key_heads, uses)
         normalize, options = self._normalizer()
-        layout, features = self._layout(query, value, batch, heads, key_heads, over, message)
+        merge = self._merge()
+        layout, features = self._layout(query, value, batch, heads, key_heads, over, message, merge)
         log_prob = normalize == "hard(score_function)"
         average = n.Average(
             query=query.value if query else None,
@@ -105,7 +107,7 @@ class _Typer:
             options=options,
             dropout=self._dropout(),
             message=message,
-            merge=body.merge.text if body.merge else "concat",
+            merge=merge,
             features=features,
             query_features=query.features if query else (),
             key_features=key.features if key else (),
@@ -424,7 +426,7 @@ class _Typer:
         e = self.body.normalize
         if e is None:
             return "softmax", ()
-        e = self._chosen(e)
+        e = self.infer.chosen(e, self.scope)
         name, options = "", {}
         if isinstance(e, t.Name):
             name = e.id
@@ -450,12 +452,14 @@ class _Typer:
             found[key] = float(number)
         return name, tuple(found.items())
 
-    def _chosen(self, e: t.Expr) -> t.Expr:
-        """`a if static else b`: the normalizer can depend on a size."""
-        while isinstance(e, t.Cond):
-            test = self.expressions.static(self.infer.expand(e.test, self.scope), self.scope, "this condition")
-            e = e.then if test else e.otherwise
-        return e
+    def _merge(self) -> str:
+        if self.body.merge is None:
+            return "concat"
+        e = self.infer.chosen(self.body.merge, self.scope)
+        if not isinstance(e, t.Name) or e.id not in MERGES:
+            help = did_you_mean(e.span.text, MERGES, "merge is concat, mean or sum")
+            raise Fault("merge", f"heads cannot be merged by `{e.span.text}`", e.span, (), help)
+        return e.id
 
     def _dropout(self) -> float:
         e = self.body.dropout
@@ -475,10 +479,10 @@ class _Typer:
         key_heads: Size | None,
         over: tuple[Axis, ...],
         message: n.Value,
+        merge: str,
     ) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
         """The axes of the result, and its features."""
         plain = isinstance(message, n.Local) and message.name == "v"
-        merge = self.body.merge.text if self.body.merge else "concat"
         each = message.axes[-1]
         features = value.features
         if heads is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from towerdsl.diagnostics import Span, did_you_mean
 from towerdsl.ir import nodes as n
-from towerdsl.ir.liveness import without_unused
+from towerdsl.ir.liveness import weights_read, without_unused
 from towerdsl.ir.parameters import count_modules, parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
@@ -167,6 +167,9 @@ class Calls:
             named = e.id if isinstance(e, t.Name) else None
             one = next((v for v in values if any(a.name == named for a in v.axes)), values[0])
             return typer.axis_of(e, one, scope, what) if kind == "axis" else typer.axes_of(e, one, scope, what)
+        if kind == "sizes":
+            items = e.items if isinstance(e, t.List) else (e,)
+            return tuple(self._static_argument("size", x, scope, values, function, name) for x in items)
         if kind == "ints" and isinstance(e, t.List):
             return tuple(typer.integer(x, scope, what) for x in e.items)
         value = typer.static(e, scope, what)
@@ -520,7 +523,7 @@ class Calls:
         return n.BlockInstance(
             name=block.signature.name,
             parameters=tuple(bound.types),
-            weights=tuple(weights),
+            weights=weights_read(weights, steps, results),
             modules=scope.builder.modules,
             body=without_unused(steps, results),
             results=tuple(results),

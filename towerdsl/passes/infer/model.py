@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
-from towerdsl.ir.liveness import without_unused
+from towerdsl.ir.liveness import weights_read, without_unused
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 from towerdsl.lang import tree as t
@@ -213,7 +213,7 @@ class Infer:
                 spec.flow[-1].span if spec.flow else None,
                 help="name the result: `outputs: x`",
             )
-        for key, expr in outputs:
+        for key, expr in (pair for given in outputs for pair in self._outputs(*given, scope)):
             try:
                 found = self.calls.results(self.expand(expr, scope), scope)
                 if len(found) > 1:
@@ -235,7 +235,7 @@ class Infer:
         root = n.BlockInstance(
             name=spec.tower.text,
             parameters=tuple((i.name, i.type) for i in inputs),
-            weights=tuple(weights),
+            weights=weights_read(weights, steps, results),
             modules=builder.modules,
             body=without_unused(steps, results),
             results=tuple(results),
@@ -249,6 +249,19 @@ class Infer:
             return None
         sizes = tuple((name, value) for name, value in self.sizes.items() if not isinstance(value, Poison))
         return n.Model(spec.tower.text, root, tuple(inputs), spec.paper, spec.about, sizes, spec.source.name)
+
+    def _outputs(self, key: t.Text | None, e: t.Expr, scope: Scope) -> list[tuple[t.Text | None, t.Expr]]:
+        """The outputs that an entry stands for: `x if small else [a, b]` gives one, or two."""
+        try:
+            chosen = self.chosen(e, scope) if _has_list(e) else e
+        except Fault as fault:
+            self.report(fault)
+            return []
+        except Unknown:
+            return []
+        return (
+            [(None, item) for item in chosen.items] if isinstance(chosen, t.List) and key is None else [(key, chosen)]
+        )
 
     def _input_default(self, value: Static, kind: Type, span: Span) -> float | bool:
         if isinstance(kind, RelationType) or isinstance(value, (str, Size)):
@@ -362,6 +375,13 @@ class Infer:
 
     # --- definitions ---------------------------------------------------------------------------------------------
 
+    def chosen(self, e: t.Expr, scope: Scope) -> t.Expr:
+        """What `a if static else b` chooses. Raises Fault, Unknown."""
+        while isinstance(e, t.Cond):
+            test = self.expressions.static(self.expand(e.test, scope), scope, "this condition")
+            e = e.then if test else e.otherwise
+        return e
+
     def expand(self, e: t.Expr, scope: Scope) -> t.Expr:
         """Replace definitions; names that are variables here are not definitions. Raises Fault."""
         hidden = frozenset({*scope.names, *self.sizes, *self.resolved.broken})
@@ -371,3 +391,8 @@ class Infer:
             d = error.diagnostics[0]
             assert d.span is not None
             raise Fault(d.code, d.message, d.span, d.notes, d.help) from None
+
+
+def _has_list(e: t.Expr) -> bool:
+    """Whether a choice is one between lists of values."""
+    return isinstance(e, t.List) or (isinstance(e, t.Cond) and (_has_list(e.then) or _has_list(e.otherwise)))

@@ -1,0 +1,98 @@
+"""Two models are equal: their values, and the gradients that reach their inputs and parameters.
+
+A model is compared with a peer, another library's module whose weights come in through a checkpoint map, or with an
+oracle, a function that is written from a paper's equations and reads the model's parameters by name.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+import towerdsl
+from towerdsl.weights import load_checkpoint, to_public
+from towerdsl.weights.load import checkpoint_maps
+
+Named = dict[str, Tensor]
+
+
+def draw(model: nn.Module, std: float = 0.5, seed: int = 0) -> nn.Module:
+    """Every parameter normal, so that zeros and ones hide nothing; running statistics anything that they can be."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(std * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+        for name, buffer in model.named_buffers():
+            if buffer.is_floating_point():
+                noise = torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype)
+                buffer.copy_(0.5 + noise if name.endswith("var") else noise - 0.5)
+    return model
+
+
+def measure(call: Callable, parameters: Named, inputs: Named) -> Named:
+    """The results of `call(**inputs)`, and the gradients of one projection of them."""
+    inputs = {n: x.detach().clone().requires_grad_(x.is_floating_point()) for n, x in inputs.items()}
+    results = call(**inputs)
+    results = results if isinstance(results, (tuple, list)) else (results,)
+    found = {f"result {n}": y.detach() for n, y in enumerate(results)}
+    loss = sum((y * torch.linspace(-3, 3, y.numel(), dtype=y.dtype).cos().reshape(y.shape)).sum() for y in results)
+    sources = {n: x for n, x in (parameters | inputs).items() if x.requires_grad}
+    gradients = torch.autograd.grad(loss, list(sources.values()), allow_unused=True)
+    for (name, x), gradient in zip(sources.items(), gradients, strict=True):
+        found[f"gradient of {name}"] = torch.zeros_like(x) if gradient is None else gradient
+    return found
+
+
+def assert_same(mine: Named, theirs: Named, tolerance: float) -> None:
+    """Every tensor differs by at most the tolerance times the largest number of its kind (result or gradient)."""
+    worst = 0.0
+    assert mine.keys() == theirs.keys(), mine.keys() ^ theirs.keys()
+    for kind in ("result", "gradient"):
+        names = [n for n in theirs if n.startswith(kind)]
+        scale = max((theirs[n].abs().max().item() for n in names), default=0.0)
+        assert scale > 0 or not names, f"every {kind} is zero"
+        for name in names:
+            assert mine[name].shape == theirs[name].shape, name
+            error = (mine[name] - theirs[name]).abs().max().item() / scale
+            assert error <= tolerance, f"{name}: {error:.2e} of {scale:.2e}"
+            worst = max(worst, error)
+    print(f"largest difference: {worst:.1e} of the scale")
+
+
+def assert_equals_peer(
+    ours: nn.Module,
+    theirs: nn.Module,
+    format: str,
+    inputs: Named,
+    tolerance: float = 1e-5,
+    call: Callable | None = None,
+) -> None:
+    """The peer's weights, loaded through the map, give the peer's values and gradients, under the peer's names.
+
+    `call(**inputs)` runs the peer, where it does not take the spec's inputs as they are.
+    """
+    load_checkpoint(ours, theirs.state_dict(), format, strict="all")
+    mine = measure(ours, dict(ours.named_parameters()), inputs)
+    gradient = {n: mine.pop(f"gradient of {n}") for n, _ in ours.named_parameters()}
+    gradient |= {n: torch.zeros(x.shape) for n, x in ours.named_buffers()}
+    public = to_public(checkpoint_maps(ours)[format], gradient)
+    other = measure(call or theirs, dict(theirs.named_parameters()), inputs)
+    mine |= {f"gradient of {n}": public[n] for n, _ in theirs.named_parameters()}
+    assert_same(mine, other, tolerance)
+
+
+def assert_equals_oracle(ours: nn.Module, oracle: Callable, inputs: Named, tolerance: float = 1e-10) -> None:
+    """`oracle(p, **inputs)`, with the model's parameters and buffers by name, gives its values and gradients."""
+    parameters = dict(ours.named_parameters())
+    state = parameters | dict(ours.named_buffers())
+    state = {n: x.clone() if n not in parameters else x for n, x in state.items()}
+    theirs = measure(lambda **x: oracle(state, **x), parameters, inputs)
+    assert_same(measure(ours, parameters, inputs), theirs, tolerance)
+
+
+def assert_published_size(spec: str, format: str, peer: Callable[[], nn.Module], **sizes: object) -> None:
+    """At its default sizes the model has the peer's names, through the map, and shapes; nothing is allocated."""
+    with torch.device("meta"):
+        ours, theirs = towerdsl.compile(spec, **sizes)(), peer()
+    public = to_public(checkpoint_maps(ours)[format], ours.state_dict())
+    assert {n: x.shape for n, x in public.items()} == {n: x.shape for n, x in theirs.state_dict().items()}

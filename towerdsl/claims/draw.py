@@ -1,0 +1,190 @@
+"""Random weights and inputs for a model, of the right types and in the right ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from towerdsl.explain.work import Occurrence
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import RelationType, Type
+
+#: Lengths that are tried for free axes, until the model runs with them: first all different, then all the same.
+TRIED = ((9, 10, 11, 12, 13, 14), *((k,) * 6 for k in (12, 16, 8, 24, 32, 64, 128, 224, 7, 4)))
+LARGEST_INT = 4
+POOL = 1_000_003
+
+
+class _Unfilled(TorchFunctionMode):
+    """While a model is built, parameters are not drawn: `fill` does that in one go."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_", "erfinv_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def build(model: type[nn.Module], seed: int) -> nn.Module:
+    """A model with random weights, in float32: what would start as zeros or ones is drawn around them."""
+    with _Unfilled():
+        found = model()
+    draw = torch.Generator().manual_seed(seed)
+    pool = torch.randn(POOL, generator=draw)
+    at = 0
+    with torch.no_grad():
+        for p in found.parameters():
+            if p.is_meta or not p.numel():
+                continue
+            numbers = _from_pool(pool, at, p.numel()).view(p.shape)
+            at = (at + p.numel() + 7919) % POOL
+            if p.dim() < 2:
+                start = 1.0 if bool((p == 1).all()) else 0.0
+                p.copy_(start + 0.2 * numbers)
+            else:
+                torch.mul(numbers, min(0.5, 1.5 * (p.numel() // p.shape[0]) ** -0.5), out=p)
+    return found.eval()
+
+
+def _from_pool(pool: Tensor, start: int, count: int) -> Tensor:
+    if start + count <= POOL:
+        return pool[start : start + count]
+    return pool.roll(-start).repeat(-(-count // POOL))[:count]
+
+
+# --- lengths ---------------------------------------------------------------------------------------------------
+
+
+def free_names(inputs: Sequence[n.InputDecl]) -> tuple[str, ...]:
+    """The free lengths of a model, in the order of its inputs."""
+    axes = (a for i in inputs for a in _axes(i.type))
+    return tuple(dict.fromkeys(name for a in axes for name in sorted(a.size.free_names)))
+
+
+def lengths(model: n.Model, occurrences: Sequence[Occurrence], given: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Lengths to try for the free axes. One that is averaged nowhere, and is nobody's position, is a batch: 2, or 3
+    where a condition is given for each of its entries."""
+    free = free_names(model.inputs)
+    inside: set[str] = set()
+    for o in occurrences:
+        assert o.block.average is not None
+        for axis in (*o.block.average.positions, *o.block.average.over):
+            inside |= axis.size.substitute(dict(o.lengths)).free_names
+    for i in model.inputs:
+        if isinstance(i.type, RelationType):
+            inside |= {name for a in _axes(i.type) for name in a.size.free_names}
+    conditions = {x for i in model.inputs if i.type.dtype == "bool" for a in _axes(i.type) for x in a.size.free_names}
+    batch = {name: 3 if name in conditions else 2 for name in free if name not in inside}
+    for tried in TRIED:
+        others = [name for name in free if name not in batch]
+        found = {**batch, **{name: tried[k % len(tried)] for k, name in enumerate(others)}, **given}
+        if all(_pairs(o, found) >= 4 for o in occurrences) or tried is TRIED[-1]:
+            yield found
+
+
+def _pairs(occurrence: Occurrence, found: Mapping[str, int]) -> int:
+    """How many keys an attention averages; many where that does not depend on free lengths."""
+    assert occurrence.block.average is not None
+    total = 1
+    values = {name: Size.of(length) for name, length in found.items()}
+    for axis in occurrence.block.average.over:
+        size = axis.size.substitute(dict(occurrence.lengths))
+        if not size.free_names:
+            return 4
+        total *= size.substitute(values).integer or 0
+    return total
+
+
+def _axes(kind: Type) -> Sequence[Any]:
+    return (kind.source, kind.target) if isinstance(kind, RelationType) else kind.axes
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------
+
+
+def inputs(model: n.Model, found: Mapping[str, int], seed: int, empty: bool = True) -> dict[str, Tensor]:
+    """Random inputs. Ints stay below the tables that they are looked up in. A condition has a tail that is false,
+    some more that are, and with `empty` one row that is all false. A relation leaves nodes alone."""
+    draw = torch.Generator().manual_seed(seed)
+    below = _counts(model.root)
+    values = {name: Size.of(length) for name, length in found.items()}
+    result = {}
+    for i in model.inputs:
+        shape = [a.size.substitute(values).integer or 1 for a in _axes(i.type)]
+        if isinstance(i.type, RelationType):
+            result[i.name] = _relation(shape, draw)
+        elif i.type.dtype == "int":
+            result[i.name] = torch.randint(below.get(i.name, LARGEST_INT), shape, generator=draw)
+        elif i.type.dtype == "bool":
+            result[i.name] = _condition(shape, draw, empty)
+        else:
+            result[i.name] = torch.randn(shape, generator=draw)
+    return result
+
+
+def _relation(shape: Sequence[int], draw: torch.Generator) -> Tensor:
+    """Pairs, some of them twice; the last source has none, and neither has the last target."""
+    sources, targets = (max(1, k - 1) for k in shape)
+    count = 2 * max(sources, targets)
+    pairs = [torch.randint(k, (count,), generator=draw) for k in (sources, targets)]
+    return torch.stack([torch.cat((p, p[:2])) for p in pairs])
+
+
+def _condition(shape: Sequence[int], draw: torch.Generator, empty: bool) -> Tensor:
+    found = torch.rand(shape, generator=draw) < 0.8
+    if not shape:
+        return found
+    tail = torch.randint(0, max(1, shape[-1] // 2), (*shape[:-1], 1), generator=draw)
+    found &= torch.arange(shape[-1]) < shape[-1] - tail
+    found[..., 0] = True
+    rows = found.view(-1, shape[-1])
+    if empty and len(rows) > 1:
+        rows[-1] = False
+    return found
+
+
+def _counts(root: n.BlockInstance) -> dict[str, int]:
+    """How many entries the tables have that each int parameter of a block is looked up in, at the least."""
+    found: dict[str, int] = {}
+
+    def note(value: n.Value, count: int) -> None:
+        """An index that is computed may be larger than what it is made of: that stays below half."""
+        index = n.plain(value)
+        own = isinstance(index, n.Local | n.Pick | n.Rename)
+        for x in index.walk():
+            if isinstance(x, n.Local) and x.type.dtype == "int":
+                found[x.name] = min(found.get(x.name, count), count if own else max(1, count // 2))
+
+    def visit(value: n.Value) -> None:
+        for v in value.walk():
+            if isinstance(v, n.Apply) and v.op.name == "embed":
+                note(v.args[0], dict(v.result.attrs)["count"].integer or 1)
+            elif isinstance(v, n.CallBlock):
+                inner = _counts(v.block)
+                for (name, _), argument in zip(v.block.parameters, v.args, strict=True):
+                    if isinstance(argument, n.Value) and name in inner:
+                        note(argument, inner[name])
+
+    def steps(body: Sequence[n.Step]) -> None:
+        for step in body:
+            if isinstance(step, n.Set):
+                visit(step.value)
+            elif isinstance(step, n.Evaluate):
+                a = step.average
+                for v in (a.query, a.key, a.value, a.score, a.visible, a.message):
+                    if v is not None:
+                        visit(v)
+            else:
+                bodies = step.bodies if isinstance(step, n.Loop) else (step.body,)
+                for inner in {id(b): b for b in bodies}.values():
+                    steps(inner)
+
+    steps(root.body)
+    for result in root.results:
+        if isinstance(result, n.Value):
+            visit(result)
+    return found

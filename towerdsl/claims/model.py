@@ -1,0 +1,181 @@
+"""A model --> every claim on its attentions, checked: with random weights and inputs, or with those given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from towerdsl.claims import draw
+from towerdsl.claims.capture import Call, places, watch
+from towerdsl.claims.check import Measured, measure
+from towerdsl.claims.data import Checked, Verified
+from towerdsl.compiler import Compiled, compile_spec, free_lengths
+from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.emit.classes import camel
+from towerdsl.emit.module import load_module
+from towerdsl.explain.facts import Attention, attention_facts
+from towerdsl.explain.spell import axis_text
+from towerdsl.explain.work import Calls, Occurrence
+from towerdsl.ir.size import Size
+from towerdsl.kernels.choose import attentions
+from towerdsl.kernels.reference import Reference
+from towerdsl.lang import library
+from towerdsl.passes.static import Static
+
+
+def verify_spec(
+    spec: str | Path, settings: Mapping[str, Static] | None = None, kernel: str | None = None, seed: int = 0
+) -> Verified:
+    """Verify a spec with random weights and inputs. `settings` override its sizes, or give free lengths.
+
+    The model runs until every attention has been seen; each is then verified by itself, in float64, with what it was
+    given. Raises TowerError.
+    """
+    start = time.perf_counter()
+    free = free_lengths(spec)
+    sizes = {name: value for name, value in (settings or {}).items() if name not in free}
+    given: dict[str, int] = {}
+    for name, value in (settings or {}).items():
+        if name not in free:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            message = f"`{name}` is the length of an axis, a whole number of at least 1, not {value}"
+            raise TowerError([Diagnostic("size", message)])
+        given[name] = value
+    compiled = compile_spec(spec, sizes, kernel)
+    calls = Calls()
+    occurrences = calls.occurrences(compiled.model.root)
+    if not occurrences:
+        return _verified(compiled, {}, sizes, "", calls, [], seed, start)
+    # what the attentions are given comes from the reference: a kernel that is wrong spoils no other's arguments
+    plans = {key: replace(plan, kernel=Reference()) for key, plan in compiled.plans.items()}
+    module = load_module(replace(compiled, plans=plans).source(), compiled.model.name)
+    model = draw.build(getattr(module, camel(compiled.model.name)), seed)
+    lengths, seen = _captured(compiled, model, occurrences, given, seed)
+    return _verified(compiled, lengths, sizes, "random inputs", calls, seen, seed, start)
+
+
+def verify_library(seed: int = 0) -> Iterator[tuple[str, str, Verified | str]]:
+    """Verify every model of the library: (its group, its name, what was found, or the mistakes in it)."""
+    root = library.library_folder()
+    for name, path in library.library().items():
+        try:
+            if not library.read(path).is_library:
+                yield path.relative_to(root).parent.as_posix(), name, verify_spec(path, {}, None, seed)
+        except TowerError as error:
+            yield path.relative_to(root).parent.as_posix(), name, str(error)
+
+
+def verify_model(model: nn.Module, compiled: Compiled, inputs: Mapping[str, Any], seed: int = 0) -> Verified:
+    """Verify a model as it is, with its own weights, on inputs: every module of an attention, at its last call."""
+    start = time.perf_counter()
+    training = model.training
+    try:
+        model.eval()
+        seen = watch(model, list(places(compiled.model.root, model)), lambda: model(**inputs))
+    finally:
+        model.train(training)
+    return _verified(compiled, {}, {}, "the inputs given", Calls(), seen, seed, start)
+
+
+def _captured(
+    compiled: Compiled, model: nn.Module, occurrences: Sequence[Occurrence], given: Mapping[str, int], seed: int
+) -> tuple[dict[str, int], list[Call]]:
+    """Run the model with the first lengths and inputs that it takes."""
+    often: dict[int, int] = {}
+    for o in occurrences:  # an attention that is called again and again is watched at its second call
+        again = o.calls != Size.of(o.modules)
+        often[id(o.block)] = max(often.get(id(o.block), 1), 2 if again else 1)
+    found = list(places(compiled.model.root, model))
+    reason = ""
+    for lengths in draw.lengths(compiled.model, occurrences, given):
+        for empty in (True, False):
+            inputs = draw.inputs(compiled.model, lengths, seed, empty)
+            try:
+                seen = watch(model, found, _run(model, inputs), often)
+            except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                break
+            if _finite(seen):
+                return lengths, seen
+            reason = "what its attentions are given is not finite"
+    names = draw.free_names(compiled.model.inputs)
+    text = f"no lengths were found with which {compiled.model.name} runs; with the last ones: {reason}"
+    raise TowerError([Diagnostic("lengths", text, help=f"give them: {' '.join(f'--set {x}=..' for x in names)}")])
+
+
+def _run(model: nn.Module, inputs: Mapping[str, Tensor]) -> Callable[[], object]:
+    return lambda: model(**inputs)
+
+
+def _finite(seen: Iterable[Call]) -> bool:
+    return all(bool(v.isfinite().all()) for call in seen for v in call.arguments.values() if isinstance(v, Tensor))
+
+
+def _verified(
+    compiled: Compiled,
+    lengths: Mapping[str, int],
+    sizes: Mapping[str, Static],
+    inputs: str,
+    calls: Calls,
+    seen: Sequence[Call],
+    seed: int,
+    start: float,
+) -> Verified:
+    typed = dict(zip(map(id, attentions(compiled.model.root)), attentions(compiled.typed.root), strict=True))
+    places: dict[int, list[Occurrence]] = {}
+    for o in calls.occurrences(compiled.model.root):
+        places.setdefault(id(o.block), []).append(o)
+    rows: dict[int, list[Measured]] = {}
+    for call in seen:
+        rows.setdefault(id(call.block), []).append(measure(compiled, typed[id(call.block)], call, seed))
+    checked = []
+    for key, group in places.items():
+        if key in rows:
+            block = group[0].block
+            facts = attention_facts(block, compiled.plans[key], compiled.resolved, calls, dict(group[0].lengths))
+            checked.append(_checked(facts, group, rows[key]))
+    never = tuple(o.path for key, group in places.items() if key not in rows for o in group)
+    model = compiled.model
+    seconds = time.perf_counter() - start
+    return Verified(model.name, model.source_name, dict(lengths), dict(sizes), inputs, tuple(checked), never, seconds)
+
+
+def _checked(facts: Attention, group: Sequence[Occurrence], found: Sequence[Measured]) -> Checked:
+    """One row for all modules of a block: the worst of each number, every failure."""
+
+    def largest(name: str) -> Any:
+        return max((x for m in found if (x := getattr(m, name)) is not None), default=None)
+
+    def least(name: str) -> Any:
+        return min((x for m in found if (x := getattr(m, name)) is not None), default=None)
+
+    over = ", ".join(axis_text(*a) for a in facts.over)
+    return Checked(
+        paths=tuple(o.path for o in group),
+        modules=sum(o.modules for o in group),
+        block=facts.block,
+        at=facts.at,
+        averages=f"{facts.value.text if facts.message == 'v' else facts.message} over {over}",
+        kernel=facts.kernel,
+        values=largest("values"),
+        gradients=largest("gradients"),
+        float32=largest("float32"),
+        weights=found[0].claimed.kind,
+        why=found[0].claimed.why,
+        low=least("low"),
+        high=largest("high"),
+        row_low=least("row_low"),
+        row_high=largest("row_high"),
+        pairs=sum(m.pairs for m in found),
+        hidden=sum(m.hidden for m in found),
+        rows=sum(m.rows for m in found),
+        empty=sum(m.empty for m in found),
+        notes=tuple(dict.fromkeys(x for m in found for x in m.notes)),
+        failures=tuple(dict.fromkeys(x for m in found for x in m.failures)),
+    )

@@ -1,0 +1,101 @@
+"""One attention by itself, as the emitter writes it: its average head by head, its weights, its sources.
+
+A probe is the class of the attention's block with other results. It is written by the emitter from the same typed
+block, so it computes what the block computes; it has the block's parameters, under the same names, and takes the
+block's arguments. It serves whoever wants to see inside an attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from towerdsl.compiler import Compiled, deep
+from towerdsl.emit.classes import camel
+from towerdsl.emit.module import load_module
+from towerdsl.emit.source import write_source
+from towerdsl.ir import nodes as n
+from towerdsl.ir.types import TensorType
+from towerdsl.kernels.base import Plan
+from towerdsl.kernels.reference import Reference
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SOURCES = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The class of a probe, and what stands at which place of its results."""
+
+    module: type[nn.Module]
+    results: tuple[str, ...]
+
+
+def heads(compiled: Compiled, block: n.BlockInstance) -> Probe:
+    """The average of each head on the kernel that was chosen.
+
+    Results: y [batch, head, i, feature], then those of query, key and value that the attention has.
+    """
+    return _probe(compiled, block, "heads", compiled.plans[id(block)])
+
+
+def weights(compiled: Compiled, block: n.BlockInstance) -> Probe:
+    """The weights and messages of the reference: y = sum over j of weights * message, on every kernel.
+
+    Results: weights [batch, head, i, j] with all their axes, message [batch, head, i, j, feature] with length 1 (or no
+    dim, in front) for axes that it lacks, then those of query, key and value that the attention has.
+    """
+    return _probe(compiled, block, "weights", replace(compiled.plans[id(block)], kernel=Reference()))
+
+
+def values(compiled: Compiled, block: n.BlockInstance, wanted: Sequence[n.Value]) -> Probe:
+    """Values of a block's own formulas before its average; those that it cannot have (`q`, `y`) are not asked for.
+
+    Results: the values wanted, then those of query, key and value that the attention has.
+    """
+    body, sources = _before(block)
+    names = tuple(f"wanted_{k}" for k in range(len(wanted)))
+    found = replace(block, body=body, results=(*wanted, *sources), result_names=(None,) * (len(wanted) + len(sources)))
+    return Probe(_compiled(compiled, found, None), (*names, *(s.name for s in sources)))
+
+
+def _before(block: n.BlockInstance) -> tuple[tuple[n.Step, ...], tuple[n.Local, ...]]:
+    """The statements before the average, and the sources of the average as variables that they set."""
+    average = block.average
+    assert average is not None
+    at = next(k for k, step in enumerate(block.body) if isinstance(step, n.Evaluate))
+    body, sources = list(block.body[:at]), []
+    for name in SOURCES:
+        value: n.Value | None = getattr(average, name)
+        if value is not None:
+            body.append(n.Set((f"{name}_source",), value))
+            sources.append(n.Local(value.type, value.span, f"{name}_source"))
+    return tuple(body), tuple(sources)
+
+
+def _probe(compiled: Compiled, block: n.BlockInstance, part: str, plan: Plan) -> Probe:
+    average = block.average
+    assert average is not None
+    body, sources = _before(block)
+    known = {s.name: s for s in sources}
+    query, key, value = known.get("query_source"), known.get("key_source"), known["value_source"]
+    inner = replace(average, query=query, key=key, value=value)
+    names = ("weights", "message") if part == "weights" else ("y",)
+    own = tuple(n.Local(TensorType("float", ()), None, name) for name in names)
+    results = (*own, *sources)
+    step = n.Evaluate(names, inner, part)
+    found = replace(block, body=(*body, step), results=results, result_names=(None,) * len(results))
+    return Probe(_compiled(compiled, found, plan), tuple(r.name for r in results))
+
+
+@deep()
+def _compiled(compiled: Compiled, block: n.BlockInstance, plan: Plan | None) -> type[nn.Module]:
+    inputs = tuple(n.InputDecl(name, kind, None) for name, kind in block.parameters)
+    model = n.Model(f"{block.name}_probe", block, inputs, None, None, (), compiled.model.source_name)
+    plans = {**compiled.plans, **({id(block): plan} if plan is not None else {})}
+    source = write_source(model, plans, compiled.resolved, {})
+    found: type[nn.Module] = getattr(load_module(source, model.name), camel(model.name))
+    return found
