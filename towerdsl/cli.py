@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.passes.static import Static
 
 DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
+#: A value of `--set` that stands for itself, as in `--set kind=rotary`.
+WORD = re.compile(r"\w[\w.-]{0,79}")
 SPEC_HELP = "a .yaml file, or a name that `towerdsl specs` lists"
 
 
@@ -126,7 +129,7 @@ def _sizes(pairs: Sequence[tuple[str, str]]) -> dict[str, Static]:
         else:
             found[name] = value
     if wrong:
-        message = f"--set takes a number, true or false, not {' or '.join(wrong)}"
+        message = f"--set takes a number, a word, true or false, not {' or '.join(wrong)}"
         raise TowerError([Diagnostic("setting", message, help="write `--set depth=6`")])
     return found
 
@@ -137,7 +140,7 @@ def _value(text: str) -> Static | None:
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)
-    return None
+    return text if WORD.fullmatch(text) else None
 
 
 def _short(text: str) -> str:

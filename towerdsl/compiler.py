@@ -16,6 +16,7 @@ from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.kernels.base import Plan
 from towerdsl.kernels.choose import attentions, choose
 from towerdsl.lang import library
+from towerdsl.lang import tree as t
 from towerdsl.passes.infer import infer
 from towerdsl.passes.resolve import Resolved, resolve, written_names
 from towerdsl.passes.simplify import simplify
@@ -80,7 +81,8 @@ def free_lengths(spec: str | Path) -> set[str]:
     resolved = resolve(library.read(spec, errors), errors)
     errors.raise_if_any()
     assert resolved is not None
-    names = {a.name for _, d in resolved.spec.inputs for a in d.axes if a.name is not None and a.size is None}
+    types = [x for _, d in resolved.spec.inputs for x in t.branches(d)]
+    names = {a.name for d in types for a in d.axes if a.name is not None and a.size is None}
     return names - set(resolved.sizes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ class _Measurement:
         W = weights["weights"]
         expected = self.weighted(W, weights["message"])
         empty = ~visible.flatten(len(self.rows)).any(-1)
-        values, gradients, single = self.kernel(expected, found, empty)
+        values, gradients, single = self.kernel(expected, found, W.detach(), visible)
         claim = claimed(self.average)
         measured = self.weights(W.detach(), visible, claim)
         self.training(visible)
@@ -117,10 +117,11 @@ class _Measurement:
     # --- output equals W times values ---------------------------------------------------------------------------
 
     def kernel(
-        self, expected: Tensor, sources: Named, empty: Tensor
+        self, expected: Tensor, sources: Named, W: Tensor, visible: Tensor
     ) -> tuple[float | None, float | None, float | None]:
         """The kernel's average against W times values: differences of values, of gradients, of values in float32."""
         p = probe.heads(self.compiled, self.call.block)
+        empty = ~visible.flatten(len(self.rows)).any(-1)
         try:
             found = self.results(p)
             y = found.pop("y")
@@ -139,7 +140,7 @@ class _Measurement:
         self.empty_rows(y.detach(), at_empty, empty)
         # rows that see nothing have been looked at
         y, expected = (x.detach().masked_fill(empty[..., None], 0.0) for x in (y, expected))
-        values = self.compare("values", {"y": y}, {"y": expected}, VALUES)
+        values = self.compare("values", {"y": y}, {"y": expected}, VALUES, lambda at: self.row(p, at, W, visible))
         gradients = self.compare("gradients", got, wanted, GRADIENTS) if wanted else None
         single = self.results(p, single=True)["y"].detach().double().masked_fill(empty[..., None], 0.0)
         return values, gradients, _worst(single, expected, _scale([expected]))[0]
@@ -154,7 +155,35 @@ class _Measurement:
         found = torch.autograd.grad((y * cotangent).sum(), list(named.values()), retain_graph=True, allow_unused=True)
         return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(named.items(), found, strict=True)}
 
-    def compare(self, claim: str, got: Named, wanted: Named, tolerance: float) -> float:
+    def row(self, p: probe.Probe, at: Sequence[int], W: Tensor, visible: Tensor) -> str:
+        """The weights that a kernel really uses for one row: the gradient of its average for the values."""
+        message = n.plain(self.average.message)
+        if not (isinstance(message, n.Local) and message.name == "v"):
+            return ""
+        found = self.results(p)
+        source = found["value_source"]
+        if not source.requires_grad:
+            return ""
+        (slope,) = torch.autograd.grad(found["y"][tuple(at)], source, allow_unused=True)
+        if slope is None:
+            return ""
+        lead = [
+            k for k, axis in zip(at, self.lead, strict=False) if axis in self.average.value.axes or axis.name == "head"
+        ]
+        used = self.one_side(self.average, "v", {"value_source": slope})[tuple(lead)].select(-1, at[-1])
+        row = tuple(at[:-1])
+        hidden = used[~visible[row]].abs().sum().item()
+        text = f"; the weights of this row sum to {used.sum().item():.6g} there, W's to {W[row].sum().item():.6g}"
+        return text + (f", {hidden:.3g} of them are on hidden keys" if hidden else "")
+
+    def compare(
+        self,
+        claim: str,
+        got: Named,
+        wanted: Named,
+        tolerance: float,
+        more: Callable[[tuple[int, ...]], str] = lambda at: "",
+    ) -> float:
         """The largest difference, as part of the largest number; beyond the tolerance the claim fails."""
         scale = _scale(wanted.values())
         worst = {k: _worst(got[k] if k in got else torch.zeros_like(v), v, scale) for k, v in wanted.items()}
@@ -164,7 +193,7 @@ class _Measurement:
             where = self.entry(at, "feature") if claim == "values" else f"[{', '.join(map(str, at))}]"
             what = f"y{where}" if claim == "values" else f"the gradient of {name}{where}"
             text = f"{what} is {mine:.6g}, that of W times values is {wanted[name][at].item():.6g}"
-            self.fail(claim, f"{text}: off by {_shown(difference)} of the largest, {tolerance:g} is allowed")
+            self.fail(claim, f"{text}: off by {_shown(difference)} of the largest, {tolerance:g} is allowed{more(at)}")
         return difference
 
     def empty_rows(self, y: Tensor, gradients: Named, empty: Tensor) -> None:

@@ -161,7 +161,7 @@ def _checked(facts: Attention, group: Sequence[Occurrence], found: Sequence[Meas
         modules=sum(o.modules for o in group),
         block=facts.block,
         at=facts.at,
-        averages=f"{facts.value.text if facts.message == 'v' else facts.message} over {over}",
+        averages=f"{facts.value.text if facts.message == 'v' else 'messages'} over {over}",
         kernel=facts.kernel,
         values=largest("values"),
         gradients=largest("gradients"),

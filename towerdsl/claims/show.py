@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from towerdsl.claims.data import Checked, Verified
 
 _MOST_FAILURES = 20
+_WIDEST = 36
 
 
 def render(verified: Verified, console: Console | None = None) -> None:
@@ -67,8 +68,7 @@ def _one(v: Verified) -> RenderableType:
     given += [f"{name}={static_text(value)}" for name, value in v.sizes.items()]
     how = f"{v.inputs}{' with ' if given else ''}{', '.join(given)}; float64, evaluation mode"
     table = _table(
-        ("attention", "text"),
-        ("averages", "text"),
+        ("attention, and what it averages", "word"),
         ("kernel", "word"),
         ("values", "number"),
         ("gradients", "number"),
@@ -80,8 +80,7 @@ def _one(v: Verified) -> RenderableType:
         if k:
             table.add_row()
         table.add_row(
-            Text.assemble(_paths(a), ("\n" + _seen(a), "dim")),
-            Text(a.averages),
+            Text.assemble(_paths(a), f"\n  {_short(a.averages)}", (f"\n  {_seen(a)}", "dim")),
             Text(a.kernel),
             Text(difference(a.values)),
             Text(difference(a.gradients)),
@@ -90,8 +89,10 @@ def _one(v: Verified) -> RenderableType:
             _verdict(a.ok),
         )
     lines: list[RenderableType] = [title, Text(how, style="dim"), Text(), table, Text()]
-    for a in v.attentions:
-        lines += [Text.assemble((f"{_paths(a)}: ", "dim"), (note, "dim")) for note in a.notes]
+    for note in dict.fromkeys(x for a in v.attentions for x in a.notes):
+        names = [_paths(a) for a in v.attentions if note in a.notes]
+        where = "" if len(names) == len(v.attentions) else f"{', '.join(names)}: "
+        lines.append(Text(where + note, style="dim"))
     if v.never_called:
         lines.append(Text(_never(v)))
     lines += _failures(v)
@@ -176,6 +177,10 @@ def _verdict(ok: bool) -> Text:
 def _paths(a: Checked) -> str:
     names = ", ".join(path or "the model" for path in a.paths)
     return f"{names} × {a.modules}" if a.modules > len(a.paths) else names
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
 
 
 def _seen(a: Checked) -> str:

@@ -36,6 +36,13 @@ INIT = {
 }
 
 
+#: Stands in a docstring for the axes that are averaged, until it is known for which instances the class is.
+OVER = "\x02"
+NO_BREAK = "\xa0"
+#: How many instances of a class have their shapes in its docstring.
+MOST_SHAPES = 4
+
+
 @dataclass
 class Draft:
     """A class before its name and arguments are known: text with marked numbers."""
@@ -44,6 +51,8 @@ class Draft:
     init: list[str]
     forward: list[str]
     docstring: list[str]
+    over: str  # the axes that are averaged
+    shapes: str
     signature: str
     returns: str
     helpers: set[str] = field(default_factory=set)
@@ -51,7 +60,7 @@ class Draft:
 
     @property
     def skeleton(self) -> tuple[str, ...]:
-        """The text without its numbers: classes with the same skeleton can be one."""
+        """The text without its numbers and the names of axes: classes with the same skeleton can be one."""
         text = "\n".join((*self.init, "", *self.forward, self.signature, self.returns, *self.docstring))
         return (MARK.sub("\x01", text),)
 
@@ -126,8 +135,20 @@ class ClassWriter:
             for name, kind in block.parameters
         ]
         signature = ", ".join(["self", *arguments])
+        shapes = [f"{name} {kind}" for name, kind in block.parameters]
+        given = ", ".join(str(r.type) for r in block.results)
+        average = block.average
         return Draft(
-            block, self._init(), forward, self._docstring(), signature, returns, self.frame.helpers, len(prelude)
+            block,
+            self._init(),
+            forward,
+            self._docstring(),
+            ", ".join(str(a.on("")) for a in average.over) if average is not None else "",
+            ", ".join(s.replace(" ", NO_BREAK) for s in shapes) + f" -> {given.replace(' ', NO_BREAK)}",
+            signature,
+            returns,
+            self.frame.helpers,
+            len(prelude),
         )
 
     # --- __init__ ---------------------------------------------------------------------------------------------
@@ -273,14 +294,10 @@ class ClassWriter:
             lines += ["", *self._formula(body, block.average)]
         elif isinstance(body, t.Composition):
             lines += ["", *(f"    {line}" for s in body.body for line in _statement_text(s))]
-        shapes = [f"{name} {kind}" for name, kind in block.parameters]
-        results = ", ".join(str(r.type) for r in block.results)
-        lines += ["", f"{', '.join(shapes)} -> {results}"]
-        return [x for line in lines for x in _folded(line)]
+        return lines
 
     def _formula(self, body: t.Attention, average: n.Average) -> list[str]:
         plan = self.plans[id(self.block)]
-        over = ", ".join(str(a.on("")) for a in average.over)
         score = _words(body.score) if body.score else "dot(q, k) / sqrt(dk)" if average.query and average.key else "0"
         message = _words(body.message) if body.message else "v"
         at = "[i]" if average.positions else ""
@@ -291,7 +308,7 @@ class ClassWriter:
         if conditions:
             joined = " and ".join(f"({c})" if len(conditions) > 1 and " or " in c else c for c in conditions)
             lines.append(f"    j is visible to i where {joined}")
-        facts = [f"over {over}"]
+        facts = [OVER]
         if average.heads is not None:
             shared = f" on {average.key_heads} key heads" if average.key_heads is not None else ""
             facts.append(f"heads{shared} merged by {average.merge}")
@@ -397,7 +414,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     init = [fill(line, "") for line in first.init]
     forward = [fill(line, "self.") for line in first.forward]
     kept = [f"self.{a} = {a}" for a in used_in_forward]
-    head = [f"class {name}(nn.Module):", *docstring(first.docstring, 1)]
+    head = [f"class {name}(nn.Module):", *docstring(_described(drafts), 1)]
     lines: list[str] = []
     signature = ", ".join(["self", *(f"{a}: {'float' if '.' in v[0] else 'int'}" for v, a in arguments.items())])
     if init or kept:
@@ -412,6 +429,18 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
         constructors[id(d.block)] = f"{name}({given})"
     body = [x for line in lines for x in wrapped(line)]
     return Written(name, [*head, *body], constructors, set().union(*(d.helpers for d in drafts)))
+
+
+def _described(drafts: Sequence[Draft]) -> list[str]:
+    """The docstring of all drafts in one: the axes that any of them averages, and the shapes of each."""
+    text = drafts[0].docstring
+    if not text:
+        return []
+    over = " or ".join(dict.fromkeys(d.over for d in drafts))
+    shapes = list(dict.fromkeys(d.shapes for d in drafts))
+    lines = [line.replace(OVER, f"over {over}") for line in text]
+    lines += ["", *shapes[:MOST_SHAPES], *(["..."] if len(shapes) > MOST_SHAPES else [])]
+    return [x.replace(NO_BREAK, " ") for line in lines for x in _folded(line)]
 
 
 def docstring(text: Sequence[str], level: int) -> list[str]:

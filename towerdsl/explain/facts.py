@@ -22,6 +22,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.lang import tree as t
 from towerdsl.ops.normalizers import NORMALIZERS
+from towerdsl.passes.choices import Choice
 from towerdsl.passes.locality import analyze
 from towerdsl.passes.reach import visible_pairs
 from towerdsl.passes.resolve import Resolved
@@ -161,6 +162,7 @@ class Explained:
     paper: str | None
     about: str | None
     sizes: tuple[tuple[str, Any], ...]
+    choices: Mapping[str, Choice]
     inputs: tuple[n.InputDecl, ...]
     outputs: tuple[tuple[str | None, str], ...]
     free: tuple[str, ...]
@@ -226,6 +228,7 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
         paper=_plain(model.paper) if model.paper else None,
         about=_plain(model.about) if model.about else None,
         sizes=model.sizes,
+        choices=compiled.resolved.choices,
         inputs=model.inputs,
         outputs=tuple((name, str(value.type)) for name, value in results),
         free=tuple(free),

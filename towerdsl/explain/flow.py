@@ -297,29 +297,35 @@ class Follower:
                 inside[name] = self._source(average, name, source, names)
         locality = analyze(average.visible)
         reaches = {s.key: (s.query, s.reach) for s in seen(average, locality)}
-        result = Flow()
-        plain_value = isinstance(n.plain(average.message), n.Local)
-        value_flow = self.value(average.value, names)
+        result, queries, keys = Flow(), Flow(), Flow()
         for part in (average.score, average.message):
             flow = self.value(part, inside)
             result.beside(flow)
             for dim, axis in enumerate(part.axes):
                 tracks = flow.axes.get(dim, {})
                 if axis in reaches:
-                    query, reach = reaches[axis]
-                    own = axis.on("")
-                    if not tracks and part is average.message:
-                        tracks = {_origin(own): Stack()} if reach != Reach() else {}
-                    result.add(
-                        average.layout.index(query.on("")), {o: stack.then(reach) for o, stack in tracks.items()}
-                    )
+                    keys.add(average.over.index(axis), tracks)
+                elif axis.side == "i":
+                    queries.add(average.positions.index(axis), tracks)
                 elif axis.side == "j":
                     result.pool(tracks, ALL)
-                elif axis.on("") in average.layout:
-                    result.add(average.layout.index(axis.on("")), tracks)
+                elif axis in average.layout:
+                    result.add(average.layout.index(axis), tracks)
                 else:
                     result.pool(tracks, DENSE)
-        if plain_value and len(average.features) == len(average.value_features):
+        for k, position in enumerate(average.positions):
+            own, layout = queries.axes.get(k, {}), average.layout.index(position.on(""))
+            read: Tracks = {}
+            for key, (query, reach) in reaches.items():
+                if query == position:
+                    tracks = keys.axes.get(average.over.index(key), {}) or {_origin(key.on("")): Stack()}
+                    for origin, stack in tracks.items():
+                        read[origin] = stack.then(reach)
+            result.add(layout, read)
+            # a query that reads what the keys read adds nothing: where one key is visible its weight is 1, whatever it says
+            result.add(layout, {o: x for o, x in own.items() if all(t.get(o) != x for t in keys.axes.values())})
+        if isinstance(n.plain(average.message), n.Local) and len(average.features) == len(average.value_features):
+            value_flow = self.value(average.value, names)
             for ours, theirs in zip(average.features, average.value_features, strict=True):
                 if ours in average.layout and theirs in average.value.axes:
                     tracks = value_flow.axes.get(average.value.axes.index(theirs), {})

@@ -151,4 +151,6 @@ def as_size(value: Static) -> Size | None:
 
 def show(value: Static) -> str:
     """A static value as the language writes it."""
+    if isinstance(value, str):
+        return f"'{value}'"
     return str(value).lower() if isinstance(value, bool) else str(value)

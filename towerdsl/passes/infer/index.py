@@ -107,13 +107,14 @@ def _position(typer: ExpressionTyper, e: t.Expr, base: n.Value, axis: Axis, scop
         help = "a table is read at several places by indices: `table[ids]`"
         raise Fault("not-static", "a position along an axis is one number", e.span, (note,), help)
     if found.type.dtype != "int":
-        raise Fault("size", "a position is a whole number", e.span)
+        raise Fault("size", "a position is a whole number", e.span, (), "round it: `//` rounds down")
     if isinstance(found, n.Local) and found.name in scope.along:
         loop = scope.along[found.name].axis
         if loop.size != axis.size:
             notes = (f"`{found.name}` goes along {loop.detailed}", combining.describe("tensor", base))
             fitting = [a for a in base.axes if a.size == loop.size]
             near = f"did you mean `{fitting[0].name}={found.name}`?" if fitting and fitting[0].name else None
+            near = near or f"a loop `for t along {axis}` reads every position of {axis}"
             message = f"`{found.name}` is a position of another axis than {axis.shown}"
             raise Fault("axis-mismatch", message, e.span, notes, near)
     first, last = typer.to_value(0, e.span), typer.to_value(st.normal(axis.size - 1), e.span)
