@@ -18,8 +18,8 @@ class Attention(nn.Module):
 
     Averaged over n, heads merged by concat, dropout of weights 0.1; kernel: sdpa.
 
-    query float[b, n, d=16], key float[b, n, d=16], value float[b, n, d=16], keep bool[b, n] -> float[b, n,
-    d=16]
+    query float[b, n, d=16], key float[b, n, d=16], value float[b, n, d=16], keep bool[b, n] ->
+    float[b, n, d=16]
     """
 
     def __init__(self) -> None:
@@ -123,8 +123,17 @@ class Bert(nn.Module):
                 "encoder.layer.{l}.output.LayerNorm.bias": "layer.{l}.feed_forward_norm.bias",
                 "encoder.layer.{l}.output.LayerNorm.gamma": "layer.{l}.feed_forward_norm.weight",
                 "encoder.layer.{l}.output.LayerNorm.beta": "layer.{l}.feed_forward_norm.bias",
+                "pooler.dense.{p}": "next_sentence.pooler.{p}",
+                "cls.seq_relationship.{p}": "next_sentence.score.{p}",
+                "cls.predictions.transform.dense.{p}": "masked_words.transform.{p}",
+                "cls.predictions.transform.LayerNorm.weight": "masked_words.norm.weight",
+                "cls.predictions.transform.LayerNorm.bias": "masked_words.norm.bias",
+                "cls.predictions.transform.LayerNorm.gamma": "masked_words.norm.weight",
+                "cls.predictions.transform.LayerNorm.beta": "masked_words.norm.bias",
+                "cls.predictions.decoder.bias": "masked_words.bias",
+                "cls.predictions.bias": "masked_words.bias",
             },
-            "ignore": ["embeddings.position_ids", "pooler.dense.{p}", "cls.{p*}"],
+            "ignore": ["embeddings.position_ids", "cls.predictions.decoder.weight"],
             "prefix": ["bert."],
         },
     }

@@ -20,9 +20,10 @@ class ChannelAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, _, h, w = x.shape
-        q = (-x.flatten(-2))[:, None]
-        k = x.flatten(-2)[:, None]
-        v = x.flatten(-2)[:, None]
+        q = k = v = x.flatten(-2)
+        q = (-q)[:, None]
+        k = k[:, None]
+        v = v[:, None]
         return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1).unflatten(-1, (h, w))
 
 

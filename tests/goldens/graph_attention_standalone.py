@@ -46,9 +46,7 @@ class Gat(nn.Module):
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
         n = x.shape[0]
         h = self.linear(x)
-        q = h.unflatten(-1, (2, 3)).transpose(0, 1)
-        k = h.unflatten(-1, (2, 3)).transpose(0, 1)
-        v = h.unflatten(-1, (2, 3)).transpose(0, 1)
+        q = k = v = h.unflatten(-1, (2, 3)).transpose(0, 1)
         score = F.leaky_relu(
             torch.einsum("hd,hid->hi", self.a_dst, q)[:, :, None]
             + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
@@ -82,9 +80,7 @@ class Last(nn.Module):
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
         n = x.shape[0]
         h = self.linear(x)
-        q = h.unflatten(-1, (2, 4)).transpose(0, 1)
-        k = h.unflatten(-1, (2, 4)).transpose(0, 1)
-        v = h.unflatten(-1, (2, 4)).transpose(0, 1)
+        q = k = v = h.unflatten(-1, (2, 4)).transpose(0, 1)
         score = F.leaky_relu(
             torch.einsum("hd,hid->hi", self.a_dst, q)[:, :, None]
             + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],

@@ -17,8 +17,8 @@ class Attention(nn.Module):
 
     Averaged over n, heads merged by concat; kernel: sdpa.
 
-    query float[b, m, d=16], key float[b, n, d=16], value float[b, n, d=16], keep bool[b, n] -> float[b, m,
-    d=16]
+    query float[b, m, d=16], key float[b, n, d=16], value float[b, n, d=16], keep bool[b, n] ->
+    float[b, m, d=16]
     """
 
     def __init__(self) -> None:

@@ -18,8 +18,8 @@ let query key value over features heads score mask locality normalize dropout me
 """
 CALLS = """
 exp log sqrt rsqrt abs sign floor sin cos tanh sigmoid relu gelu gelu_tanh silu softplus erf leaky_relu elu clip
-min max where int float sum mean amax amin softmax cumsum argmax flip dot linear embed layernorm rmsnorm batchnorm groupnorm
-conv lstm gru rearrange concat range zeros ones dropout max_pool avg_pool
+min max where int float sum mean amax amin softmax cumsum argmax flip dot linear embed layernorm rmsnorm batchnorm
+groupnorm conv lstm gru rearrange concat range zeros ones dropout max_pool avg_pool
 """
 NORMALIZERS = """
 softmax sum count sigmoid none sparsemax hard hard(straight_through) hard(gumbel hard(score_function)

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from towerdsl.explain.work import Occurrence
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import statements, values
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import RelationType, Type
 
@@ -171,21 +172,9 @@ def _counts(root: n.BlockInstance) -> dict[str, int]:
                     if isinstance(argument, n.Value) and name in inner:
                         note(argument, inner[name])
 
-    def steps(body: Sequence[n.Step]) -> None:
-        for step in body:
-            if isinstance(step, n.Set):
-                visit(step.value)
-            elif isinstance(step, n.Evaluate):
-                a = step.average
-                for v in (a.query, a.key, a.value, a.score, a.visible, a.message):
-                    if v is not None:
-                        visit(v)
-            else:
-                bodies = step.bodies if isinstance(step, n.Loop) else (step.body,)
-                for inner in {id(b): b for b in bodies}.values():
-                    steps(inner)
-
-    steps(root.body)
+    for step in statements(root.body):
+        for v in values(step):
+            visit(v)
     for result in root.results:
         if isinstance(result, n.Value):
             visit(result)

@@ -54,6 +54,7 @@ class AverageWriter:
         average, frame = self.average, self.frame
         used = average.uses
         frame.taken |= {"q", "k", "v", "y"}
+        codes: dict[str, list[str]] = {}  # the names of each code: sources may be laid out alike
         for name, value, features, moved, heads in (
             ("q", average.query, average.query_features, average.positions, average.heads),
             ("k", average.key, average.key_features, average.over, average.heads),
@@ -65,7 +66,9 @@ class AverageWriter:
                 average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
             )
             code = self._laid_out(value, features, [a.on("") for a in moved], count)
-            frame.assign(name, code.text)
+            codes.setdefault(code.text, []).append(name)
+        for text, names in codes.items():
+            frame.assign(" = ".join(names), text)
         if "q" in used:
             frame.device_from = frame.dtype_from = "q"
         elif "v" in used:

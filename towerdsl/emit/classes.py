@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.frame import MARK, Frame, mark, unmark
+from towerdsl.emit.frame import MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import WIDTH, tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -20,6 +20,7 @@ from towerdsl.ir.types import Axis, TensorType, Type
 from towerdsl.kernels.base import Plan
 from towerdsl.lang import tree as t
 from towerdsl.ops import python
+from towerdsl.passes.infer.scope import safe
 from towerdsl.passes.resolve import Resolved
 
 INIT = {
@@ -36,6 +37,13 @@ INIT = {
 }
 
 
+#: Stands in a docstring for the axes that are averaged, until it is known for which instances the class is.
+OVER = "\x02"
+NO_BREAK = "\xa0"
+#: How many instances of a class have their shapes in its docstring.
+MOST_SHAPES = 4
+
+
 @dataclass
 class Draft:
     """A class before its name and arguments are known: text with marked numbers."""
@@ -44,6 +52,8 @@ class Draft:
     init: list[str]
     forward: list[str]
     docstring: list[str]
+    over: str  # the axes that are averaged
+    shapes: str
     signature: str
     returns: str
     helpers: set[str] = field(default_factory=set)
@@ -51,7 +61,7 @@ class Draft:
 
     @property
     def skeleton(self) -> tuple[str, ...]:
-        """The text without its numbers: classes with the same skeleton can be one."""
+        """The text without its numbers and the names of axes: classes with the same skeleton can be one."""
         text = "\n".join((*self.init, "", *self.forward, self.signature, self.returns, *self.docstring))
         return (MARK.sub("\x01", text),)
 
@@ -74,6 +84,8 @@ def module_code(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
     template = slot.result.module or ""
     for key, value in slot.result.attrs:
         text = python(value, partial(_marked, hint=_HINTS.get(key, key)))
+        if isinstance(value, float):
+            text = mark(text, key)
         template = template.replace("{" + key + "}", text)
     return template
 
@@ -110,6 +122,7 @@ class ClassWriter:
 
     def draft(self) -> Draft:
         block = self.block
+        self.frame.taken |= {self.frame.variable(x) for step in statements(block.body) for x in step.names}
         for step in block.body:
             self._step(step, ())
         results = [
@@ -126,8 +139,20 @@ class ClassWriter:
             for name, kind in block.parameters
         ]
         signature = ", ".join(["self", *arguments])
+        shapes = [f"{name} {kind}" for name, kind in block.parameters]
+        given = ", ".join(str(r.type) for r in block.results)
+        average = block.average
         return Draft(
-            block, self._init(), forward, self._docstring(), signature, returns, self.frame.helpers, len(prelude)
+            block,
+            self._init(),
+            forward,
+            self._docstring(),
+            ", ".join(str(a.on("")) for a in average.over) if average is not None else "",
+            ", ".join(s.replace(" ", NO_BREAK) for s in shapes) + f" -> {given.replace(' ', NO_BREAK)}",
+            signature,
+            returns,
+            self.frame.helpers,
+            len(prelude),
         )
 
     # --- __init__ ---------------------------------------------------------------------------------------------
@@ -152,7 +177,6 @@ class ClassWriter:
         frame = self.frame
         if isinstance(step, n.Set):
             targets = ", ".join(frame.variable(name) for name in step.names)
-            frame.taken |= {frame.variable(name) for name in step.names}
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
             AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part)
@@ -168,14 +192,18 @@ class ClassWriter:
             return
         written: list[list[str]] = []
         distinct = {id(body): body for body in loop.bodies}
+        before, after = frame.taken, set(frame.taken)
         for steps in distinct.values():
             start = len(frame.lines)
+            frame.taken = set(before)  # the same new names in every body
             frame.depth += 1
             for step in steps:
                 self._step(step, (*loops, loop.index))
             frame.depth -= 1
+            after |= frame.taken
             written.append(frame.lines[start:])
             del frame.lines[start:]
+        frame.taken = after
         indent = "    " * frame.depth
         if len({tuple(unmark(x) for x in lines) for lines in written}) == 1:
             header, lines = self._loop_header(loop, written[0])
@@ -214,7 +242,7 @@ class ClassWriter:
         frame = self.frame
         inside = list(statements(scan.body))
         counts = Counter(name for step in inside for name in step.names)
-        frame.taken |= {frame.variable(name) for name in (scan.index, *counts)}
+        frame.taken.add(frame.variable(scan.index))
         once = {name for name in counts if counts[name] == 1} - read(v for step in inside for v in values(step))
         # a variable that is only there to be collected is its list
         appended = {s.names[0] for s in scan.body if isinstance(s, n.Set) and len(s.names) == 1} & once
@@ -273,14 +301,10 @@ class ClassWriter:
             lines += ["", *self._formula(body, block.average)]
         elif isinstance(body, t.Composition):
             lines += ["", *(f"    {line}" for s in body.body for line in _statement_text(s))]
-        shapes = [f"{name} {kind}" for name, kind in block.parameters]
-        results = ", ".join(str(r.type) for r in block.results)
-        lines += ["", f"{', '.join(shapes)} -> {results}"]
-        return [x for line in lines for x in _folded(line)]
+        return lines
 
     def _formula(self, body: t.Attention, average: n.Average) -> list[str]:
         plan = self.plans[id(self.block)]
-        over = ", ".join(str(a.on("")) for a in average.over)
         score = _words(body.score) if body.score else "dot(q, k) / sqrt(dk)" if average.query and average.key else "0"
         message = _words(body.message) if body.message else "v"
         at = "[i]" if average.positions else ""
@@ -291,7 +315,7 @@ class ClassWriter:
         if conditions:
             joined = " and ".join(f"({c})" if len(conditions) > 1 and " or " in c else c for c in conditions)
             lines.append(f"    j is visible to i where {joined}")
-        facts = [f"over {over}"]
+        facts = [OVER]
         if average.heads is not None:
             shared = f" on {average.key_heads} key heads" if average.key_heads is not None else ""
             facts.append(f"heads{shared} merged by {average.merge}")
@@ -365,6 +389,8 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     columns = list(zip(*(d.numbers for d in drafts), strict=True))
     arguments: dict[tuple[str, ...], str] = {}
     hints: dict[str, int] = {}
+    block = drafts[0].block
+    own = {*MODULE_NAMES, *(name for name, _ in block.modules), *(w.name for w in block.weights)}
     chosen: list[str | None] = []
     for column in columns:
         values = tuple(value for value, _ in column)
@@ -374,7 +400,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
         if values not in arguments:
             known = [k for k, _ in drafts[0].block.constants]
             fitting = [k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values]
-            hint = fitting[0] if fitting else column[0][1]
+            hint = safe(fitting[0] if fitting else column[0][1], own)
             hints[hint] = hints.get(hint, 0) + 1
             arguments[values] = hint if hints[hint] == 1 else f"{hint}_{hints[hint]}"
         chosen.append(arguments[values])
@@ -397,9 +423,11 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     init = [fill(line, "") for line in first.init]
     forward = [fill(line, "self.") for line in first.forward]
     kept = [f"self.{a} = {a}" for a in used_in_forward]
-    head = [f"class {name}(nn.Module):", *docstring(first.docstring, 1)]
+    head = [f"class {name}(nn.Module):", *docstring(_described(drafts), 1)]
     lines: list[str] = []
-    signature = ", ".join(["self", *(f"{a}: {'float' if '.' in v[0] else 'int'}" for v, a in arguments.items())])
+    signature = ", ".join(
+        ["self", *(f"{a}: {'int' if all(x.isdecimal() for x in v) else 'float'}" for v, a in arguments.items())]
+    )
     if init or kept:
         lines += [f"    def __init__({signature}) -> None:", "        super().__init__()"]
         lines += [f"        {line}" for line in (*kept, *init)]
@@ -412,6 +440,18 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
         constructors[id(d.block)] = f"{name}({given})"
     body = [x for line in lines for x in wrapped(line)]
     return Written(name, [*head, *body], constructors, set().union(*(d.helpers for d in drafts)))
+
+
+def _described(drafts: Sequence[Draft]) -> list[str]:
+    """The docstring of all drafts in one: the axes that any of them averages, and the shapes of each."""
+    text = drafts[0].docstring
+    if not text:
+        return []
+    over = " or ".join(dict.fromkeys(d.over for d in drafts))
+    shapes = list(dict.fromkeys(d.shapes for d in drafts))
+    lines = [line.replace(OVER, f"over {over}") for line in text]
+    lines += ["", *shapes[:MOST_SHAPES], *(["..."] if len(shapes) > MOST_SHAPES else [])]
+    return [x.replace(NO_BREAK, " ") for line in lines for x in _folded(line)]
 
 
 def docstring(text: Sequence[str], level: int) -> list[str]:

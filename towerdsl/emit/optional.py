@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import statements
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Plan
 
@@ -31,23 +32,18 @@ class Optional:
     def parameters(self, block: n.BlockInstance) -> frozenset[str]:
         if id(block) not in self.known:
             conditions = {k for k, t in block.parameters if isinstance(t, TensorType) and t.dtype == "bool" and t.axes}
-            needed = set(self._needed(block, block.body)) | {
+            needed = set(self._needed(block)) | {
                 v.name for r in block.results if isinstance(r, n.Value) for v in self._read(r)
             }
             self.known[id(block)] = frozenset(conditions - needed)
         return self.known[id(block)]
 
-    def _needed(self, block: n.BlockInstance, steps: tuple[n.Step, ...]) -> Iterator[str]:
+    def _needed(self, block: n.BlockInstance) -> Iterator[str]:
         """Names of variables that must be there, or are assigned."""
-        for step in steps:
+        for step in statements(block.body):
             if isinstance(step, n.Set):
                 yield from step.names
                 yield from (v.name for v in self._read(step.value))
-            elif isinstance(step, n.Loop):
-                for body in {id(b): b for b in step.bodies}.values():
-                    yield from self._needed(block, body)
-            elif isinstance(step, n.Scan):
-                yield from self._needed(block, step.body)
             else:
                 average = step.average
                 facts = self.plans[id(block)].facts

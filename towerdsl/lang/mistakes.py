@@ -105,7 +105,13 @@ class _Mistake:
                 at = min(at, len(self.text.rstrip()) - 1)
                 wanted = f"for {m[1] or 'l'} in {m[2]}:"
                 return self.said(at, at + 1, "a loop names its index and its number", f"write `{wanted}`")
-            if word == "for" and not re.match(r"for\s+[A-Za-z_]\w*\s+in\b", text):
+            if m := re.fullmatch(r"for\s+([A-Za-z_]\w*)\s+(over|through|on|at|of)\s+([A-Za-z_]\w*)", text):
+                at = self.text.index(m[2], m.start(2))
+                wanted = f"for {m[1]} along {m[3]}:"
+                return self.said(
+                    at, at + len(m[2]), "a loop goes `along` an axis, or counts `in` a number", f"write `{wanted}`"
+                )
+            if word == "for" and not re.match(r"for\s+[A-Za-z_]\w*\s+(in|along)\b", text):
                 at = min(at, len(self.text.rstrip()) - 1)
                 return self.said(at, at + 1, "a loop names its index and its number", "write `for l in depth:`")
             if word == "else" and re.match(r"else\s+if\b", text):

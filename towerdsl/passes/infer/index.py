@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
     """The value of `t[...]`. Raises Fault, Unknown."""
+    if isinstance(e.base, t.List):
+        return _item(typer, e.base, e, scope)
     base = typer.any(e.base, scope)
     if isinstance(base, n.Relation):
         return _member(typer, base, e, scope)
@@ -31,6 +33,17 @@ def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
     if any(isinstance(x, t.Pick) for x in e.items):
         return _picks(typer, base, e, scope)
     return _gather(typer, base, e, scope)
+
+
+def _item(typer: ExpressionTyper, items: t.List, e: t.Index, scope: Scope) -> Result:
+    """One item of a list."""
+    if len(e.items) != 1 or isinstance(e.items[0], t.Pick):
+        raise Fault("index", "a list has one index", e.span, (), "write `depths[l]`")
+    at = typer.integer(e.items[0], scope, "the index of a list")
+    if not 0 <= at < len(items.items):
+        message = f"`{e.base.span.text}` has no item {at}: it has {len(items.items)}, the first is item 0"
+        raise Fault("index", message, e.items[0].span, (), "check the list's length, `len(...)`")
+    return typer.any(items.items[at], scope)
 
 
 def _member(typer: ExpressionTyper, relation: n.Relation, e: t.Index, scope: Scope) -> n.Value:
@@ -107,13 +120,14 @@ def _position(typer: ExpressionTyper, e: t.Expr, base: n.Value, axis: Axis, scop
         help = "a table is read at several places by indices: `table[ids]`"
         raise Fault("not-static", "a position along an axis is one number", e.span, (note,), help)
     if found.type.dtype != "int":
-        raise Fault("size", "a position is a whole number", e.span)
+        raise Fault("size", "a position is a whole number", e.span, (), "round it: `//` rounds down")
     if isinstance(found, n.Local) and found.name in scope.along:
         loop = scope.along[found.name].axis
         if loop.size != axis.size:
             notes = (f"`{found.name}` goes along {loop.detailed}", combining.describe("tensor", base))
             fitting = [a for a in base.axes if a.size == loop.size]
             near = f"did you mean `{fitting[0].name}={found.name}`?" if fitting and fitting[0].name else None
+            near = near or f"a loop `for t along {axis}` reads every position of {axis}"
             message = f"`{found.name}` is a position of another axis than {axis.shown}"
             raise Fault("axis-mismatch", message, e.span, notes, near)
     first, last = typer.to_value(0, e.span), typer.to_value(st.normal(axis.size - 1), e.span)

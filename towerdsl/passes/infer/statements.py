@@ -175,6 +175,7 @@ class Statements:
             raise Fault(
                 "not-boolean", f"the condition of `if` is a truth value, not {st.show(test)}", s.test.span, (), help
             )
+        self.infer.branches.unused_statements(s.orelse if test else s.body, scope)
         inner, last = self.steps(s.body if test else s.orelse, scope)
         steps += inner
         return last
@@ -217,8 +218,8 @@ class Statements:
                 for name, number in scope.builder.counts.items():
                     highest[name] = max(highest.get(name, 0), number)
             poisoned = any(isinstance(scope.names.get(name), Poison) for name in assigned(s.body))
-            for name, old in before.items():
-                self._check_carried(name, old, scope.names.get(name), s)
+            for name, old in before.items() if not uses_index else ():
+                self._check_carried(name, old, scope.names.get(name), s, scope)
             if poisoned or self.infer.errors:
                 break
         scope.builder.counts = highest
@@ -245,7 +246,7 @@ class Statements:
         finally:
             del scope.along[s.index]
         for name, old in before.items():
-            self._check_carried(name, old, scope.names.get(name), s)
+            self._check_carried(name, old, scope.names.get(name), s, scope)
             scope.names[name] = old
         collected = []
         for name in dict.fromkeys(g.name for x in _assignments(s.body) for g in x.targets if g.name in new):
@@ -264,6 +265,13 @@ class Statements:
             raise Fault("name-reused", f"`{s.index}` is an axis here", s.span, (), "choose another index")
         if not s.body:
             raise Fault("form", "the loop has no statements", s.span, (), "add statements below it, each after `- `")
+        for inner in _choices(s.body):
+            if isinstance(inner, t.Return) and not scope.is_flow:
+                help = "assign its value to a name, and return that after the loop"
+                raise Fault("syntax", "a loop cannot return", inner.span, (), help)
+            if isinstance(inner, t.Bare):
+                help = "give it a name, `x = ...`, or remove it"
+                raise Fault("unused", "the result of this statement is not used", inner.span, (), help)
 
     def _loop_axis(self, s: t.For, scope: Scope) -> Axis:
         """The axis that a loop goes along. Raises Fault, Unknown."""
@@ -278,25 +286,39 @@ class Statements:
             raise Fault("axis", "a loop goes along an axis, not along a tensor", s.count.span, notes, help)
         return self.infer.axis(t.AxisDecl(s.count.id, None, s.count.span), scope, False)
 
-    def _check_carried(self, name: str, old: Any, new: Any, s: t.For) -> None:
+    def _check_carried(self, name: str, old: Any, new: Any, s: t.For, scope: Scope) -> None:
         if isinstance(old, Poison) or isinstance(new, Poison) or not isinstance(old, n.Value):
             return
         if isinstance(new, n.Value) and old.type == new.type:
             return
         place = next((x.span for x in _assignments(s.body) if name in {g.name for g in x.targets}), s.span)
         after = str(new.type) if isinstance(new, (n.Value, n.Relation)) else "a number"
+        first = f", line {old.span.line}" if old.span is not None else ""
+        help = (
+            "where the body does not read the index, what it carries keeps its axes: assign a new name, or project back"
+        )
+        if any(name in new for new in scope.new_in.values()):
+            help = "what is new in a loop has the loop's axis after it: choose another name in this one"
         self.infer.errors.add(
             "loop-changes-shape",
             f"`{name}` changes from one repetition to the next",
             place,
-            [f"before: {old.type}", f"after:  {after}"],
-            "a variable that a loop carries must keep its axes; assign a new name, or add a projection back",
+            [f"before: {old.type}{first}", f"after:  {after}, line {place.line}"],
+            help,
         )
 
 
 def local(name: str, kind: Type, span: Span | None) -> n.Value | n.Relation:
     """A variable of a type, as a value or a relation."""
     return n.Relation(name, kind) if isinstance(kind, RelationType) else n.Local(kind, span, name)
+
+
+def _choices(statements: Iterable[t.Statement]) -> Iterable[t.Statement]:
+    """Statements, and those of the choices among them."""
+    for s in statements:
+        yield s
+        if isinstance(s, t.If):
+            yield from _choices((*s.body, *s.orelse))
 
 
 def _assignments(statements: Iterable[t.Statement]) -> Iterable[t.Assign]:
