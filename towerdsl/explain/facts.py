@@ -23,7 +23,7 @@ from towerdsl.passes.choices import Choice
 from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.resolve import walk as expressions
 from towerdsl.passes.score import sides
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 
 FLOAT_BYTES = 4
 
@@ -132,10 +132,11 @@ class Explained:
         return size.substitute({name: Size.of(value) for name, value in self.given.items()})
 
 
-def explain(spec: str | Path, settings: Mapping[str, Static] | None = None) -> Explained:
+def explain(spec: str | Path, settings: Mapping[str, Setting] | None = None) -> Explained:
     """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with. Raises TowerError."""
-    free = free_lengths(spec)
-    given, overridden = {}, {}
+    free = free_lengths(spec, settings or {})
+    given: dict[str, int] = {}
+    overridden: dict[str, Setting] = {}
     for name, value in (settings or {}).items():
         if name not in free:
             overridden[name] = value
