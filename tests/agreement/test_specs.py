@@ -39,8 +39,6 @@ OF_SPEC: dict[str, dict[str, int]] = {
     "danet": {"features": 64},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
-    "dinov2": {"image": 2, "patch": 1},
-    "vit": {"image": 2, "patch": 1},
 }
 MOST_PARAMETERS = 200_000
 
