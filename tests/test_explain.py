@@ -346,7 +346,7 @@ def test_keys_of_the_data_are_those_documented() -> None:
     for keys in (data, found, data["total"]):
         for key in keys:
             assert re.search(rf"\b{key}\b", documented), f"{key} is not in the docstring of towerdsl.explain"
-    assert list(data) == ("name source paper about sizes free given inputs outputs attentions total".split())
+    assert list(data) == ("name source paper about sizes choices free given inputs outputs attentions total".split())
     assert data["total"]["multiply_adds"]["all"]["number"] is None
     shares = to_data(explain("bert", {"b": 1, "n": 4}))["total"]["shares"]
     assert 0 < shares[0]["multiply_adds"] < 1

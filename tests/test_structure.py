@@ -35,6 +35,7 @@ ANNOTATIONS = {
     ("towerdsl.ir.nodes", "towerdsl.ops.base"),
     # the parts of inference call each other through the one object that has the tables
     ("towerdsl.passes.infer.attention", "towerdsl.passes.infer.model"),
+    ("towerdsl.passes.infer.branches", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.calls", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.expression", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.index", "towerdsl.passes.infer.expression"),

@@ -273,7 +273,7 @@ BROKEN: dict[str, tuple[Callable[[n.Model], n.Model], str]] = {
             m,
             root=replace(m.root, body=(replace(m.root.body[0], bodies=((n.Set(("x",), ONE),),)), *m.root.body[1:])),
         ),
-        "changes in a loop",
+        "`x` is int",
     ),
     "loop index": (
         lambda m: replace(m, root=replace(m.root, body=(replace(m.root.body[0], index="x"), *m.root.body[1:]))),

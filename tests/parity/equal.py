@@ -5,6 +5,7 @@ oracle, a function that is written from a paper's equations and reads the model'
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,9 @@ def draw(model: nn.Module, std: float = 0.5, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(std * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+        saved = model.state_dict().keys()  # what is not saved is no statistic, but a constant
         for name, buffer in model.named_buffers():
-            if buffer.is_floating_point():
+            if buffer.is_floating_point() and name in saved:
                 noise = torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype)
                 buffer.copy_(0.5 + noise if name.endswith("var") else noise - 0.5)
     return model
@@ -66,18 +68,21 @@ def assert_equals_peer(
     inputs: Named,
     tolerance: float = 1e-5,
     call: Callable | None = None,
+    names: Callable[[nn.Module, Named], Named] = lambda _, tensors: tensors,
 ) -> None:
     """The peer's weights, loaded through the map, give the peer's values and gradients, under the peer's names.
 
     `call(**inputs)` runs the peer, where it does not take the spec's inputs as they are.
+    `names(theirs, tensors)` gives tensors the names that the peer's files have, where its modules have others.
     """
-    load_checkpoint(ours, theirs.state_dict(), format, strict="all")
+    load_checkpoint(ours, names(theirs, theirs.state_dict()), format, strict="all")
     mine = measure(ours, dict(ours.named_parameters()), inputs)
-    gradient = {n: mine.pop(f"gradient of {n}") for n, _ in ours.named_parameters()}
-    gradient |= {n: torch.zeros(x.shape) for n, x in ours.named_buffers()}
+    gradient = {n: mine.pop(f"gradient of {n}", torch.zeros(x.shape)) for n, x in ours.state_dict().items()}
     public = to_public(checkpoint_maps(ours)[format], gradient)
     other = measure(call or theirs, dict(theirs.named_parameters()), inputs)
-    mine |= {f"gradient of {n}": public[_bare(n, ours, format)] for n, _ in theirs.named_parameters()}
+    trained = names(theirs, {n: other.pop(f"gradient of {n}") for n, x in theirs.named_parameters() if x.requires_grad})
+    other |= {f"gradient of {n}": x for n, x in trained.items()}
+    mine |= {f"gradient of {n}": public[_bare(n, ours, format)] for n in trained}
     assert_same(mine, other, tolerance)
 
 
@@ -90,16 +95,41 @@ def assert_equals_oracle(ours: nn.Module, oracle: Callable, inputs: Named, toler
     assert_same(measure(ours, parameters, inputs), theirs, tolerance)
 
 
-def assert_published_size(spec: str, format: str, peer: Callable[[], nn.Module], **sizes: object) -> None:
-    """At its default sizes the model has the peer's names, through the map, and shapes; nothing is allocated."""
+def published(spec: str, format: str, **sizes: object) -> dict[str, torch.Size]:
+    """The public names and the shapes of a spec's parameters at its default sizes; nothing is allocated."""
     with torch.device("meta"):
-        ours, theirs = towerdsl.compile(spec, **sizes)(), peer()
-    public = to_public(checkpoint_maps(ours)[format], ours.state_dict())
-    others = {_bare(n, ours, format): x for n, x in theirs.state_dict().items()}
-    assert {n: x.shape for n, x in public.items()} == {n: x.shape for n, x in others.items()}
+        ours = towerdsl.compile(spec, **sizes)()
+    return {n: x.shape for n, x in to_public(checkpoint_maps(ours)[format], ours.state_dict()).items()}
 
 
-def _bare(name: str, ours: nn.Module, format: str) -> str:
+def assert_published_size(
+    spec: str,
+    format: str,
+    peer: Callable[[], nn.Module],
+    names: Callable[[nn.Module, Named], Named] = lambda _, tensors: tensors,
+    **sizes: object,
+) -> None:
+    """At its default sizes the model has the peer's names, through the map, and shapes."""
+    ours = towerdsl.compile(spec, **sizes)
+    with torch.device("meta"):
+        theirs = peer()
+    expected = {_bare(n, ours, format): x.shape for n, x in names(theirs, theirs.state_dict()).items()}
+    assert published(spec, format, **sizes) == expected
+
+
+def assert_exchanges_files(spec: str, format: str, theirs: nn.Module, folder: Path, **sizes: object) -> nn.Module:
+    """The model that a file of the peer's fills, to the last tensor; and the peer that its file fills is as before."""
+    for name in ("theirs", "ours"):
+        theirs.save_pretrained(folder / name)
+    file = folder / "theirs" / "model.safetensors"
+    ours = towerdsl.load(spec, checkpoint=file, format=format, strict="all", **sizes)
+    towerdsl.save_checkpoint(ours, folder / "ours" / "model.safetensors", format)
+    again = type(theirs).from_pretrained(folder / "ours")
+    assert all(torch.equal(x, again.state_dict()[n]) for n, x in theirs.state_dict().items())
+    return ours
+
+
+def _bare(name: str, ours: nn.Module | type[nn.Module], format: str) -> str:
     """A peer's name as the map has it, without a prefix that names of a checkpoint may have."""
     for prefix in checkpoint_maps(ours)[format].prefix:
         name = name.removeprefix(prefix)

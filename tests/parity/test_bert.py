@@ -120,7 +120,7 @@ def test_gradients(minilm, batches, ours):
 
 @pytest.fixture(scope="module")
 def pretraining():
-    """A small BERT with the heads that this spec has not, and its sizes."""
+    """A small BERT with its heads for pretraining, and its sizes."""
     sizes = {"d": 32, "heads": 4, "depth": 2, "vocab": 99, "context": 40}
     torch.manual_seed(0)
     config = BertConfig(

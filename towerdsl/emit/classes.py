@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.frame import MARK, Frame, mark, unmark
+from towerdsl.emit.frame import MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import WIDTH, tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -20,6 +20,7 @@ from towerdsl.ir.types import Axis, TensorType, Type
 from towerdsl.kernels.base import Plan
 from towerdsl.lang import tree as t
 from towerdsl.ops import python
+from towerdsl.passes.infer.scope import safe
 from towerdsl.passes.resolve import Resolved
 
 INIT = {
@@ -83,6 +84,8 @@ def module_code(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
     template = slot.result.module or ""
     for key, value in slot.result.attrs:
         text = python(value, partial(_marked, hint=_HINTS.get(key, key)))
+        if isinstance(value, float):
+            text = mark(text, key)
         template = template.replace("{" + key + "}", text)
     return template
 
@@ -386,6 +389,8 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     columns = list(zip(*(d.numbers for d in drafts), strict=True))
     arguments: dict[tuple[str, ...], str] = {}
     hints: dict[str, int] = {}
+    block = drafts[0].block
+    own = {*MODULE_NAMES, *(name for name, _ in block.modules), *(w.name for w in block.weights)}
     chosen: list[str | None] = []
     for column in columns:
         values = tuple(value for value, _ in column)
@@ -395,7 +400,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
         if values not in arguments:
             known = [k for k, _ in drafts[0].block.constants]
             fitting = [k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values]
-            hint = fitting[0] if fitting else column[0][1]
+            hint = safe(fitting[0] if fitting else column[0][1], own)
             hints[hint] = hints.get(hint, 0) + 1
             arguments[values] = hint if hints[hint] == 1 else f"{hint}_{hints[hint]}"
         chosen.append(arguments[values])
@@ -420,7 +425,9 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     kept = [f"self.{a} = {a}" for a in used_in_forward]
     head = [f"class {name}(nn.Module):", *docstring(_described(drafts), 1)]
     lines: list[str] = []
-    signature = ", ".join(["self", *(f"{a}: {'float' if '.' in v[0] else 'int'}" for v, a in arguments.items())])
+    signature = ", ".join(
+        ["self", *(f"{a}: {'int' if all(x.isdecimal() for x in v) else 'float'}" for v, a in arguments.items())]
+    )
     if init or kept:
         lines += [f"    def __init__({signature}) -> None:", "        super().__init__()"]
         lines += [f"        {line}" for line in (*kept, *init)]

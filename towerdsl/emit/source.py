@@ -19,6 +19,7 @@ from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Plan
 from towerdsl.ops import normalizers, python
 from towerdsl.passes.resolve import Resolved
+from towerdsl.passes.static import show
 
 
 def write_source(
@@ -129,7 +130,7 @@ class _Root:
         draft = writer.draft()
         self.helpers = draft.helpers
         name = camel(model.name)
-        head = [f"class {name}(nn.Module):", *docstring(_about(model), 1)]
+        head = [f"class {name}(nn.Module):", *docstring(_about(model, resolved), 1)]
         lines: list[str] = []
         self.lines_of_classes: list[list[str]] = []
         results = model.root.results
@@ -175,12 +176,18 @@ class _Root:
         return [*prelude, *filled, *draft.forward[draft.prelude :]]
 
 
-def _about(model: n.Model) -> list[str]:
-    """What the model is, where it comes from, and its inputs and outputs with their axes."""
+def _about(model: n.Model, resolved: Resolved) -> list[str]:
+    """What the model is, where it comes from, what was chosen, and its inputs and outputs with their axes."""
     lines = [f"{camel(model.name)}, compiled from {model.source_name}."]
     for text in (model.paper, model.about):
         if text:
             lines += ["", *textwrap.wrap(text, WIDTH - 8)]
+    chosen = [(name, value, resolved.choices[name]) for name, value in model.sizes if name in resolved.choices]
+    if chosen:
+        lines += ["", "Chosen:"]
+        for size, value, choice in chosen:
+            text = f"{size} = {show(value)}, not {choice.others(value)}"
+            lines += textwrap.wrap(text, WIDTH - 8, initial_indent="    ", subsequent_indent="        ")
     lines += ["", "Inputs:"]
     for i in model.inputs:
         optional = "" if i.default is None else f" = {python(i.default).lower()}"

@@ -10,6 +10,7 @@ operation with weights (`OpResult.macs`) or of a `dot`; elementwise work is not 
 
     name, source, paper, about      of the spec; source is shown as in messages
     sizes                           name: value, as compiled
+    choices                         name: what it may be, of the sizes that are one of several
     free, given                     names of the free lengths; those with a number
     inputs, outputs                 [{name, type, default}], [{name, type}]
     attentions                      one for each distinct attention, in the order of calls:

@@ -84,6 +84,7 @@ def to_data(explained: Explained) -> dict[str, Any]:
         "paper": explained.paper,
         "about": explained.about,
         "sizes": {name: str(value) if isinstance(value, Size) else value for name, value in explained.sizes},
+        "choices": {name: list(choice.values) for name, choice in explained.choices.items()},
         "free": list(explained.free),
         "given": dict(explained.given),
         "inputs": [{"name": i.name, "type": str(i.type), "default": i.default} for i in explained.inputs],

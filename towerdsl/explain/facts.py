@@ -19,10 +19,11 @@ from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.lang import tree as t
 from towerdsl.ops.normalizers import NORMALIZERS
+from towerdsl.passes.choices import Choice
 from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.resolve import walk as expressions
 from towerdsl.passes.score import sides
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 
 FLOAT_BYTES = 4
 
@@ -111,6 +112,7 @@ class Explained:
     paper: str | None
     about: str | None
     sizes: tuple[tuple[str, Any], ...]
+    choices: Mapping[str, Choice]
     inputs: tuple[n.InputDecl, ...]
     outputs: tuple[tuple[str | None, str], ...]
     free: tuple[str, ...]
@@ -130,10 +132,11 @@ class Explained:
         return size.substitute({name: Size.of(value) for name, value in self.given.items()})
 
 
-def explain(spec: str | Path, settings: Mapping[str, Static] | None = None) -> Explained:
+def explain(spec: str | Path, settings: Mapping[str, Setting] | None = None) -> Explained:
     """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with. Raises TowerError."""
-    free = free_lengths(spec)
-    given, overridden = {}, {}
+    free = free_lengths(spec, settings or {})
+    given: dict[str, int] = {}
+    overridden: dict[str, Setting] = {}
     for name, value in (settings or {}).items():
         if name not in free:
             overridden[name] = value
@@ -169,6 +172,7 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
         paper=_plain(model.paper) if model.paper else None,
         about=_plain(model.about) if model.about else None,
         sizes=model.sizes,
+        choices=compiled.resolved.choices,
         inputs=model.inputs,
         outputs=tuple((name, str(value.type)) for name, value in results),
         free=tuple(free),

@@ -100,6 +100,9 @@ def _head(explained: Explained) -> Group:
             grid.add_row(_label(label if k == 0 else ""), Text(line))
     if explained.sizes:
         grid.add_row(_label("sizes"), Text("  ".join(f"{name}={static_text(v)}" for name, v in explained.sizes)))
+    for name, value in explained.sizes:
+        if name in explained.choices:
+            grid.add_row(_label(""), Text(f"{name} may be {explained.choices[name].others(value)} as well"))
     if explained.free:
         names = [f"{x}={explained.given[x]:,}" if x in explained.given else x for x in explained.free]
         grid.add_row(_label("free"), Text(", ".join(names)))

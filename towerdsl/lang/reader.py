@@ -154,7 +154,7 @@ class _Reader(Nodes):
         self.broken |= {key.text for key, e in pairs if e is None}
         return tuple((key, e) for key, e in pairs if e is not None)
 
-    def types(self, node: Node | None, what: str) -> tuple[tuple[t.Text, t.TypeDecl], ...]:
+    def types(self, node: Node | None, what: str) -> tuple[tuple[t.Text, t.AnyType], ...]:
         named = self.named(node, what)
         pairs = [(key, self.type(value, key.text)) for key, value in named]
         for (key, decl), value in zip(pairs, [v for _, v in named], strict=True):
@@ -162,7 +162,7 @@ class _Reader(Nodes):
                 self.broken |= {key.text, *NAME.findall(self.span(value).text)}
         return tuple((key, e) for key, e in pairs if e is not None)
 
-    def type(self, node: Node, name: str) -> t.TypeDecl | None:
+    def type(self, node: Node, name: str) -> t.AnyType | None:
         if isinstance(node, yaml.SequenceNode):
             written = " ".join(self.span(node).text.split())
             short = node.flow_style and len(written) <= 80
@@ -175,8 +175,14 @@ class _Reader(Nodes):
         found = self.parse(parser.parse_declaration, node, "a type such as `float[b, n, d]`")
         if found is None:
             return None
-        left, default = found
+        return self.type_of(*found)
+
+    def type_of(self, left: t.Expr, default: t.Expr | None) -> t.AnyType | None:
+        """An expression as a type."""
         help = "write a type such as `float[b, n, d]`"
+        if isinstance(left, t.Cond):
+            then, otherwise = (self.type_of(e, default) for e in (left.then, left.otherwise))
+            return t.TypeChoice(left.test, then, otherwise, left.span) if then and otherwise else None
         if isinstance(left, t.Name) and left.id in DTYPES:
             return t.TypeDecl(left.id, (), default, left.span)
         if not (isinstance(left, t.Index) and isinstance(left.base, t.Name)):

@@ -120,6 +120,15 @@ class Cond(Expr):
     otherwise: Expr
 
 
+def alternatives(e: Expr) -> Iterator[Expr]:
+    """What `a if condition else b` can be."""
+    if isinstance(e, Cond):
+        yield from alternatives(e.then)
+        yield from alternatives(e.otherwise)
+    else:
+        yield e
+
+
 @dataclass(frozen=True)
 class Once(Expr):
     """An argument that a definition uses more than once: it is computed once. `key` tells one use from another."""
@@ -162,6 +171,28 @@ class TypeDecl:
     axes: tuple[AxisDecl, ...]
     default: Expr | None
     span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class TypeChoice:
+    """`float[b, h, w] if space == 2 else float[b, n]`: a type that sizes choose."""
+
+    test: Expr
+    then: AnyType
+    otherwise: AnyType
+    span: Span = field(compare=False, repr=False)
+
+
+AnyType = TypeDecl | TypeChoice
+
+
+def branches(decl: AnyType) -> Iterator[TypeDecl]:
+    """Every type that a declaration can be."""
+    if isinstance(decl, TypeDecl):
+        yield decl
+    else:
+        yield from branches(decl.then)
+        yield from branches(decl.otherwise)
 
 
 @dataclass(frozen=True)
@@ -238,7 +269,7 @@ class Attention:
     """An attention block's fields, as expressions; absent fields are None."""
 
     let: tuple[Statement, ...]
-    params: tuple[tuple[Text, TypeDecl], ...]
+    params: tuple[tuple[Text, AnyType], ...]
     modules: tuple[tuple[Text, Expr], ...]
     query: Expr | None
     key: Expr | None
@@ -258,7 +289,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Composition:
-    params: tuple[tuple[Text, TypeDecl], ...]
+    params: tuple[tuple[Text, AnyType], ...]
     modules: tuple[tuple[Text, Expr], ...]
     body: tuple[Statement, ...]
 
@@ -290,8 +321,8 @@ class SpecFile:
     sizes: tuple[tuple[Text, Expr], ...]
     use: tuple[Text, ...]
     define: tuple[Definition, ...]
-    inputs: tuple[tuple[Text, TypeDecl], ...]
-    params: tuple[tuple[Text, TypeDecl], ...]
+    inputs: tuple[tuple[Text, AnyType], ...]
+    params: tuple[tuple[Text, AnyType], ...]
     modules: tuple[tuple[Text, Expr], ...]
     blocks: tuple[Block, ...]
     flow: tuple[Statement, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import networkx as nx
 
@@ -11,11 +11,12 @@ from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE, OPS
+from towerdsl.passes.choices import Choice, Choices
 
 MAX_DEPTH = 100
 
 #: Functions that the compiler itself knows, beside the operations.
-BUILTINS = ("dot", "sum", "mean", "amax", "amin", "range", "zeros", "ones", "where", "min", "max", "int", "float")
+BUILTINS = tuple("dot sum mean amax amin range zeros ones where min max int float len one_of".split())
 #: Initializers of `params:`, and how many numbers each takes.
 INITIALIZERS = {
     "zeros": 0,
@@ -39,9 +40,11 @@ class Resolved:
 
     spec: t.SpecFile
     sizes: Mapping[str, tuple[t.Text, t.Expr]]
+    choices: Mapping[str, Choice]  # what some of the sizes may be
     definitions: Mapping[str, t.Definition]
     blocks: Mapping[str, t.Block]
     broken: frozenset[str]  # names whose text could not be read: nothing more is said of them
+    lists: Mapping[str, tuple[t.Expr, ...]] = field(default_factory=dict)  # sizes that are lists, once they are put in
 
     @property
     def callable(self) -> set[str]:
@@ -53,6 +56,7 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
     """Find every mistake that names alone show. None where going on makes no sense: something needs itself."""
     files = _files(spec, errors)
     sizes: dict[str, tuple[t.Text, t.Expr]] = {}
+    choices = Choices(errors)
     blocks: dict[str, t.Block] = {}
     seen: dict[str, Span] = {}
     reused: set[str] = set()
@@ -61,7 +65,7 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
     for file in files:  # a later file's sizes take the place of an earlier one's
         for key, value in file.spec.sizes:
             _check_free(key.text, key.span, errors)
-            sizes[key.text] = (key, value)
+            sizes[key.text] = (key, choices.size(key.text, value))
         for d in file.spec.define:
             others = written.setdefault(d.signature.name, [])
             if not others or others[-1][1] is file:
@@ -81,8 +85,10 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
             errors.add("name-reused", f"`{key.text}` is a size and an input", key.span, [note], "rename one of them")
         _check_free(key.text, key.span, errors)
     broken = frozenset(name for file in files for name in file.spec.broken) | reused
-    resolved = Resolved(spec, sizes, definitions, blocks, broken)
+    resolved = Resolved(spec, sizes, choices.of, definitions, blocks, broken)
     _check_functions(resolved, errors)
+    for roots, hidden in _expressions(resolved):
+        choices.check(roots, hidden)
     return resolved if _check_cycles(resolved, errors) else None
 
 
@@ -212,7 +218,7 @@ def block_expressions(block: t.Block) -> Iterator[t.Expr]:
     """Every expression in a block that may call something, outermost ones."""
     body = block.body
     yield from (p.default for p in block.signature.parameters if p.default is not None)
-    yield from (decl.default for _, decl in body.params if decl.default is not None)
+    yield from type_expressions(body.params)
     for _, module in body.modules:
         yield module
     if isinstance(body, t.Composition):
@@ -220,7 +226,37 @@ def block_expressions(block: t.Block) -> Iterator[t.Expr]:
         return
     yield from statement_expressions(body.let)
     fields = (body.query, body.key, body.value, body.score, body.mask, body.locality, body.message, body.output)
-    yield from (e for e in (*fields, *(body.heads or ()), body.normalize, body.dropout, body.merge) if e is not None)
+    yield from (e for e in (*fields, *(body.heads or ()), body.normalize, body.dropout) if e is not None)
+    for e in (body.over, body.features, body.merge):  # what they name is no value; what chooses between them is
+        yield from (x.test for x in walk(e) if isinstance(x, t.Cond)) if e is not None else ()
+
+
+def type_expressions(declared: Iterable[tuple[t.Text, t.AnyType]]) -> Iterator[t.Expr]:
+    """What chooses between types, and their lengths and defaults."""
+    for _, decl in declared:
+        stack = [decl]
+        while stack:
+            d = stack.pop()
+            if isinstance(d, t.TypeChoice):
+                yield d.test
+                stack += [d.otherwise, d.then]
+                continue
+            yield from (a.size for a in d.axes if a.size is not None)
+            if d.default is not None:
+                yield d.default
+
+
+def _expressions(resolved: Resolved) -> Iterator[tuple[Iterable[t.Expr], frozenset[str]]]:
+    """Every expression of the spec and of what it uses, with the names that hide sizes there."""
+    spec = resolved.spec
+    yield [e for _, e in resolved.sizes.values()], frozenset()
+    for block in resolved.blocks.values():
+        yield block_expressions(block), frozenset(p.name for p in block.signature.parameters)
+    for d in resolved.definitions.values():
+        yield _formulas(d), frozenset(p.name for p in d.signature.parameters)
+    yield statement_expressions(spec.flow), frozenset()
+    yield type_expressions((*spec.inputs, *spec.params)), frozenset()
+    yield (e for _, e in (*spec.outputs, *spec.modules)), frozenset()
 
 
 def written_names(resolved: Resolved) -> set[str]:
@@ -230,7 +266,8 @@ def written_names(resolved: Resolved) -> set[str]:
     roots += [d.body for d in resolved.definitions.values()]
     roots += [e for block in resolved.blocks.values() for e in block_expressions(block)]
     parts = (spec, *(block.body for block in resolved.blocks.values()))
-    names = {"query", "key", "value", "output", *(name.text for part in parts for name, _ in part.modules)}
+    names = {"query", "key", "value", "output"}
+    names |= {name.text for part in parts for name, _ in (*part.modules, *part.params)}
     for call in (e for root in roots for e in walk(root) if isinstance(e, t.Call)):
         names |= {e.id for e in (call.func, *dict(call.kwargs).values()) if isinstance(e, t.Name)}
     return names
@@ -260,7 +297,7 @@ def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
         check([d.body], {p.name for p in d.signature.parameters})
     modules = {name.text for name, _ in spec.modules}
     check(statement_expressions(spec.flow), modules)
-    check((decl.default for _, decl in spec.params if decl.default is not None), set())
+    check(type_expressions((*spec.inputs, *spec.params)), set())
     check((e for _, e in spec.outputs), modules)
     check((e for _, e in spec.modules), set())
 

@@ -8,6 +8,8 @@ from fractions import Fraction
 from towerdsl.ir.size import Size, whole
 
 Static = int | float | bool | Size | str
+#: What a size can be set to from outside.
+Setting = Static | list[Static] | tuple[Static, ...]
 LIMIT = 2**63
 
 
@@ -151,4 +153,6 @@ def as_size(value: Static) -> Size | None:
 
 def show(value: Static) -> str:
     """A static value as the language writes it."""
+    if isinstance(value, str):
+        return f"'{value}'"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -198,6 +198,7 @@ class _Typer:
         e = self.body.features
         if e is None:
             return (value.axes[-1],)
+        e = self.infer.branches.named(e, self.scope, "the features", values=True)
         items = e.items if isinstance(e, t.List) else (e,)
         names = []
         for item in items:
@@ -218,6 +219,7 @@ class _Typer:
                 note = combining.describe(source.field, source.value)
                 raise Fault("rank", message, source.span, (note,), "name the axes with `over:` and `features:`")
             return (source.others[-1],)
+        e = self.infer.branches.named(e, self.scope, "what is averaged", values=True)
         items = e.items if isinstance(e, t.List) else (e,)
         found = tuple(self._axis(item, source.value.axes, "over") for item in items)
         for axis, item in zip(found, items, strict=True):
@@ -422,26 +424,30 @@ class _Typer:
 
     # --- the rest ---------------------------------------------------------------------------------------------
 
+    def _merge(self) -> str:
+        if self.body.merge is None:
+            return "concat"
+        for e in t.alternatives(self.body.merge):
+            name = self._word(e) or (e.id if isinstance(e, t.Name) else "")
+            if name not in MERGES:
+                help = did_you_mean(name, MERGES, "merge is concat, mean or sum")
+                raise Fault("merge", f"heads cannot be merged by `{self._word(e) or e.span.text}`", e.span, (), help)
+        e = self.infer.branches.named(self.body.merge, self.scope, "how heads are merged")
+        return self._word(e) or e.span.text
+
     def _normalizer(self) -> tuple[str, tuple[tuple[str, Any], ...]]:
-        e = self.body.normalize
-        if e is None:
+        if self.body.normalize is None:
             return "softmax", ()
-        e = self.infer.chosen(e, self.scope)
-        name, options = "", {}
-        if isinstance(e, t.Name):
-            name = e.id
-        elif isinstance(e, t.Call) and isinstance(e.func, t.Name):
-            name = e.func.id
-            if e.args:
-                inner = e.args[0].id if isinstance(e.args[0], t.Name) else e.args[0].span.text
-                name = f"{name}({inner})"
-            options = dict(e.kwargs)
-        entry = NORMALIZERS.get(name)
-        if entry is None or (isinstance(e, t.Call) and len(e.args) > 1):
-            help = did_you_mean(name or e.span.text, NORMALIZERS, f"normalizers are {', '.join(NORMALIZERS)}")
-            raise Fault("unknown-name", f"there is no normalizer `{e.span.text}`", e.span, (), help)
-        found = dict(entry.options)
-        for key, value in options.items():
+        for e in t.alternatives(self.body.normalize):
+            name = self._word(e) or _normalizer_name(e)
+            if name not in NORMALIZERS or (isinstance(e, t.Call) and len(e.args) > 1):
+                help = did_you_mean(name or e.span.text, NORMALIZERS, f"normalizers are {', '.join(NORMALIZERS)}")
+                written = self._word(e) or e.span.text
+                raise Fault("unknown-name", f"there is no normalizer `{written}`", e.span, (), help)
+        e = self.infer.branches.named(self.body.normalize, self.scope, "the normalizer")
+        name = self._word(e) or _normalizer_name(e)
+        found = dict(NORMALIZERS[name].options)
+        for key, value in e.kwargs if isinstance(e, t.Call) else ():
             if key not in found:
                 help = did_you_mean(key, found, f"it has {', '.join(found) or 'no options'}")
                 message = f"`{name}` has no option `{key}`"
@@ -452,14 +458,10 @@ class _Typer:
             found[key] = float(number)
         return name, tuple(found.items())
 
-    def _merge(self) -> str:
-        if self.body.merge is None:
-            return "concat"
-        e = self.infer.chosen(self.body.merge, self.scope)
-        if not isinstance(e, t.Name) or e.id not in MERGES:
-            help = did_you_mean(e.span.text, MERGES, "merge is concat, mean or sum")
-            raise Fault("merge", f"heads cannot be merged by `{e.span.text}`", e.span, (), help)
-        return e.id
+    def _word(self, e: t.Expr) -> str | None:
+        """The word that a size is, where a field names the size in place of the word."""
+        word = self.scope.names.get(e.id, self.infer.sizes.get(e.id)) if isinstance(e, t.Name) else None
+        return word if isinstance(word, str) else None
 
     def _dropout(self) -> float:
         e = self.body.dropout
@@ -517,9 +519,18 @@ class _Typer:
             builder.field_name = None
 
 
-def _needs_sources(decl: t.TypeDecl) -> bool:
+def _normalizer_name(e: t.Expr) -> str:
+    """`softmax` or `hard(gumbel)`, as the table of normalizers has it."""
+    if isinstance(e, t.Call) and isinstance(e.func, t.Name):
+        inner = [a.id if isinstance(a, t.Name) else a.span.text for a in e.args[:1]]
+        return f"{e.func.id}({inner[0]})" if inner else e.func.id
+    return e.id if isinstance(e, t.Name) else ""
+
+
+def _needs_sources(decl: t.AnyType) -> bool:
     """Whether a parameter's type names the feature sizes of the sources, `dk` or `dv`."""
-    roots = [t.Name(a.span, a.name) if a.size is None and a.name else a.size for a in decl.axes]
+    axes = [a for d in t.branches(decl) for a in d.axes]
+    roots = [t.Name(a.span, a.name) if a.size is None and a.name else a.size for a in axes]
     return any(isinstance(x, t.Name) and x.id in ("dk", "dv") for root in roots if root for x in walk(root))
 
 

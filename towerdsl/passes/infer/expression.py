@@ -143,9 +143,9 @@ class ExpressionTyper:
             return st.normal(scope.axes[e.id].size)
         if e.id in self.infer.resolved.broken:
             raise Unknown
-        raise self._unknown_name(e, scope)
+        raise self.unknown_name(e, scope)
 
-    def _unknown_name(self, e: t.Name, scope: Scope) -> Fault:
+    def unknown_name(self, e: t.Name, scope: Scope) -> Fault:
         resolved, name = self.infer.resolved, e.id
         notes: tuple[str, ...] = ()
         written = re.match(r"\w+", e.span.text)
@@ -158,6 +158,7 @@ class ExpressionTyper:
         help = (
             _foreign(name)
             or self._implicit(name, scope)
+            or self._word(name)
             or did_you_mean(name, {*known, *inside})
             or did_you_mean(name, self.infer.sizes)
         )
@@ -176,6 +177,12 @@ class ExpressionTyper:
         if help is None and known:
             help = f"names here: {', '.join(sorted(known)[:12])}" if len(known) <= 12 else None
         return Fault("unknown-name", f"there is no `{name}` here", e.span, notes, help)
+
+    def _word(self, name: str) -> str | None:
+        """Help for a word of `one_of` without its quotes."""
+        if any(name in choice.values for choice in self.infer.resolved.choices.values()):
+            return f"a word stands in quotes: `'{name}'`"
+        return None
 
     def _implicit(self, name: str, scope: Scope) -> str | None:
         """Help for a name that has a meaning elsewhere in an attention."""
@@ -235,7 +242,7 @@ class ExpressionTyper:
             if isinstance(found, SharedModule):
                 return self.infer.calls.shared_weight(found, tuple(reversed(path)), e.span)
             if found is None and base.id not in self.infer.sizes:
-                raise self._unknown_name(base, scope)
+                raise self.unknown_name(base, scope)
         raise Fault(
             "type", f"this has no part `{e.name}`", e.span, (), "parts are `i.h`, or `words.weight` of a module"
         )
@@ -352,8 +359,10 @@ class ExpressionTyper:
 
     def _cond(self, e: t.Cond, scope: Scope) -> Result:
         test = self.any(e.test, scope)
-        if isinstance(test, (bool, int)):
-            return self.any(e.then if test else e.otherwise, scope)
+        if not isinstance(test, (n.Value, n.Relation, Size)):
+            taken = self.infer.branches.truth(test, e.test.span)
+            self.infer.branches.unused(e.otherwise if taken else e.then, scope)
+            return self.any(e.then if taken else e.otherwise, scope)
         values = [self.to_value(test, e.test.span), *self.all([e.then, e.otherwise], scope)]
         return self.pointwise("where", values, e.span, scope)
 
@@ -401,11 +410,14 @@ class ExpressionTyper:
             raise Unknown
         if name in self.infer.resolved.blocks:
             return self.infer.calls.block(self.infer.resolved.blocks[name], e, scope)
-        if name in ("dot", "range", "zeros", "ones", *REDUCTIONS):
+        if name in ("dot", "range", "zeros", "ones", "len", *REDUCTIONS):
             result: Result = getattr(self, f"_call_{'reduce' if name in REDUCTIONS else name}")(e, scope)
             return result
         if name in ELEMENTWISE:
             return self._elementwise(e, scope)
+        if name == "one_of":
+            help = "write `kind: one_of('learned', 'rotary')` there, and compare: `kind == 'rotary'`"
+            raise Fault("form", "`one_of` says what a size may be: it stands alone, in `sizes:`", e.span, (), help)
         return self.infer.calls.op(e, scope)
 
     def _arguments(self, e: t.Call, least: int, most: int, written: str) -> None:
@@ -504,6 +516,13 @@ class ExpressionTyper:
         if axis is None or axis.size != size:
             axis = Axis(name, size, origin=f"{e.args[0].span.text}, line {e.span.line}")
         return n.Range(TensorType("int", (axis,)), e.span)
+
+    def _call_len(self, e: t.Call, scope: Scope) -> Result:
+        self._arguments(e, 1, 1, "len(depths)")
+        if not isinstance(e.args[0], t.List):
+            help = "an axis is its length: write its name"
+            raise Fault("type", "`len` takes a list of the sizes", e.args[0].span, (), help)
+        return len(e.args[0].items)
 
     def _call_zeros(self, e: t.Call, scope: Scope) -> Result:
         return self._fill(e, scope, 0.0)

@@ -7,7 +7,7 @@ a name of its own, bound to a dim of an argument, so that two calls that differ 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
@@ -17,10 +17,12 @@ from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
 from towerdsl.passes.expand import expand
+from towerdsl.passes.infer.branches import Branches
 from towerdsl.passes.infer.calls import Calls
 from towerdsl.passes.infer.expression import ExpressionTyper
 from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, safe
 from towerdsl.passes.infer.statements import Statements, local
+from towerdsl.passes.lists import written
 from towerdsl.passes.resolve import INITIALIZERS, Resolved, walk
 from towerdsl.passes.static import Static
 
@@ -39,6 +41,7 @@ class Infer:
         self.expressions = ExpressionTyper(self)
         self.calls = Calls(self)
         self.statements = Statements(self)
+        self.branches = Branches(self)
         self.sizes: dict[str, Static | Poison] = {}
         self.pinned: dict[str, Static] = {}
         self._evaluate_sizes(overrides)
@@ -66,13 +69,16 @@ class Infer:
 
     def _evaluate_sizes(self, overrides: Mapping[str, Static]) -> None:
         spec = self.resolved.spec
-        free = {a.name for _, d in spec.inputs for a in d.axes if a.name and a.size is None}
+        types = [x for _, d in spec.inputs for x in t.branches(d)]
+        free = {a.name for d in types for a in d.axes if a.name and a.size is None}
         for name, value in overrides.items():
-            if name in self.resolved.sizes:
+            if name in self.resolved.choices:
+                self.sizes[name] = self._choice(name, value, None)
+            elif name in self.resolved.sizes and not isinstance(value, str):
                 self.sizes[name] = value
-            elif name in free:
+            elif name in free and name not in self.resolved.sizes:
                 self.pinned[name] = value
-            else:
+            elif name not in self.resolved.sizes:
                 known = {*self.resolved.sizes, *free}
                 help = did_you_mean(name, known, f"sizes are {', '.join(sorted(known))}" if known else None)
                 self.errors.add("unknown-name", f"there is no size `{name}` to set", None, help=help)
@@ -88,7 +94,9 @@ class Infer:
                     evaluate(e.id)
             try:
                 expanded = expand(expr, self.resolved.definitions, frozenset(self.resolved.sizes))
-                self.sizes[name] = self.expressions.static(expanded, scope, f"the size `{name}`")
+                taken = self.branches.expression(expanded, scope)
+                value = self.expressions.static(taken, scope, f"the size `{name}`")
+                self.sizes[name] = self._choice(name, value, expr.span)
             except TowerError as error:
                 self._absorb(error)
                 self.sizes[name] = POISON
@@ -98,8 +106,29 @@ class Infer:
             except Unknown:
                 self.sizes[name] = POISON
 
+        for name, value in overrides.items():
+            if isinstance(value, str) and name in pending:  # only a size that is a word already can be another
+                evaluate(name)
+                default = self.sizes[name]
+                if not isinstance(default, str | Poison):
+                    kind = "true or false" if isinstance(default, bool) else "a number"
+                    self.errors.add("setting", f"`{name}={value}`: the size `{name}` is {kind}, not a word", None)
+                self.sizes[name] = value if isinstance(default, str) else POISON
         for name in pending:
             evaluate(name)
+
+    def _choice(self, name: str, value: Static, span: Span | None) -> Static | Poison:
+        """A size's value, one of those that it may have."""
+        choice = self.resolved.choices.get(name)
+        if choice is None:
+            return value
+        found = choice.find(value)
+        if found is not None:
+            return found
+        message = f"`{name}` is one of {choice.shown}, not {st.show(value)}"
+        note = [] if span is None or span.source == choice.span.source else [f"its choices stand at {choice.span}"]
+        self.errors.add("choice", message, span, note, choice.near(value))
+        return POISON
 
     def size_value(self, name: str, span: Span) -> Static:
         value = self.sizes[name]
@@ -136,6 +165,8 @@ class Infer:
             return Axis(name, found, origin=f"{name}, {line}")
         if isinstance(known, bool):
             raise Fault("size", f"`{name}` is a truth value, not a length", decl.span)
+        if isinstance(known, str):
+            raise Fault("size", f"`{name}` is the word {st.show(known)}, not a length", decl.span)
         if name in self.pinned:
             pinned = st.as_size(self.pinned[name])
             if pinned is None or (pinned.integer or 0) < 1:
@@ -176,16 +207,18 @@ class Infer:
         builder = Builder()
         scope = Scope({}, {}, builder, is_flow=True)
         inputs: list[n.InputDecl] = []
-        for name, decl in spec.inputs:
+        for name, declared in spec.inputs:
             try:
+                decl = self.branches.type(declared, scope, False)
                 kind = self.declared_type(decl, scope, True)
                 default = None
                 if decl.default is not None:
-                    if not isinstance(decl.default, t.Number | t.Bool | t.Unary | t.Name):
+                    default_expr = self.branches.expression(decl.default, scope)
+                    if not isinstance(default_expr, t.Number | t.Bool | t.Unary | t.Name):
                         help = "write `bool[b, n] = true`"
                         message = "the default of an input is a number, true or false"
-                        raise Fault("arguments", message, decl.default.span, (), help)
-                    value = self.expressions.static(decl.default, scope, "a default")
+                        raise Fault("arguments", message, default_expr.span, (), help)
+                    value = self.expressions.static(default_expr, scope, "a default")
                     default = self._input_default(value, kind, decl.default.span)
                 inputs.append(n.InputDecl(name.text, kind, default))
                 scope.names[name.text] = local(name.text, kind, name.span)
@@ -194,7 +227,8 @@ class Infer:
                 scope.names[name.text] = POISON
             except Unknown:
                 scope.names[name.text] = POISON
-        self._check_bound(inputs)
+        if len(inputs) == len(spec.inputs):
+            self._check_bound(inputs)
         self._check_order(inputs)
         weights = self.weights(spec.params, scope)
         self.modules(spec.modules, scope)
@@ -247,13 +281,16 @@ class Infer:
         self.calls.check_total(root, spec.tower.span)
         if self.errors:
             return None
-        sizes = tuple((name, value) for name, value in self.sizes.items() if not isinstance(value, Poison))
+        sizes: tuple[tuple[str, Any], ...] = tuple(
+            (name, value) for name, value in self.sizes.items() if not isinstance(value, Poison)
+        )
+        sizes += tuple((name, written(items)) for name, items in self.resolved.lists.items())
         return n.Model(spec.tower.text, root, tuple(inputs), spec.paper, spec.about, sizes, spec.source.name)
 
     def _outputs(self, key: t.Text | None, e: t.Expr, scope: Scope) -> list[tuple[t.Text | None, t.Expr]]:
         """The outputs that an entry stands for: `x if small else [a, b]` gives one, or two."""
         try:
-            chosen = self.chosen(e, scope) if _has_list(e) else e
+            chosen = self.branches.named(e, scope, "the outputs", values=True) if _has_list(e) else e
         except Fault as fault:
             self.report(fault)
             return []
@@ -298,11 +335,12 @@ class Infer:
 
     # --- params and modules -----------------------------------------------------------------------------------
 
-    def weights(self, params: Iterable[tuple[t.Text, t.TypeDecl]], scope: Scope) -> list[n.WeightDecl]:
+    def weights(self, params: Iterable[tuple[t.Text, t.AnyType]], scope: Scope) -> list[n.WeightDecl]:
         """Declare learned tensors, and bind their names."""
         found = []
-        for name, decl in params:
+        for name, declared in params:
             try:
+                decl = self.branches.type(declared, scope)
                 kind = self.declared_type(decl, scope, False)
                 if isinstance(kind, RelationType) or kind.dtype != "float":
                     raise Fault("type", "a parameter is a float tensor", decl.span, (), "write `float[...]`")
@@ -310,13 +348,11 @@ class Infer:
                     if axis.size.integer is None:
                         message = f"the parameter `{name.text}` has axis {axis}, whose length is only known at run time"
                         raise Fault("free-size", message, decl.span, (), f"give `{axis}` a size in `sizes:`")
-                init, options = self._initializer(decl, scope)
-                if name.text in scope.names or name.text in self.sizes:
-                    help = "rename one of them"
-                    raise Fault("name-reused", f"`{name.text}` is already a name here", name.span, (), help)
+                function, options = self._initializer(decl, scope)
+                self._check_new(name, scope)
                 attribute = safe(name.text)
                 scope.builder.shared.add(attribute)
-                found.append(n.WeightDecl(attribute, kind, init, options))
+                found.append(n.WeightDecl(attribute, kind, function, options))
                 scope.names[name.text] = n.Weight(kind, name.span, (attribute,))
             except Fault as fault:
                 self.report(fault)
@@ -325,19 +361,23 @@ class Infer:
                 scope.names[name.text] = POISON
         return found
 
+    def _check_new(self, name: t.Text, scope: Scope) -> None:
+        if name.text in scope.names or name.text in self.sizes:
+            help = "rename one of them"
+            raise Fault("name-reused", f"`{name.text}` is already a name here", name.span, (), help)
+
     def _initializer(self, decl: t.TypeDecl, scope: Scope) -> tuple[str, tuple[float, ...]]:
-        e = decl.default
-        if e is None:
+        if decl.default is None:
             return "normal", (0.02,)
+        for e in t.alternatives(decl.default):
+            if not isinstance(e, (t.Number, t.Unary)) and _called(e) not in INITIALIZERS:
+                help = did_you_mean(_called(e), INITIALIZERS, f"initializers are {', '.join(INITIALIZERS)}")
+                raise Fault("initializer", f"`{e.span.text}` is not an initializer", e.span, (), help)
+        e = self.branches.named(decl.default, scope, "the initializer")
         if isinstance(e, (t.Number, t.Unary)):
             return "constant", (float(self._number(e, scope)),)
-        name = (
-            e.id if isinstance(e, t.Name) else e.func.id if isinstance(e, t.Call) and isinstance(e.func, t.Name) else ""
-        )
+        name = _called(e)
         args = e.args if isinstance(e, t.Call) else ()
-        if name not in INITIALIZERS:
-            help = did_you_mean(name, INITIALIZERS, f"initializers are {', '.join(INITIALIZERS)}")
-            raise Fault("initializer", f"`{e.span.text}` is not an initializer", e.span, (), help)
         if len(args) != INITIALIZERS[name]:
             takes = "a number" if INITIALIZERS[name] else "no arguments"
             help = f"write `{name}(0.02)`" if INITIALIZERS[name] else f"write `{name}`"
@@ -359,9 +399,8 @@ class Infer:
         for name, e in modules:
             attribute = safe(name.text)
             try:
-                if name.text in scope.names or name.text in self.sizes:
-                    help = "rename one of them"
-                    raise Fault("name-reused", f"`{name.text}` is already a name here", name.span, (), help)
+                self._check_new(name, scope)
+                e = self.branches.expression(e, scope)
                 if not isinstance(e, t.Name | t.Call):
                     raise Fault("form", "a module is an operation or a block", e.span, (), "write `embed(vocab, d)`")
                 call = t.Call(e.span, e, (), ()) if isinstance(e, t.Name) else e
@@ -375,14 +414,11 @@ class Infer:
 
     # --- definitions ---------------------------------------------------------------------------------------------
 
-    def chosen(self, e: t.Expr, scope: Scope) -> t.Expr:
-        """What `a if static else b` chooses. Raises Fault, Unknown."""
-        while isinstance(e, t.Cond):
-            test = self.expressions.static(self.expand(e.test, scope), scope, "this condition")
-            e = e.then if test else e.otherwise
-        return e
-
     def expand(self, e: t.Expr, scope: Scope) -> t.Expr:
+        """Replace definitions, and take the branches that sizes decide. Raises Fault, Unknown."""
+        return self.branches.expression(self.expanded(e, scope), scope)
+
+    def expanded(self, e: t.Expr, scope: Scope) -> t.Expr:
         """Replace definitions; names that are variables here are not definitions. Raises Fault."""
         hidden = frozenset({*scope.names, *self.sizes, *self.resolved.broken})
         try:
@@ -391,6 +427,12 @@ class Infer:
             d = error.diagnostics[0]
             assert d.span is not None
             raise Fault(d.code, d.message, d.span, d.notes, d.help) from None
+
+
+def _called(e: t.Expr) -> str:
+    """The name that an initializer is written with."""
+    inner = e.func if isinstance(e, t.Call) else e
+    return inner.id if isinstance(inner, t.Name) else ""
 
 
 def _has_list(e: t.Expr) -> bool:

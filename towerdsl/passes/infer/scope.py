@@ -96,6 +96,7 @@ class Scope:
     heads: tuple[t.Expr, Axis] | None = None
     is_flow: bool = False
     signature: t.Signature | None = None  # of the block
+    skipped: set[str] = field(default_factory=set)  # names that only branches assign that are not taken
     along: dict[str, Along] = field(default_factory=dict)  # loops around this place, outer first
     ended: dict[str, Span] = field(default_factory=dict)  # indices of loops before this place
     #: by the identity of a loop along an axis: what is new in it, also where it is typed again in a loop with a count

@@ -1,0 +1,192 @@
+"""`a if condition else b`, decided when compiling: of what is not taken, the names are checked and nothing is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from towerdsl.diagnostics import Span
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.lang import tree as t
+from towerdsl.ops import ELEMENTWISE
+from towerdsl.passes import static as st
+from towerdsl.passes.infer.scope import Fault, Poison, Scope
+from towerdsl.passes.infer.statements import assigned
+from towerdsl.passes.resolve import RESERVED, block_expressions, statement_expressions, walk
+from towerdsl.passes.static import Static
+
+if TYPE_CHECKING:
+    from towerdsl.passes.infer.model import Infer
+
+
+class Branches:
+    """Takes the branches that sizes decide, for `infer`, which has the tables and collects the mistakes."""
+
+    def __init__(self, infer: Infer) -> None:
+        self.infer = infer
+
+    def expression(self, e: t.Expr, scope: Scope) -> t.Expr:
+        """The expression without the choices that sizes decide. Raises Fault, Unknown."""
+        if not any(isinstance(x, t.Cond) for x in walk(e)):
+            return e
+        return self._taken(e, scope)
+
+    def named(self, e: t.Expr, scope: Scope, what: str, values: bool = False) -> t.Expr:
+        """The alternative that sizes choose, of names that are no `values`, or of lists. Raises Fault, Unknown."""
+        while isinstance(e, t.Cond):
+            taken = self._holds(e.test, scope, what)
+            if values:
+                self.unused(e.otherwise if taken else e.then, scope)
+            e = e.then if taken else e.otherwise
+        return e
+
+    def type(self, decl: t.AnyType, scope: Scope, known: bool = True) -> t.TypeDecl:
+        """The type that sizes choose; its axes are `known` elsewhere, or new here. Raises Fault, Unknown."""
+        while isinstance(decl, t.TypeChoice):
+            taken = self._holds(decl.test, scope, "a type")
+            for d in t.branches(decl.otherwise if taken else decl.then) if known else ():
+                for a in d.axes:
+                    self.unused(a.size if a.size is not None else t.Name(a.span, a.name or ""), scope)
+            decl = decl.then if taken else decl.otherwise
+        return decl
+
+    def _holds(self, test: t.Expr, scope: Scope, what: str) -> bool:
+        expanded = self.infer.expand(test, scope)
+        return self.truth(self.infer.expressions.static(expanded, scope, f"what chooses {what}"), test.span)
+
+    def truth(self, value: Static, span: Span) -> bool:
+        """A decided condition. Raises Fault."""
+        if isinstance(value, bool | int):
+            return bool(value)
+        help = "compare it, as in `kind == 'rotary'`" if isinstance(value, str) else "compare it, as in `l % 2 == 0`"
+        raise Fault("not-boolean", f"the condition is a truth value, not {st.show(value)}", span, (), help)
+
+    # --- expressions ------------------------------------------------------------------------------------------
+
+    def _taken(self, e: t.Expr, scope: Scope) -> t.Expr:
+        if isinstance(e, t.Cond):
+            test = self._taken(e.test, scope)
+            if self._is_static(test, scope):
+                value = self.infer.expressions.any(test, scope)
+                if not isinstance(value, n.Value | n.Relation):
+                    taken = self.truth(value, e.test.span)
+                    self.unused(e.otherwise if taken else e.then, scope)
+                    return self._taken(e.then if taken else e.otherwise, scope)
+        changes: dict[str, Any] = {}
+        for f in fields(e):
+            old = getattr(e, f.name)
+            new = self._inside(old, scope)
+            if new is not old:
+                changes[f.name] = new
+        return replace(e, **changes) if changes else e
+
+    def _inside(self, value: Any, scope: Scope) -> Any:
+        if isinstance(value, t.Expr):
+            return self._taken(value, scope)
+        if isinstance(value, tuple):
+            new = tuple(self._inside(v, scope) for v in value)
+            return new if any(a is not b for a, b in zip(new, value, strict=True)) else value
+        return value
+
+    def _is_static(self, e: t.Expr, scope: Scope) -> bool:
+        """Whether it is made of numbers, words, sizes and what is computed from them."""
+        if isinstance(e, t.Name):
+            if e.id in scope.names:
+                return isinstance(scope.names[e.id], int | float | str | Size | Poison)
+            return e.id in self.infer.sizes or (e.id in scope.axes and e.id not in RESERVED)
+        if isinstance(e, t.Index) and isinstance(e.base, t.List):
+            return all(self._is_static(x, scope) for x in (*e.base.items, *e.items))
+        if isinstance(e, t.Call):
+            if e.func == t.Name(e.func.span, "len"):
+                return True
+            known = isinstance(e.func, t.Name) and e.func.id in ELEMENTWISE and e.func.id not in scope.names
+            return known and all(self._is_static(a, scope) for a in (*e.args, *(v for _, v in e.kwargs)))
+        if isinstance(e, t.Index | t.List | t.Attribute | t.Pick):
+            return False
+        return all(self._is_static(c, scope) for c in e.children())
+
+    # --- what is not taken --------------------------------------------------------------------------------------
+
+    def unused(self, e: t.Expr, scope: Scope) -> None:
+        """Report the names of an expression that nothing has."""
+        for name in _names(e):
+            if not self._known(name.id, scope):
+                self.infer.report(self.infer.expressions.unknown_name(name, scope))
+
+    def unused_statements(self, statements: Sequence[t.Statement], scope: Scope) -> None:
+        """Report the names in statements that nothing has; what they assign is known from here on."""
+        scope.skipped |= assigned(statements) | _indices(statements)
+        for root in statement_expressions(statements):
+            try:
+                self.unused(self.infer.expanded(root, scope), scope)
+            except Fault as fault:
+                self.infer.report(fault)
+
+    def _known(self, name: str, scope: Scope) -> bool:
+        resolved = self.infer.resolved
+        return (
+            name in scope.names
+            or name in scope.skipped
+            or name in scope.axes
+            or name in self.infer.sizes
+            or name in RESERVED
+            or name in resolved.callable
+            or name in self._axes
+        )
+
+    @cached_property
+    def _axes(self) -> set[str]:
+        """Every name that is written as an axis somewhere: with other sizes a tensor may have it."""
+        spec = self.infer.resolved.spec
+        declared: list[t.AxisDecl] = []
+        words: list[str] = []
+        roots = [*statement_expressions(spec.flow)]
+        statements = [spec.flow]
+        for block in self.infer.resolved.blocks.values():
+            roots += block_expressions(block)
+            statements.append(block.body.body if isinstance(block.body, t.Composition) else block.body.let)
+            declared += [a for p in block.signature.parameters for a in p.axes or ()]
+        declared += [a for _, kind in spec.inputs for leaf in t.branches(kind) for a in leaf.axes]
+        declared += [a for body in statements for target in _targets(body) for a in target.axes or ()]
+        for x in (x for root in roots for x in walk(root)):
+            if isinstance(x, t.String):
+                words += x.value.replace("(", " ").replace(")", " ").split()  # of `rearrange`
+            elif isinstance(x, t.Pick):
+                words.append(x.axis)
+        return {*words, *(a.name for a in declared if a.name is not None)}
+
+
+def _names(e: t.Expr) -> Iterator[t.Name]:
+    """The names in an expression that stand for values: not those of functions, nor of new modules."""
+    if isinstance(e, t.Name):
+        yield e
+    elif isinstance(e, t.Call):
+        for argument in (*e.args, *(v for k, v in e.kwargs if k != "name")):
+            yield from _names(argument)
+    else:
+        for c in e.children():
+            yield from _names(c)
+
+
+def _targets(statements: Sequence[t.Statement]) -> Iterator[t.Target]:
+    for s in statements:
+        if isinstance(s, t.Assign):
+            yield from s.targets
+        elif isinstance(s, t.For):
+            yield from _targets(s.body)
+        elif isinstance(s, t.If):
+            yield from _targets((*s.body, *s.orelse))
+
+
+def _indices(statements: Sequence[t.Statement]) -> set[str]:
+    """The indices of loops."""
+    found: set[str] = set()
+    for s in statements:
+        if isinstance(s, t.For):
+            found |= {s.index} | _indices(s.body)
+        elif isinstance(s, t.If):
+            found |= _indices((*s.body, *s.orelse))
+    return found
