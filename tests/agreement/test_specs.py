@@ -33,13 +33,11 @@ SMALL = {
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
-    "dinov2": {"image": 2, "patch": 1},
-    "vit": {"image": 2, "patch": 1},
-    "swin": {"d": 4, "heads": 2, "depth": 1, "image": 32, "patch": 2, "win": 3},
     "danet": {"features": 64},
+    "dinov2": {"image": 2, "patch": 1},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
-    "dinov2": {"image": 2, "patch": 1},
+    "swin": {"d": 4, "heads": 2, "depth": 1, "image": 32, "patch": 2, "win": 3},
     "vit": {"image": 2, "patch": 1},
 }
 MOST_PARAMETERS = 200_000
