@@ -131,6 +131,24 @@ def test_a_branch_on_the_number_of_axes():
     compile_spec(text, {"space": ["t", "h", "w"], "kernel_size": [3, 3, 3]})
 
 
+STAGES = """
+tower: stages
+sizes: {c: 4, widths: [6, 8, 10]}
+inputs:
+  x: float[b, c, h, w]
+blocks:
+  double(x):
+    - x * len(widths)
+flow:
+  - for s in len(widths):
+      - x = double(conv(x, widths[s], 1))
+outputs: x
+"""
+
+
 def test_a_loop_that_reads_its_index_may_change_what_it_carries():
-    model = towerdsl.compile(SPEC, widths=[6, 8, 10], depths=[1, 1, 0], kernel_size=[1, 1])()
+    model = towerdsl.compile(STAGES)()
     assert [(m.in_channels, m.out_channels) for m in model.conv] == [(4, 6), (6, 8), (8, 10)]
+    assert model(torch.ones(1, 4, 2, 2)).shape == (1, 10, 2, 2)
+    with pytest.raises(TowerError, match="`x` changes from one repetition to the next"):
+        compile_spec(STAGES.replace("widths[s]", "widths[1]"))

@@ -19,7 +19,7 @@ from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.passes.infer import infer
 from towerdsl.passes.lists import spread
-from towerdsl.passes.resolve import Resolved, resolve, written_names, written_params
+from towerdsl.passes.resolve import Resolved, resolve, written_names
 from towerdsl.passes.simplify import simplify
 from towerdsl.passes.static import Setting
 from towerdsl.weights import CheckpointMap, check, parse_map
@@ -127,7 +127,6 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
 def _is_choice(d: Diagnostic, resolved: Resolved, built: Iterable[str]) -> bool:
     """Whether a rule names a part that is written in the spec, but not built with these sizes."""
     assert d.span is not None
-    *modules, last = d.span.text.split(".")
-    parts = {p for p in modules if "{" not in p} | ({last} & written_params(resolved))
-    missing = parts - {part for name in built for part in name.split(".")}
-    return bool(missing) and missing <= written_names(resolved) | written_params(resolved)
+    parts = {p for p in d.span.text.split(".") if "{" not in p}
+    missing = parts - {part for name in built for part in name.split(".")} - {"weight", "bias"}
+    return bool(missing) and missing <= written_names(resolved)

@@ -153,7 +153,10 @@ class _Block:
         unknown = sorted(scan.axis.size.free_names - self.lengths)
         if unknown:
             self.fail(f"the length `{unknown[0]}` of the loop can be read from no parameter")
-        before = dict(self.names)
+        # in a loop with a count, an earlier repetition has collected the same
+        again = {name for name, _ in scan.collected} if self.loops else set()
+        before = {name: kind for name, kind in self.names.items() if name not in again}
+        self.names = dict(before)
         self.names[scan.index] = TensorType("int", (), True)
         self.checked = set()
         self.steps(scan.body)

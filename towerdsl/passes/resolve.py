@@ -260,22 +260,17 @@ def _expressions(resolved: Resolved) -> Iterator[tuple[Iterable[t.Expr], frozens
 
 
 def written_names(resolved: Resolved) -> set[str]:
-    """Every name that a module may get from the text of the spec, also where no size chooses it."""
+    """Every name that a module or parameter may get from the text of the spec, also where no size chooses it."""
     spec = resolved.spec
     roots = [*statement_expressions(spec.flow), *(e for _, e in spec.outputs), *(e for _, e in spec.modules)]
     roots += [d.body for d in resolved.definitions.values()]
     roots += [e for block in resolved.blocks.values() for e in block_expressions(block)]
     parts = (spec, *(block.body for block in resolved.blocks.values()))
-    names = {"query", "key", "value", "output", *(name.text for part in parts for name, _ in part.modules)}
+    names = {"query", "key", "value", "output"}
+    names |= {name.text for part in parts for name, _ in (*part.modules, *part.params)}
     for call in (e for root in roots for e in walk(root) if isinstance(e, t.Call)):
         names |= {e.id for e in (call.func, *dict(call.kwargs).values()) if isinstance(e, t.Name)}
     return names
-
-
-def written_params(resolved: Resolved) -> set[str]:
-    """The name of everything in `params`, also of what nothing reads with these sizes."""
-    parts = (resolved.spec, *(block.body for block in resolved.blocks.values()))
-    return {name.text for part in parts for name, _ in part.params}
 
 
 def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
