@@ -32,6 +32,9 @@ SMALL = {
 }
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {
+    **dict.fromkeys(
+        ("luong_global", "luong_local_m", "luong_local_p"), {"d": 4, "layers": 2, "source_words": 5, "target_words": 5}
+    ),
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
     "danet": {"features": 64},
     "feed_forward_only": {"image": 8, "patch": 4},
