@@ -21,7 +21,7 @@ from pathlib import Path
 
 from towerdsl import __version__
 from towerdsl.diagnostics import Diagnostic, TowerError
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 
 DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
 #: A value of `--set` that stands for itself, as in `--set kind=rotary`.
@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         "explain", _explain, "show the plan: what each attention averages, its kernel and why, its cost"
     )
     takes_spec(explaining, "override a size of the spec, or give a free length (n=4096) to see the cost in numbers")
+    explaining.add_argument(
+        "others", metavar="SPEC", nargs="*", help="more specs to compare it with, one row each (with --table)"
+    )
+    table_help = "one row for each spec: complexity of a layer, sequential operations, longest path"
+    explaining.add_argument("--table", action="store_true", help=table_help)
     explaining.add_argument("--json", action="store_true", help="write the same facts as JSON")
 
     verifying = command("verify", _verify, "check that each attention is the weighted average that it claims to be")
@@ -113,23 +118,27 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _sizes(pairs: Sequence[tuple[str, str]]) -> dict[str, Static]:
+def _sizes(pairs: Sequence[tuple[str, str]]) -> dict[str, Setting]:
     """The sizes that `--set` gives; of one name the last counts. Raises TowerError."""
-    found: dict[str, Static] = {}
+    found: dict[str, Setting] = {}
     wrong = []
     for name, text in dict(pairs).items():
-        value = _value(text)
+        value: Setting | None = _value(text)
+        if text.startswith("[") and text.endswith("]"):
+            items = [_value(item.strip()) for item in text[1:-1].split(",") if text[1:-1].strip()]
+            value = [item for item in items if item is not None]
+            value = value if len(value) == len(items) else None
         if value is None:
             wrong.append(f"`{_short(f'{name}={text}')}`")
         else:
             found[name] = value
     if wrong:
-        message = f"--set takes a number, a word, true or false, not {' or '.join(wrong)}"
+        message = f"--set takes a number, a word, true, false or a list, not {' or '.join(wrong)}"
         raise TowerError([Diagnostic("setting", message, help="write `--set depth=6`")])
     return found
 
 
-def _value(text: str) -> Static | None:
+def _value(text: str) -> int | float | bool | str | None:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
@@ -176,6 +185,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from towerdsl.explain import explain, render, text, to_data
 
+    if arguments.table or arguments.others:
+        return _explain_table(arguments)
     explained = explain(Path(arguments.spec), _sizes(arguments.settings))
     if arguments.json:
         print(json.dumps(to_data(explained), indent=2, ensure_ascii=False))
@@ -183,6 +194,21 @@ def _explain(arguments: argparse.Namespace) -> int:
         render(explained)
     else:
         sys.stdout.write(text(explained))
+    return 0
+
+
+def _explain_table(arguments: argparse.Namespace) -> int:
+    from towerdsl.explain import complexity, published_form, table
+
+    sizes = _sizes(arguments.settings)
+    if not arguments.table:
+        message = "several specs are compared in a table; one alone is explained in full"
+        raise TowerError([Diagnostic("setting", message, help="add --table")])
+    rows = [row for spec in (arguments.spec, *arguments.others) for row in complexity(Path(spec), sizes)]
+    if arguments.json:
+        print(json.dumps([row.to_data() for row in rows], indent=2, ensure_ascii=False))
+    else:
+        sys.stdout.write(table(published_form(rows)))
     return 0
 
 

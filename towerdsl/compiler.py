@@ -18,9 +18,10 @@ from towerdsl.kernels.choose import attentions, choose
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.passes.infer import infer
+from towerdsl.passes.lists import spread
 from towerdsl.passes.resolve import Resolved, resolve, written_names
 from towerdsl.passes.simplify import simplify
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 from towerdsl.weights import CheckpointMap, check, parse_map
 
 #: Passes over the typed model, in order: each a pure function Model --> Model.
@@ -56,7 +57,7 @@ class Compiled:
 
 
 @deep()
-def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, kernel: str | None = None) -> Compiled:
+def compile_spec(spec: str | Path, sizes: Mapping[str, Setting] | None = None, kernel: str | None = None) -> Compiled:
     """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
     resolved, model = understand(spec, sizes or {})
     if model is None:
@@ -75,23 +76,27 @@ def plan(resolved: Resolved, model: n.Model, overridden: bool = False, kernel: s
     return Compiled(model, typed, resolved, plans, _checkpoints(resolved, model, overridden))
 
 
-def free_lengths(spec: str | Path) -> set[str]:
-    """The names of the lengths that a spec leaves to run time. Raises TowerError."""
+def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
+    """The names of the lengths that a spec leaves to run time with these settings. Raises TowerError."""
     errors = Diagnostics()
     resolved = resolve(library.read(spec, errors), errors)
     errors.raise_if_any()
     assert resolved is not None
+    resolved, _ = spread(resolved, settings, Diagnostics())
     types = [x for _, d in resolved.spec.inputs for x in t.branches(d)]
     names = {a.name for d in types for a in d.axes if a.name is not None and a.size is None}
     return names - set(resolved.sizes)
 
 
 @deep()
-def understand(spec: str | Path, sizes: Mapping[str, Static]) -> tuple[Resolved, n.Model | None]:
+def understand(spec: str | Path, sizes: Mapping[str, Setting]) -> tuple[Resolved, n.Model | None]:
     """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""
     errors = Diagnostics()
     resolved = resolve(library.read(spec, errors), errors)
-    model = infer(resolved, sizes, errors) if resolved is not None else None
+    model = None
+    if resolved is not None:
+        resolved, settings = spread(resolved, sizes, errors)
+        model = infer(resolved, settings, errors)
     errors.raise_if_any()
     assert resolved is not None  # otherwise something was reported
     if model is None and not resolved.spec.is_library:

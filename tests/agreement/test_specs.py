@@ -36,6 +36,9 @@ OF_SPEC: dict[str, dict[str, int]] = {
         ("luong_global", "luong_local_m", "luong_local_p"), {"d": 4, "layers": 2, "source_words": 5, "target_words": 5}
     ),
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
+    "dinov2": {"image": 2, "patch": 1},
+    "vit": {"image": 2, "patch": 1},
+    "swin": {"d": 4, "heads": 2, "depth": 1, "image": 32, "patch": 2, "win": 3},
     "danet": {"features": 64},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},

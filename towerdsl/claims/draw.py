@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from towerdsl.explain.work import Occurrence
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import statements, values
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import RelationType, Type
 

@@ -25,11 +25,11 @@ from towerdsl.ir.size import Size
 from towerdsl.kernels.choose import attentions
 from towerdsl.kernels.reference import Reference
 from towerdsl.lang import library
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 
 
 def verify_spec(
-    spec: str | Path, settings: Mapping[str, Static] | None = None, kernel: str | None = None, seed: int = 0
+    spec: str | Path, settings: Mapping[str, Setting] | None = None, kernel: str | None = None, seed: int = 0
 ) -> Verified:
     """Verify a spec with random weights and inputs. `settings` override its sizes, or give free lengths.
 
@@ -37,7 +37,7 @@ def verify_spec(
     given. Raises TowerError.
     """
     start = time.perf_counter()
-    free = free_lengths(spec)
+    free = free_lengths(spec, settings or {})
     sizes = {name: value for name, value in (settings or {}).items() if name not in free}
     given: dict[str, int] = {}
     for name, value in (settings or {}).items():
@@ -120,7 +120,7 @@ def _finite(seen: Iterable[Call]) -> bool:
 def _verified(
     compiled: Compiled,
     lengths: Mapping[str, int],
-    sizes: Mapping[str, Static],
+    sizes: Mapping[str, Setting],
     inputs: str,
     calls: Calls,
     seen: Sequence[Call],

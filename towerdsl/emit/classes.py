@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.frame import MARK, Frame, mark, unmark
+from towerdsl.emit.frame import MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import WIDTH, tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -20,6 +20,7 @@ from towerdsl.ir.types import Axis, TensorType, Type
 from towerdsl.kernels.base import Plan
 from towerdsl.lang import tree as t
 from towerdsl.ops import python
+from towerdsl.passes.infer.scope import safe
 from towerdsl.passes.resolve import Resolved
 
 INIT = {
@@ -83,6 +84,8 @@ def module_code(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
     template = slot.result.module or ""
     for key, value in slot.result.attrs:
         text = python(value, partial(_marked, hint=_HINTS.get(key, key)))
+        if isinstance(value, float):
+            text = mark(text, key)
         template = template.replace("{" + key + "}", text)
     return template
 
@@ -119,6 +122,7 @@ class ClassWriter:
 
     def draft(self) -> Draft:
         block = self.block
+        self.frame.taken |= {self.frame.variable(x) for step in statements(block.body) for x in step.names}
         for step in block.body:
             self._step(step, ())
         results = [
@@ -173,7 +177,6 @@ class ClassWriter:
         frame = self.frame
         if isinstance(step, n.Set):
             targets = ", ".join(frame.variable(name) for name in step.names)
-            frame.taken |= {frame.variable(name) for name in step.names}
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
             AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part)
@@ -189,14 +192,18 @@ class ClassWriter:
             return
         written: list[list[str]] = []
         distinct = {id(body): body for body in loop.bodies}
+        before, after = frame.taken, set(frame.taken)
         for steps in distinct.values():
             start = len(frame.lines)
+            frame.taken = set(before)  # the same new names in every body
             frame.depth += 1
             for step in steps:
                 self._step(step, (*loops, loop.index))
             frame.depth -= 1
+            after |= frame.taken
             written.append(frame.lines[start:])
             del frame.lines[start:]
+        frame.taken = after
         indent = "    " * frame.depth
         if len({tuple(unmark(x) for x in lines) for lines in written}) == 1:
             header, lines = self._loop_header(loop, written[0])
@@ -235,7 +242,7 @@ class ClassWriter:
         frame = self.frame
         inside = list(statements(scan.body))
         counts = Counter(name for step in inside for name in step.names)
-        frame.taken |= {frame.variable(name) for name in (scan.index, *counts)}
+        frame.taken.add(frame.variable(scan.index))
         once = {name for name in counts if counts[name] == 1} - read(v for step in inside for v in values(step))
         # a variable that is only there to be collected is its list
         appended = {s.names[0] for s in scan.body if isinstance(s, n.Set) and len(s.names) == 1} & once
@@ -382,6 +389,8 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     columns = list(zip(*(d.numbers for d in drafts), strict=True))
     arguments: dict[tuple[str, ...], str] = {}
     hints: dict[str, int] = {}
+    block = drafts[0].block
+    own = {*MODULE_NAMES, *(name for name, _ in block.modules), *(w.name for w in block.weights)}
     chosen: list[str | None] = []
     for column in columns:
         values = tuple(value for value, _ in column)
@@ -391,7 +400,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
         if values not in arguments:
             known = [k for k, _ in drafts[0].block.constants]
             fitting = [k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values]
-            hint = fitting[0] if fitting else column[0][1]
+            hint = safe(fitting[0] if fitting else column[0][1], own)
             hints[hint] = hints.get(hint, 0) + 1
             arguments[values] = hint if hints[hint] == 1 else f"{hint}_{hints[hint]}"
         chosen.append(arguments[values])
@@ -416,7 +425,9 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     kept = [f"self.{a} = {a}" for a in used_in_forward]
     head = [f"class {name}(nn.Module):", *docstring(_described(drafts), 1)]
     lines: list[str] = []
-    signature = ", ".join(["self", *(f"{a}: {'float' if '.' in v[0] else 'int'}" for v, a in arguments.items())])
+    signature = ", ".join(
+        ["self", *(f"{a}: {'int' if all(x.isdecimal() for x in v) else 'float'}" for v, a in arguments.items())]
+    )
     if init or kept:
         lines += [f"    def __init__({signature}) -> None:", "        super().__init__()"]
         lines += [f"        {line}" for line in (*kept, *init)]

@@ -31,6 +31,8 @@ def static_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return value
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(static_text, value))}]"
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else python(value)
 
 

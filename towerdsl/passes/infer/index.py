@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
     """The value of `t[...]`. Raises Fault, Unknown."""
+    if isinstance(e.base, t.List):
+        return _item(typer, e.base, e, scope)
     base = typer.any(e.base, scope)
     if isinstance(base, n.Relation):
         return _member(typer, base, e, scope)
@@ -31,6 +33,17 @@ def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
     if any(isinstance(x, t.Pick) for x in e.items):
         return _picks(typer, base, e, scope)
     return _gather(typer, base, e, scope)
+
+
+def _item(typer: ExpressionTyper, items: t.List, e: t.Index, scope: Scope) -> Result:
+    """One item of a list."""
+    if len(e.items) != 1 or isinstance(e.items[0], t.Pick):
+        raise Fault("index", "a list has one index", e.span, (), "write `depths[l]`")
+    at = typer.integer(e.items[0], scope, "the index of a list")
+    if not 0 <= at < len(items.items):
+        message = f"`{e.base.span.text}` has no item {at}: it has {len(items.items)}, the first is item 0"
+        raise Fault("index", message, e.items[0].span, (), "check the list's length, `len(...)`")
+    return typer.any(items.items[at], scope)
 
 
 def _member(typer: ExpressionTyper, relation: n.Relation, e: t.Index, scope: Scope) -> n.Value:
