@@ -26,15 +26,15 @@ SMALL = {
     "ff": 24,
     "segments": 2,
     "classes": 5,
+    "layers": 2,
+    "source_words": 5,
+    "target_words": 5,
     "image": 8,
     "patch": 4,
     "memory": 6,
 }
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, int]] = {
-    **dict.fromkeys(
-        ("luong_global", "luong_local_m", "luong_local_p"), {"d": 4, "layers": 2, "source_words": 5, "target_words": 5}
-    ),
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
     "dinov2": {"image": 2, "patch": 1},
     "vit": {"image": 2, "patch": 1},
@@ -42,8 +42,6 @@ OF_SPEC: dict[str, dict[str, int]] = {
     "danet": {"features": 64},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
-    "dinov2": {"image": 2, "patch": 1},
-    "vit": {"image": 2, "patch": 1},
 }
 MOST_PARAMETERS = 200_000
 
