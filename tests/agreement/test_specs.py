@@ -31,11 +31,11 @@ SMALL = {
     "memory": 6,
 }
 #: The same for one spec, where those do not fit.
-OF_SPEC: dict[str, dict[str, int]] = {
+OF_SPEC: dict[str, dict[str, int | list[int]]] = {
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
     "dinov2": {"image": 2, "patch": 1},
     "vit": {"image": 2, "patch": 1},
-    "swin": {"d": 4, "heads": 2, "depth": 1, "image": 32, "patch": 2, "win": 3},
+    "swin": {"d": 4, "heads": [2, 1, 2, 4], "depths": [2, 2, 1, 1], "image": 16, "patch": 1, "win": 3},
     "danet": {"features": 64},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
@@ -45,7 +45,7 @@ OF_SPEC: dict[str, dict[str, int]] = {
 MOST_PARAMETERS = 200_000
 
 
-def small(path: Path) -> dict[str, int]:
+def small(path: Path) -> dict[str, int | list[int]]:
     own = compile_spec(path).resolved.sizes
     return {name: n for name, n in (SMALL | OF_SPEC.get(path.stem, {})).items() if name in own}
 
