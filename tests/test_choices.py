@@ -213,3 +213,42 @@ def test_modules_are_made_of_what_is_taken():
     second = towerdsl.compile(branch("linear(x, d) if c else linear(x, 4)", size="false"))
     assert {k: v.shape for k, v in first().state_dict().items()} == {"linear.weight": (8, 8), "linear.bias": (8,)}
     assert {k: v.shape for k, v in second().state_dict().items()} == {"linear.weight": (4, 8), "linear.bias": (4,)}
+
+
+WORDS = """
+tower: named
+sizes:
+  d: 4
+  weights: one_of('softmax', 'sigmoid', 'hard(gumbel)')
+  together: one_of('concat', 'sum')
+inputs:
+  x: float[b, n, d]
+blocks:
+  look(x):
+    query: x
+    key: x
+    value: x
+    heads: 2
+    normalize: weights
+    merge: together
+  twice(x, weights):
+    value: x
+    normalize: weights
+outputs: [look(x), "twice(x, 'count')"]
+"""
+
+
+@pytest.mark.parametrize("word", ["softmax", "sigmoid", "hard(gumbel)"])
+def test_a_size_names_the_normalizer_and_the_merge(word):
+    model = compile_spec(WORDS, {"weights": word, "together": "sum"}).model
+    look, twice = [b.average for b in _blocks(model.root) if b.average is not None]
+    assert (look.normalize, look.merge) == (word, "sum")
+    assert look.options == ((("temperature", 1.0),) if "gumbel" in word else ())
+    assert twice.normalize == "count"
+
+
+def test_a_size_names_a_normalizer_that_there_is():
+    with pytest.raises(TowerError, match="there is no normalizer `softmin`"):
+        compile_spec(WORDS.replace("'softmax', ", "'softmin', "))
+    with pytest.raises(TowerError, match="heads cannot be merged by `first`"):
+        compile_spec(WORDS.replace("'concat', ", "'first', "))

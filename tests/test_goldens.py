@@ -27,6 +27,7 @@ CASES = {
     "shifted_windows": (ORACLE / "shifted_windows.yaml", {}, False),
     "graph_attention": (ORACLE / "graph_attention.yaml", {}, False),
     "channel_attention": (ORACLE / "channel_attention.yaml", {}, False),
+    "decoder": (ORACLE / "decoder.yaml", {}, False),
     "score_function": (GOLDENS / "score_function.yaml", {}, False),
     "grouped_rope": (GOLDENS / "grouped_rope.yaml", {}, False),
     "graph_attention_standalone": (ORACLE / "graph_attention.yaml", {}, True),

@@ -27,7 +27,7 @@ PIPELINE = """
 diagnostics lang ir ops passes runtime kernels emit weights compiler explain claims api cli
 """.split()
 #: The same inside a package; packages without an entry have no cycles, which is checked for all.
-INSIDE = {"ir": "size types nodes rewrite liveness parameters printer verify".split()}
+INSIDE = {"ir": "size reach types nodes rewrite liveness parameters printer verify".split()}
 
 #: Imports for annotations only that point down the pipeline, or around a cycle: each cannot be avoided.
 ANNOTATIONS = {

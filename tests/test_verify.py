@@ -329,7 +329,7 @@ def test_blocks_are_listed_once():
 # --- the printer -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sample", "nested", "grouped", "shifted_windows", "graph_attention"])
+@pytest.mark.parametrize("name", ["sample", "nested", "grouped", "shifted_windows", "graph_attention", "decoder"])
 def test_printed(name):
     found = model() if name == "sample" else understand(HERE / "oracle" / "specs" / f"{name}.yaml", {})[1]
     printed = show(found)

@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         "explain", _explain, "show the plan: what each attention averages, its kernel and why, its cost"
     )
     takes_spec(explaining, "override a size of the spec, or give a free length (n=4096) to see the cost in numbers")
+    explaining.add_argument(
+        "others", metavar="SPEC", nargs="*", help="more specs to compare it with, one row each (with --table)"
+    )
+    table_help = "one row for each spec: complexity of a layer, sequential operations, longest path"
+    explaining.add_argument("--table", action="store_true", help=table_help)
     explaining.add_argument("--json", action="store_true", help="write the same facts as JSON")
 
     verifying = command("verify", _verify, "check that each attention is the weighted average that it claims to be")
@@ -180,6 +185,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from towerdsl.explain import explain, render, text, to_data
 
+    if arguments.table or arguments.others:
+        return _explain_table(arguments)
     explained = explain(Path(arguments.spec), _sizes(arguments.settings))
     if arguments.json:
         print(json.dumps(to_data(explained), indent=2, ensure_ascii=False))
@@ -187,6 +194,21 @@ def _explain(arguments: argparse.Namespace) -> int:
         render(explained)
     else:
         sys.stdout.write(text(explained))
+    return 0
+
+
+def _explain_table(arguments: argparse.Namespace) -> int:
+    from towerdsl.explain import complexity, published_form, table
+
+    sizes = _sizes(arguments.settings)
+    if not arguments.table:
+        message = "several specs are compared in a table; one alone is explained in full"
+        raise TowerError([Diagnostic("setting", message, help="add --table")])
+    rows = [row for spec in (arguments.spec, *arguments.others) for row in complexity(Path(spec), sizes)]
+    if arguments.json:
+        print(json.dumps([row.to_data() for row in rows], indent=2, ensure_ascii=False))
+    else:
+        sys.stdout.write(table(published_form(rows)))
     return 0
 
 

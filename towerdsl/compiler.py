@@ -127,6 +127,6 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
 def _is_choice(d: Diagnostic, resolved: Resolved, built: Iterable[str]) -> bool:
     """Whether a rule names a part that is written in the spec, but not built with these sizes."""
     assert d.span is not None
-    parts = {p for p in d.span.text.split(".")[:-1] if "{" not in p}
-    missing = parts - {part for name in built for part in name.split(".")}
+    parts = {p for p in d.span.text.split(".") if "{" not in p}
+    missing = parts - {part for name in built for part in name.split(".")} - {"weight", "bias"}
     return bool(missing) and missing <= written_names(resolved)

@@ -335,7 +335,7 @@ class Swin(nn.Module):
                         ),
                     ]
                 ),
-                nn.ModuleList([Layer3() for _ in range(1)]),
+                nn.ModuleList([Layer3()]),
             ]
         )
         self.merge = nn.ModuleList(

@@ -122,6 +122,7 @@ class ClassWriter:
 
     def draft(self) -> Draft:
         block = self.block
+        self.frame.taken |= {self.frame.variable(x) for step in statements(block.body) for x in step.names}
         for step in block.body:
             self._step(step, ())
         results = [
@@ -176,7 +177,6 @@ class ClassWriter:
         frame = self.frame
         if isinstance(step, n.Set):
             targets = ", ".join(frame.variable(name) for name in step.names)
-            frame.taken |= {frame.variable(name) for name in step.names}
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
             AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part)
@@ -192,14 +192,18 @@ class ClassWriter:
             return
         written: list[list[str]] = []
         distinct = {id(body): (number, body) for number, body in reversed([*enumerate(loop.bodies)])}
+        before, after = frame.taken, set(frame.taken)
         for number, steps in distinct.values():
             start = len(frame.lines)
+            frame.taken = set(before)  # the same new names in every body
             frame.depth += 1
             for step in steps:
                 self._step(step, (*loops, number))
             frame.depth -= 1
+            after |= frame.taken
             written.append(frame.lines[start:])
             del frame.lines[start:]
+        frame.taken = after
         indent = "    " * frame.depth
         if len({tuple(unmark(x) for x in lines) for lines in written}) == 1:
             header, lines = self._loop_header(loop, written[0], loops)
@@ -245,7 +249,7 @@ class ClassWriter:
         frame = self.frame
         inside = list(statements(scan.body))
         counts = Counter(name for step in inside for name in step.names)
-        frame.taken |= {frame.variable(name) for name in (scan.index, *counts)}
+        frame.taken.add(frame.variable(scan.index))
         once = {name for name in counts if counts[name] == 1} - read(v for step in inside for v in values(step))
         # a variable that is only there to be collected is its list
         appended = {s.names[0] for s in scan.body if isinstance(s, n.Set) and len(s.names) == 1} & once

@@ -16,6 +16,7 @@ operation with weights (`OpResult.macs`) or of a `dot`; elementwise work is not 
     attentions                      one for each distinct attention, in the order of calls:
       block, constants, at          name, static arguments, place in the file
       paths, modules, calls         names in `state_dict()` (`*` is every number), how many modules, how often called
+                                    (a text where a loop runs along an axis of free length)
       let                           texts of its statements
       query, key, value             {text, axes: [{name, size}]}, or null
       batch, positions, over        axes as above
@@ -32,14 +33,43 @@ operation with weights (`OpResult.macs`) or of a `dot`; elementwise work is not 
       parameters                    of one module
       multiply_adds                 {linear, score, sum}: costs of one call
       peak                          {formula, number, bytes}: numbers held at once for the weights; bytes in float32
+    layers                          where positions exchange information, alike ones together:
+      kind, paths, calls, along     block, operation or `loop`; as above; names of the axes
+      mixing, whole                 costs of one call: of the work that moves information (of an attention the visible
+                                    pairs), of the layer with its projections
+      steps                         how many operations can only be done one after the other
+    paths                           one for each axis along which they do:
+      axis, size, layers            its name and length; [{reads: text, count}] from the first to the last
+      formula, number               how often a signal moves at most from any position to any other; or null
+      exact                         false where the formula is a bound from above
+      covers                        how far these layers reach; null: everywhere. The formula is of a stack that goes on
+      towards                       "both", or the only way that information goes: "later", "earlier"
+      unknown                       why there is no formula
     total                           {parameters, buffers, bytes, multiply_adds: {linear, score, sum, all}, shares}
       shares                        [{paths, parameters, multiply_adds}]: fractions of the total, or null
 """
 
 from __future__ import annotations
 
+from towerdsl.explain.complexity import Complexity, Growth, complexity, published_form
 from towerdsl.explain.data import to_data
-from towerdsl.explain.facts import Attention, Explained, Found, explain, explain_compiled
-from towerdsl.explain.show import render, text
+from towerdsl.explain.facts import Along, Attention, Explained, Found, Layer, explain, explain_compiled
+from towerdsl.explain.show import render, table, text
 
-__all__ = ["Attention", "Explained", "Found", "explain", "explain_compiled", "render", "text", "to_data"]
+__all__ = [
+    "Along",
+    "Attention",
+    "Complexity",
+    "Explained",
+    "Found",
+    "Growth",
+    "Layer",
+    "complexity",
+    "explain",
+    "explain_compiled",
+    "published_form",
+    "render",
+    "table",
+    "text",
+    "to_data",
+]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from towerdsl.explain.facts import FLOAT_BYTES, Explained, Found, Source
+from towerdsl.explain.facts import FLOAT_BYTES, Along, Explained, Found, Layer, Source, path_formula
 from towerdsl.explain.work import Work
 from towerdsl.ir.size import Size
 
@@ -77,6 +77,31 @@ def to_data(explained: Explained) -> dict[str, Any]:
             "peak": {**cost(a.peak), "bytes": None if peak is None else peak * FLOAT_BYTES},
         }
 
+    def layer(x: Layer) -> dict[str, Any]:
+        return {
+            "kind": x.kind,
+            "paths": list(x.paths),
+            "calls": x.calls if isinstance(x.calls, int) else str(x.calls),
+            "along": list(x.along),
+            "mixing": cost(x.mixing),
+            "whole": cost(x.whole),
+            "steps": cost(x.steps),
+        }
+
+    def along(x: Along) -> dict[str, Any]:
+        length = explained.number(x.size)
+        return {
+            "axis": x.axis,
+            "size": str(x.size),
+            "layers": [{"reads": str(reach), "count": count} for reach, count in x.stack.runs],
+            "formula": path_formula(x),
+            "number": None if length is None else x.path.moves(length),
+            "exact": x.path.exact,
+            "covers": x.path.covers,
+            "towards": x.path.towards,
+            "unknown": x.path.reason if x.path.kind in ("none", "unknown") else "",
+        }
+
     work = explained.work
     return {
         "name": explained.name,
@@ -90,6 +115,8 @@ def to_data(explained: Explained) -> dict[str, Any]:
         "inputs": [{"name": i.name, "type": str(i.type), "default": i.default} for i in explained.inputs],
         "outputs": [{"name": name, "type": kind} for name, kind in explained.outputs],
         "attentions": [attention(f) for f in explained.attentions],
+        "layers": [layer(x) for x in explained.layers],
+        "paths": [along(x) for x in explained.stacks],
         "total": {
             "parameters": explained.parameters,
             "buffers": explained.buffers,

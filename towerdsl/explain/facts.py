@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path as FilePath
 from typing import Any
 
 from towerdsl.compiler import Compiled, compile_spec, free_lengths
 from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.explain.flow import Follower
 from towerdsl.explain.spell import Speller, short
-from towerdsl.explain.work import ZERO, Calls, Occurrence, Work, volume, walk
+from towerdsl.explain.work import ZERO, Calls, Occurrence, Work, merged, pairs_work, volume, walk
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
-from towerdsl.ir.size import Size
+from towerdsl.ir.reach import Path, Stack, path
+from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.lang import tree as t
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.choices import Choice
+from towerdsl.passes.locality import analyze
+from towerdsl.passes.reach import visible_pairs
 from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.resolve import walk as expressions
 from towerdsl.passes.score import sides
 from towerdsl.passes.static import Setting
 
 FLOAT_BYTES = 4
+ONE = Size.of(1)
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,50 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A layer in which positions exchange information, and what that costs.
+
+    `mixing` counts the multiply-adds that move information between positions: of an attention the scores and weighted
+    sums of the visible pairs, of a convolution and of a recurrence all of them, as their matrices are what moves it.
+    `whole` counts the block's projections too. `steps` is how many of its operations can only be done in turn.
+    """
+
+    kind: str
+    mixing: Size
+    whole: Size
+    steps: Size
+    along: tuple[str, ...]  # the axes
+    paths: tuple[str, ...] = ()
+    calls: int | Size = 1
+
+
+@dataclass(frozen=True)
+class Along:
+    """An axis along which positions exchange information: the layers in which they do, and the path through them."""
+
+    axis: str
+    size: Size
+    stack: Stack
+    path: Path
+
+
+def path_formula(along: Along) -> str | None:
+    """The number of moves from any position to any other, or None where it is not known."""
+    path, n = along.path, str(along.size)
+    if path.kind in ("none", "unknown"):
+        return None
+    if path.kind == "constant":
+        return str(path.number)
+    distance = str(along.size - 1)
+    if path.kind == "ratio":
+        return distance if path.number == 1 else f"ceil(({distance}) / {path.number})"
+    if path.first == path.number - 1:
+        return f"ceil(log({n}, {path.number}))"
+    times = Fraction(path.number - 1, path.first)
+    return f"ceil(log(({distance}) * {times} + 1, {path.number}))"
+
+
+@dataclass(frozen=True)
 class Explained:
     """Everything that `explain` says about a spec."""
 
@@ -121,6 +171,8 @@ class Explained:
     parameters: int
     buffers: int
     work: Work
+    layers: tuple[Layer, ...]
+    stacks: tuple[Along, ...]
 
     def number(self, size: Size) -> int | None:
         """The number that a size is with the lengths given, or None."""
@@ -132,7 +184,7 @@ class Explained:
         return size.substitute({name: Size.of(value) for name, value in self.given.items()})
 
 
-def explain(spec: str | Path, settings: Mapping[str, Setting] | None = None) -> Explained:
+def explain(spec: str | FilePath, settings: Mapping[str, Setting] | None = None) -> Explained:
     """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with. Raises TowerError."""
     free = free_lengths(spec, settings or {})
     given: dict[str, int] = {}
@@ -150,11 +202,16 @@ def explain(spec: str | Path, settings: Mapping[str, Setting] | None = None) -> 
 
 def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     """Explain a compiled spec, counting with the lengths given."""
-    model, calls = compiled.model, Calls()
+    model, calls, follower = compiled.model, Calls(), Follower()
+    stacks = follower.stacks(model)
     grouped: dict[Attention, list[Occurrence]] = {}
-    for o in calls.occurrences(model.root):
-        facts = attention_facts(o.block, compiled.plans[id(o.block)], compiled.resolved, calls, dict(o.lengths))
-        grouped.setdefault(facts, []).append(o)
+    layers: dict[Layer, list[Occurrence]] = {}
+    for o in calls.layers(model.root):
+        if isinstance(o.layer, n.BlockInstance):
+            plan = compiled.plans[id(o.layer)]
+            facts = attention_facts(o.layer, plan, compiled.resolved, calls, dict(o.lengths))
+            grouped.setdefault(facts, []).append(o)
+        layers.setdefault(layer_facts(o, follower), []).append(o)
     found = tuple(
         Found(facts, tuple(o.path for o in group), sum(o.modules for o in group), _calls(group))
         for facts, group in grouped.items()
@@ -181,6 +238,12 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
         parameters=sum(number for number, learned in counted if learned),
         buffers=sum(number for number, learned in counted if not learned),
         work=calls.work(model.root),
+        layers=tuple(
+            replace(facts, paths=tuple(o.path for o in group), calls=_calls(group))
+            for facts, occurrences in layers.items()
+            for group in [merged(occurrences)]
+        ),
+        stacks=tuple(Along(axis.name or str(axis.size), axis.size, s, path(s, axis.size)) for axis, s in stacks),
     )
 
 
@@ -267,6 +330,36 @@ def attention_facts(
         parameters=_own_parameters(block),
         work=work.outside(lengths),
         peak=plan.kernel.peak(average, plan.facts).substitute(lengths),
+    )
+
+
+def layer_facts(o: Occurrence, follower: Follower) -> Layer:
+    """What is said of one layer."""
+    lengths = dict(o.lengths)
+    layer, whole, steps = o.layer, o.work.all, ONE
+    mixing = whole
+    if isinstance(layer, n.Scan):
+        kind, axes = "loop", [layer.axis]
+        steps = layer.steps if id(layer) in follower.serial else ONE
+    elif isinstance(layer, n.Apply):
+        kind, x = layer.op.name, layer.args[0]
+        moves = [m for m in layer.result.moves or () if m.reach is not None and not m.reach.features]
+        axes = [x.axes[m.dim] for m in moves]
+        steps = product([x.axes[m.dim].size for m in moves if m.reach is not None and m.reach.serial])
+    else:
+        average = layer.average
+        assert average is not None
+        kind = layer.name
+        axes = [a for a in average.over if any(a.name == i.name for i in average.positions)]
+        visible = pairs_work(average, visible_pairs(average, analyze(average.visible)))
+        mixing = visible.pairs
+        whole = whole - pairs_work(average).pairs + mixing
+    return Layer(
+        kind=kind,
+        mixing=mixing.substitute(lengths),
+        whole=whole.substitute(lengths),
+        steps=steps.substitute(lengths),
+        along=tuple(a.name or str(a.size.substitute(lengths)) for a in axes),
     )
 
 

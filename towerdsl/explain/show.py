@@ -12,11 +12,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from towerdsl.explain.facts import FLOAT_BYTES, Attention, BandFact, Explained, Found
+from towerdsl.explain.facts import FLOAT_BYTES, Along, Attention, BandFact, Explained, Found, path_formula
 from towerdsl.explain.spell import axis_text, static_text
 from towerdsl.explain.work import ZERO
 from towerdsl.ir.size import Size
 from towerdsl.ops import python
+from towerdsl.passes.reach import on_long_axes
 
 _POWERS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LABEL = 10
@@ -59,6 +60,9 @@ def render(explained: Explained, console: Console | None = None) -> None:
     for found in explained.attentions:
         console.print()
         console.print(_panel(explained, found))
+    if explained.layers:
+        console.print()
+        console.print(_layers(explained))
     console.print()
     console.print(_total(explained))
     missing = [name for name in explained.free if name not in explained.given]
@@ -117,8 +121,8 @@ def _axes(axes: Iterable[tuple[str | None, Size]]) -> str:
     return ", ".join(axis_text(*a) for a in axes)
 
 
-def _paths(found: Found, most: int = 3) -> str:
-    names = [path or "the model" for path in found.paths]
+def _names(paths: tuple[str, ...], most: int = 3) -> str:
+    names = [path or "the model" for path in paths]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -178,7 +182,7 @@ def _panel(explained: Explained, found: Found) -> Panel:
         size = [] if peak is None else [f"{human(peak * FLOAT_BYTES, 'B')} in float32"]
         numbers = [x for x in (_number(explained, a.peak), *size) if x]
         row("memory", f"{formula(a.peak)} numbers for the weights", ", ".join(numbers))
-    title = Text.assemble((_paths(found), "bold"), _count(found))
+    title = Text.assemble((_names(found.paths), "bold"), _count(found))
     return Panel(grid, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1), border_style="dim")
 
 
@@ -226,11 +230,61 @@ def _band_note(band: BandFact) -> list[str]:
     return [f"a band of {formula(width)}"] if width != Size.of(1) else ["one j for each i"]
 
 
+def _layers(explained: Explained) -> Group:
+    """Where positions exchange information: what that costs, and how far it carries."""
+    table = _table()
+    table.add_column("layers", overflow="fold", min_width=24)
+    for name in ("mixing", "whole layer", "steps"):
+        table.add_column(name, justify="right", overflow="fold")
+    for x in explained.layers:
+        times = "" if x.calls == 1 else f" × {x.calls if isinstance(x.calls, int) else formula(x.calls)}"
+        costs = [formula(on_long_axes(explained.at(size))) for size in (x.mixing, x.whole, x.steps)]
+        table.add_row(*map(Text, (_names(x.paths) + times, *costs)))
+    grid = _grid(_LABEL, None)
+    for along in explained.stacks:
+        reads = [f"{reach} × {count}" if count > 1 else str(reach) for reach, count in along.stack.runs]
+        rest = [f"and {len(reads) - 4} more"] if len(reads) > 5 else []
+        grid.add_row(_label(f"reads, {along.axis}"), Text("; ".join([*(reads[:4] if rest else reads), *rest])))
+        grid.add_row(_label(f"path, {along.axis}"), Text(_path_text(explained, along)))
+    return Group(table, Text(), grid) if explained.stacks else Group(table)
+
+
+def _path_text(explained: Explained, along: Along) -> str:
+    path = along.path
+    written = path_formula(along)
+    if written is None:
+        return f"unknown: {path.reason}" if path.reason else "no position reads another"
+    number = explained.number(along.size)
+    value = None if number is None or number < 2 else path.moves(number)
+    text = ("" if path.exact else "at most ") + written
+    if value is not None and str(value) != written:
+        text += f" = {value:,}"
+    unit = "step" if path.serial else "move"
+    text += f" {unit}{'' if written == '1' else 's'} from any position to any "
+    text += {"both": "other", "later": "later one", "earlier": "earlier one"}[path.towards]
+    if path.covers is not None:
+        count = sum(count for _, count in along.stack.runs)
+        text += f"; {'this layer reaches' if count == 1 else f'these {count} layers reach'} {path.covers:,}"
+    return text
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows of texts as a table in Markdown, the first of them its head."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = [" | ".join(x.ljust(width) for x, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, " | ".join("-" * width for width in widths))
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, header_style="cyan", show_edge=False)
+
+
 def _total(explained: Explained) -> Group:
     """Parameters and multiply-adds: of each attention, of what is left, and of all."""
     whole = explained.number(explained.work.all)
     given = ", ".join(f"{name}={value:,}" for name, value in explained.given.items())
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, header_style="cyan", show_edge=False)
+    table = _table()
     table.add_column("in all", overflow="fold", min_width=24)
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("", justify="right", style="dim", no_wrap=True)
@@ -248,7 +302,7 @@ def _total(explained: Explained) -> Group:
     for f in explained.attentions:
         parameters, work = f.facts.parameters * f.modules, f.facts.work.all * f.calls
         left_parameters, left_work = left_parameters - parameters, left_work - work
-        row(_paths(f) + _count(f), parameters, work)
+        row(_names(f.paths) + _count(f), parameters, work)
     if explained.attentions and (left_parameters or left_work != ZERO):
         row("everything else", left_parameters, left_work)
     row(explained.name, explained.parameters, explained.work.all, "bold")

@@ -53,14 +53,28 @@ Loops = Mapping[str, Repetitions]
 Parts = tuple[str | Repetitions, ...]
 
 
+Layer = n.BlockInstance | n.Apply | n.Scan
+
+
 @dataclass
 class Occurrence:
-    """An attention block under a path of modules; `lengths` are its own free lengths in those of the block above."""
+    """A layer that moves information between positions, under a path of modules: an attention block, an operation
+    with weights, or a loop along an axis.
+
+    `lengths` are the free lengths of its block in those of the block above; `work` is that of one call in the former.
+    """
 
     parts: Parts
-    block: n.BlockInstance
+    layer: Layer
     lengths: tuple[tuple[str, Size], ...]
     calls: Size
+    work: Work
+
+    @property
+    def block(self) -> n.BlockInstance:
+        """The attention block that it is an occurrence of."""
+        assert isinstance(self.layer, n.BlockInstance)
+        return self.layer
 
     @property
     def path(self) -> str:
@@ -72,6 +86,15 @@ class Occurrence:
 
 
 Occurrences = dict[Any, list[Occurrence]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A block that is walked, its own lengths, and what has been found in it."""
+
+    block: n.BlockInstance
+    lengths: tuple[tuple[str, Size], ...]
+    found: Occurrences
 
 
 def _repetitions(numbers: frozenset[int], total: int) -> str:
@@ -123,39 +146,48 @@ class Calls:
 
     def occurrences(self, block: n.BlockInstance) -> list[Occurrence]:
         """Every attention in a block, in the order of calls: once for each place and set of lengths."""
+        return [o for o in self.layers(block) if isinstance(o.layer, n.BlockInstance)]
+
+    def layers(self, block: n.BlockInstance) -> list[Occurrence]:
+        """Every layer in a block, in the order of calls: once for each place and set of lengths."""
         if id(block) not in self._occurrences:
             found: Occurrences = {}
+            names = sorted({name for _, kind in block.parameters for name in _own_lengths(kind)})
+            names += [name for name, kind in block.parameters if isinstance(kind, TensorType) and kind.scalar]
+            own = Place(block, tuple((name, Size.free(name)) for name in dict.fromkeys(names)), found)
             if block.average is not None:
-                names = sorted({name for _, kind in block.parameters for name in _own_lengths(kind)})
-                names += [name for name, kind in block.parameters if isinstance(kind, TensorType) and kind.scalar]
-                own = tuple((name, Size.free(name)) for name in dict.fromkeys(names))
-                _add(found, Occurrence((), block, own, ONCE))
-            self._visit(block, block.body, {}, ONCE, found)
-            for call in _calls(v for v in block.results if isinstance(v, n.Value)):
-                self._call(block, call, {}, ONCE, found)
+                _add(found, Occurrence((), block, own.lengths, ONCE, self.work(block, nested=False)))
+            self._visit(own, block.body, {}, ONCE)
+            for layer in _layers(v for v in block.results if isinstance(v, n.Value)):
+                self._layer(own, layer, {}, ONCE)
             self._occurrences[id(block)] = [o for group in found.values() for o in group]
         return self._occurrences[id(block)]
 
-    def _visit(
-        self, block: n.BlockInstance, steps: Sequence[n.Step], loops: Loops, times: Size, found: Occurrences
-    ) -> None:
+    def _visit(self, place: Place, steps: Sequence[n.Step], loops: Loops, times: Size) -> None:
         for step in steps:
             if isinstance(step, n.Loop):
                 for body, numbers in _bodies(step):
                     inner = {**loops, step.index: (numbers, len(step.bodies))}
-                    self._visit(block, body, inner, times * len(numbers), found)
+                    self._visit(place, body, inner, times * len(numbers))
             elif isinstance(step, n.Scan):
-                self._visit(block, step.body, loops, times * step.steps, found)
+                work = self._steps_work(place.block, step.body, loops, True).times(step.steps)
+                _add(place.found, Occurrence((), step, place.lengths, times, work))
+                self._visit(place, step.body, loops, times * step.steps)
             else:
-                for call in _calls(_values(step)):
-                    self._call(block, call, loops, times, found)
+                for layer in _layers(_values(step)):
+                    self._layer(place, layer, loops, times)
 
-    def _call(self, block: n.BlockInstance, call: n.CallBlock, loops: Loops, times: Size, found: Occurrences) -> None:
-        lengths = self.lengths(call)
-        path: Parts = (call.module.name, *(loops[index] for index in call.module.indices))
-        for o in self.occurrences(_called(block, call, loops)):
+    def _layer(self, place: Place, layer: n.CallBlock | n.Apply, loops: Loops, times: Size) -> None:
+        module = layer.module
+        path: Parts = (module.name, *(loops[index] for index in module.indices)) if module is not None else ()
+        if isinstance(layer, n.Apply):
+            _add(place.found, Occurrence(path, layer, place.lengths, times, Work(linear=layer.result.macs)))
+            return
+        lengths = self.lengths(layer)
+        for o in self.layers(_called(place.block, layer, loops)):
             outside = tuple((name, size.substitute(lengths)) for name, size in o.lengths)
-            _add(found, Occurrence((*path, *o.parts), o.block, outside, o.calls.substitute(lengths) * times))
+            calls = o.calls.substitute(lengths) * times
+            _add(place.found, Occurrence((*path, *o.parts), o.layer, outside, calls, o.work))
 
     # --- multiply-adds ------------------------------------------------------------------------------------------
 
@@ -179,7 +211,7 @@ class Calls:
             else:
                 total += self._values_work(block, _values(step), loops, nested)
                 if isinstance(step, n.Evaluate):
-                    total += _pairs_work(step.average)
+                    total += pairs_work(step.average)
         return total
 
     def _values_work(self, block: n.BlockInstance, values: Iterable[n.Value], loops: Loops, nested: bool) -> Work:
@@ -208,10 +240,18 @@ def _own_lengths(kind: Type) -> set[str]:
     return {name for a in axes for name in a.size.free_names}
 
 
-def _add(found: dict[Any, list[Occurrence]], new: Occurrence) -> None:
+def merged(alike: Iterable[Occurrence]) -> list[Occurrence]:
+    """Occurrences of layers that are alike, as few as name all of them."""
+    found: Occurrences = {}
+    for o in alike:
+        _add(found, o, alike=True)
+    return [o for group in found.values() for o in group]
+
+
+def _add(found: Occurrences, new: Occurrence, alike: bool = False) -> None:
     """Add an occurrence, together with those that differ from it in the number of one repetition only."""
     skeleton = tuple(p if isinstance(p, str) else p[1] for p in new.parts)
-    group = found.setdefault((id(new.block), skeleton, new.lengths), [])
+    group = found.setdefault((0 if alike else id(new.layer), skeleton, new.lengths), [])
     for old in group:
         different = [k for k, (a, b) in enumerate(zip(old.parts, new.parts, strict=True)) if a != b]
         if not different:
@@ -237,7 +277,7 @@ def _bodies(loop: n.Loop) -> list[tuple[tuple[n.Step, ...], frozenset[int]]]:
 
 
 def _values(step: n.Set | n.Evaluate) -> list[n.Value]:
-    """The values of a statement; of an attention its sources, the rest is `_pairs_work`."""
+    """The values of a statement; of an attention its sources, the rest is `pairs_work`."""
     if isinstance(step, n.Set):
         return [step.value]
     return [v for v in (step.average.query, step.average.key, step.average.value) if v is not None]
@@ -256,19 +296,25 @@ def walk(values: Iterable[n.Value]) -> Iterator[n.Value]:
             stack.extend(reversed(value.operands))
 
 
-def _calls(values: Iterable[n.Value]) -> list[n.CallBlock]:
-    """The calls of blocks in some values, in the order in which they are computed."""
-    order: list[n.CallBlock] = []
+def mixes(value: n.Apply) -> bool:
+    """Whether an operation with weights moves information between positions."""
+    moves = value.result.moves or ()
+    return value.result.macs != ZERO and any(m.reach is not None and not m.reach.features for m in moves)
+
+
+def _layers(values: Iterable[n.Value]) -> list[n.CallBlock | n.Apply]:
+    """The calls of blocks, and the operations that mix positions, in the order in which they are computed."""
+    order: list[n.CallBlock | n.Apply] = []
     seen: set[int] = set()
     stack = [(value, False) for value in reversed(list(values))]
     while stack:
         value, ready = stack.pop()
         if ready:
-            assert isinstance(value, n.CallBlock)
+            assert isinstance(value, (n.CallBlock, n.Apply))
             order.append(value)
         elif id(value) not in seen:
             seen.add(id(value))
-            if isinstance(value, n.CallBlock):
+            if isinstance(value, n.CallBlock) or (isinstance(value, n.Apply) and mixes(value)):
                 stack.append((value, True))
             stack.extend((x, False) for x in reversed(value.operands))
     return order
@@ -278,14 +324,23 @@ def _dot_work(dot: n.Dot) -> Size:
     return product([a.size for a in (*dot.axes, dot.left.axes[-1])])
 
 
-def _pairs_work(average: n.Average) -> Work:
-    """The products in score, condition and message, over their own axes, and the weighted sum over all pairs."""
+def pairs_work(average: n.Average, pairs: Size | None = None) -> Work:
+    """The products in score, condition and message, over their own axes, and the weighted sum.
+
+    Both are over all pairs of a query and a key, or over as many as `pairs` says.
+    """
     linear, score = ZERO, ZERO
+    both = (*average.positions, *average.over)
+    if pairs is None:
+        pairs = product([a.size for a in both])
     for value in walk(v for v in (average.score, average.visible, average.message) if v is not None):
-        if isinstance(value, n.Dot):
+        if isinstance(value, n.Dot) and all(a in value.axes for a in both):
+            others = [a for a in (*value.axes, value.left.axes[-1]) if a not in both]
+            score += product([a.size for a in others]) * pairs
+        elif isinstance(value, n.Dot):
             score += _dot_work(value)
         elif isinstance(value, n.Apply):
             linear += value.result.macs
     heads = (average.heads,) if average.heads is not None else ()
-    axes = (*average.batch, *heads, *average.positions, *average.over, average.message.axes[-1])
-    return Work(linear, score, product([a.size for a in axes]))
+    axes = (*average.batch, *heads, average.message.axes[-1])
+    return Work(linear, score, product([a.size for a in axes]) * pairs)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from towerdsl.ir.reach import Reach
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 
@@ -70,10 +71,33 @@ class SizeArg:
 
 
 @dataclass(frozen=True)
+class Move:
+    """Where the positions along one axis of an argument are in the result, and what each position of it reads.
+
+    `argument` counts the tensor arguments, `dim` is the axis there, `to` the one in the result; None: each number of
+    the result may read the whole axis. Without a `reach` each position reads itself, `offset` places before it, or
+    counted from the other end.
+    """
+
+    dim: int
+    to: int | None
+    reach: Reach | None = None
+    argument: int = 0
+    offset: Size = field(default=Size(()))
+    flipped: bool = False
+
+
+def staying(x: TensorType, *but: Move) -> tuple[Move, ...]:
+    """Every axis stays in its place, and each position reads itself alone; `but` a few."""
+    return (*but, *(Move(dim, dim) for dim in range(len(x.axes)) if all(m.dim != dim for m in but)))
+
+
+@dataclass(frozen=True)
 class OpResult:
     """What a call gives: its type, its code, and the module that it needs.
 
     `parameters` and `buffers` map names inside the module to shapes. `macs` is the number of multiply-adds.
+    `moves` says how information moves along axes; None is not known.
     """
 
     type: TensorType
@@ -83,6 +107,7 @@ class OpResult:
     parameters: tuple[tuple[str, tuple[Size, ...]], ...] = ()
     buffers: tuple[tuple[str, tuple[Size, ...]], ...] = ()
     macs: Size = field(default=Size(()))
+    moves: tuple[Move, ...] | None = None
 
 
 @dataclass(frozen=True)

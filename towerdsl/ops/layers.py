@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from towerdsl.ir.reach import DENSE, IN_TURN, Comb, Reach, band, unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import OpCall, OpResult, SizeArg, new_axis, op
+from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, new_axis, op, staying
 
 _F = ("import torch.nn.functional as F",)
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -142,6 +143,11 @@ def dim_code(x: TensorType, position: int) -> int:
 # --- linear layers and tables ----------------------------------------------------------------------------------
 
 
+def _features(x: TensorType, dim: int = -1) -> Move:
+    """A matrix along an axis: each number of the result may read all of it."""
+    return Move(dim % len(x.axes), None, DENSE)
+
+
 @op("linear", statics="size:size bias:bool=true", weights=True)
 def linear(call: OpCall) -> OpResult:
     """Multiply the last axis by a matrix, and add a bias."""
@@ -157,6 +163,7 @@ def linear(call: OpCall) -> OpResult:
         attrs=(("in", Size.of(features)), ("out", Size.of(out))),
         parameters=tuple(parameters),
         macs=product(x.shape) * out,
+        moves=staying(x, _features(x)),
     )
 
 
@@ -173,6 +180,7 @@ def embed(call: OpCall) -> OpResult:
         "nn.Embedding({count}, {size})",
         attrs=(("count", Size.of(count)), ("size", Size.of(size))),
         parameters=(("weight", (Size.of(count), Size.of(size))),),
+        moves=staying(ids),
     )
 
 
@@ -198,6 +206,7 @@ def layernorm(call: OpCall) -> OpResult:
         f"nn.LayerNorm({{in}}{eps}{'' if bias else ', bias=False'})",
         attrs=(("in", features), *attrs),
         parameters=tuple([("weight", (features,))] + [("bias", (features,))] * bias),
+        moves=staying(x, Move(len(x.axes) - 1, len(x.axes) - 1, DENSE)),
     )
 
 
@@ -213,6 +222,7 @@ def rmsnorm(call: OpCall) -> OpResult:
         f"nn.RMSNorm({{in}}{eps})",
         attrs=(("in", features), *attrs),
         parameters=(("weight", (features,)),),
+        moves=staying(x, Move(len(x.axes) - 1, len(x.axes) - 1, DENSE)),
     )
 
 
@@ -256,6 +266,7 @@ def batchnorm(call: OpCall) -> OpResult:
         attrs=(("in", channels), *attrs, ("momentum", momentum), ("scale", scale)),
         parameters=(("weight", (channels,)), ("bias", (channels,))),
         buffers=(("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())),
+        moves=staying(x),  # as when it is used: while training it reads the whole batch
     )
 
 
@@ -288,6 +299,7 @@ def groupnorm(call: OpCall) -> OpResult:
         f"nn.GroupNorm({{groups}}, {{in}}{eps})",
         attrs=(("groups", groups), ("in", size), *attrs),
         parameters=(("weight", (size,)), ("bias", (size,))),
+        moves=staying(x, *(Move(dim, dim, DENSE) for dim in range(1, len(x.axes)))),
     )
 
 
@@ -306,6 +318,13 @@ def _spatial(call: OpCall, x: TensorType) -> int:
             argument="x",
         )
     return count
+
+
+def _sliding(kernel: int, stride: int, padding: int, dilation: int = 1) -> Reach:
+    """What a position of the result reads: `kernel` positions, from `padding` before its own place."""
+    if stride > 1:
+        return unknown("a stride of more than one", features=False)
+    return band(padding - dilation * (kernel - 1), padding, dilation if kernel > 1 else 1)
 
 
 def _ints(call: OpCall, name: str, count: int, low: int, default: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -387,6 +406,14 @@ def conv(call: OpCall) -> OpResult:
         attrs=(("in", Size.of(given)), ("out", Size.of(out)), ("kernel", _short(kernel)), *named),
         parameters=tuple([("weight", weight)] + [("bias", (Size.of(out),))] * bias),
         macs=product(type_.shape) * product(weight[1:]),
+        moves=staying(
+            x,
+            _features(x, 1),
+            *(
+                Move(dim, dim, _sliding(*each))
+                for dim, each in enumerate(zip(kernel, stride, padding, dilation, strict=True), 2)
+            ),
+        ),
     )
 
 
@@ -410,6 +437,10 @@ def _pool(call: OpCall, kind: str) -> OpResult:
         TensorType("float", (*x.axes[:2], *slid)),
         f"F.{kind}_pool{n}d({{x}}, {{kernel}}{''.join(f', {k}={{{k}}}' for k, _ in named)})",
         attrs=(("kernel", _short(kernel)), *named),
+        moves=staying(
+            x,
+            *(Move(dim, dim, _sliding(*each)) for dim, each in enumerate(zip(kernel, stride, padding, strict=True), 2)),
+        ),
     )
 
 
@@ -456,6 +487,7 @@ def _recurrent(call: OpCall, module: str, gates: int) -> OpResult:
             ("bias_hh_l0", (many,)),
         ),
         macs=product(x.shape[:-1]) * (gates * out * (features + out)),
+        moves=staying(x, _features(x), Move(len(x.axes) - 2, len(x.axes) - 2, IN_TURN)),
     )
 
 
@@ -492,7 +524,9 @@ def dropout(call: OpCall) -> OpResult:
     """Zero entries with probability `p` while training, and scale the others by 1 / (1 - p)."""
     x = tensor_argument(call, "float")
     p = _probability(call)
-    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", p),)) if p else OpResult(x, "{x}")
+    if p == 0:
+        return OpResult(x, "{x}", moves=staying(x))
+    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", p),), moves=staying(x))
 
 
 @op("drop_path", statics="p:float")
@@ -509,16 +543,21 @@ def drop_path(call: OpCall) -> OpResult:
             argument="x",
         )
     if p == 0:
-        return OpResult(x, "{x}")
+        return OpResult(x, "{x}", moves=staying(x))
     # to torch's dropout of channels the first axis is the channels of one sample
-    return OpResult(x, "{self}({x}[None])[0]", f"nn.Dropout{len(x.axes) - 1}d({{p}})", attrs=(("p", p),))
+    module = f"nn.Dropout{len(x.axes) - 1}d({{p}})"
+    return OpResult(x, "{self}({x}[None])[0]", module, attrs=(("p", p),), moves=staying(x))
 
 
 def _along(call: OpCall, x: TensorType) -> int:
-    """The dim of the `axis` argument; the last one if none is named."""
+    """The dim of the `axis` argument, as code writes it; the last one if none is named."""
+    return dim_code(x, _place(call, x))
+
+
+def _place(call: OpCall, x: TensorType) -> int:
     axis: Axis | None = call.statics.get("axis")
     if axis is None:
-        return dim_code(x, x.axes.index(last_axis(call, x)))
+        return x.axes.index(last_axis(call, x))
     found = [i for i, a in enumerate(x.axes) if a == axis] or [i for i, a in enumerate(x.axes) if a.same(axis)]
     if not found:
         call.fail(
@@ -527,14 +566,19 @@ def _along(call: OpCall, x: TensorType) -> int:
             help=f"name one of {shown(x.axes)}" if x.axes else None,
             argument="axis",
         )
-    return dim_code(x, found[-1])
+    return found[-1]
+
+
+def _moving(call: OpCall, x: TensorType, reach: Reach) -> tuple[Move, ...]:
+    dim = _along(call, x) % len(x.axes)
+    return staying(x, Move(dim, dim, reach))
 
 
 @op("softmax", statics="axis:axis=none")
 def softmax(call: OpCall) -> OpResult:
     """exp(x) / sum of exp(x) along an axis."""
     x = tensor_argument(call, "float")
-    return OpResult(x, f"{{x}}.softmax({_along(call, x)})")
+    return OpResult(x, f"{{x}}.softmax({_along(call, x)})", moves=_moving(call, x, DENSE))
 
 
 @op("cumsum", statics="axis:axis=none")
@@ -542,26 +586,38 @@ def cumsum(call: OpCall) -> OpResult:
     """Sums of the first 1, 2, 3, ... entries along an axis."""
     x = tensor_argument(call)
     dtype = "int" if x.dtype == "bool" else x.dtype
-    return OpResult(TensorType(dtype, x.axes), f"{{x}}.cumsum({_along(call, x)})")
+    return OpResult(
+        TensorType(dtype, x.axes),
+        f"{{x}}.cumsum({_along(call, x)})",
+        moves=_moving(call, x, Reach((Comb(Size.of(0), None),), features=True)),
+    )
 
 
 @op("argmax", statics="axis:axis=none")
 def argmax(call: OpCall) -> OpResult:
     """The position of the largest entry along an axis, the first of equal ones; no gradient passes it."""
-    x = tensor_argument(call)
-    axis = call.statics["axis"] or last_axis(call, x)
-    return OpResult(TensorType("int", x.without([axis])), f"{{x}}.argmax({_along(call, x)})")
+    x = tensor_argument(call, None if call.x.dtype == "int" else "float")
+    dim = _place(call, x)
+    moves = [Move(k, k - (k > dim), None) if k != dim else Move(k, None, DENSE) for k in range(len(x.axes))]
+    kind = TensorType("int", (*x.axes[:dim], *x.axes[dim + 1 :]))
+    return OpResult(kind, f"{{x}}.argmax({dim_code(x, dim)})", moves=tuple(moves))
 
 
 @op("flip", statics="axis:axis=none")
 def flip(call: OpCall) -> OpResult:
     """The entries along an axis in the opposite order."""
     x = tensor_argument(call)
-    return OpResult(x, f"{{x}}.flip({_along(call, x)})")
+    dim = _along(call, x) % len(x.axes)
+    return OpResult(x, f"{{x}}.flip({_along(call, x)})", moves=staying(x, Move(dim, dim, flipped=True)))
 
 
 @op("roll", statics="shift:int axis:axis=none")
 def roll(call: OpCall) -> OpResult:
     """The entries along an axis moved by `shift`; those that fall off one end come in at the other."""
     x = tensor_argument(call)
-    return OpResult(x, f"{{x}}.roll({{shift}}, {_along(call, x)})", attrs=(("shift", call.statics["shift"]),))
+    return OpResult(
+        x,
+        f"{{x}}.roll({{shift}}, {_along(call, x)})",
+        attrs=(("shift", call.statics["shift"]),),
+        moves=_moving(call, x, unknown("positions come in at the other end")),
+    )

@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
+from towerdsl.ir.reach import unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import OpCall, OpResult, SizeArg, op
+from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, op, staying
 from towerdsl.ops.layers import in_words, tensor_argument
 
 # --- rearrange -------------------------------------------------------------------------------------------------
@@ -262,7 +263,12 @@ def rearrange(call: OpCall) -> OpResult:
         name = group[0] if len(group) == 1 and group[0].isidentifier() else None
         kept = whole.get(atoms[0].names) if len(atoms) == 1 and name is not None else None
         axes.append(replace(kept, name=name) if kept else Axis(name, product([atom.size for atom in atoms])))
-    return OpResult(TensorType(x.dtype, tuple(axes)), code, attrs=tuple(attrs))
+    place = {atoms[0].names: dim for dim, atoms in enumerate(merged) if len(atoms) == 1}
+    moves = []
+    for dim, atoms in enumerate(split):
+        to = place.get(atoms[0].names) if len(atoms) == 1 else None
+        moves.append(Move(dim, to, None if to is not None else unknown("the axis is split or merged")))
+    return OpResult(TensorType(x.dtype, tuple(axes)), code, attrs=tuple(attrs), moves=tuple(moves))
 
 
 def _pair_ones(left: Groups, right: Groups) -> None:
@@ -335,6 +341,11 @@ def concat(call: OpCall) -> OpResult:
         TensorType(max((part.dtype for part in parts), key=_WIDTH.index), tuple(slot.axis for slot in slots)),
         f"torch.cat([{', '.join(codes)}], dim={dim})" if len(parts) > 1 else codes[0],
         attrs=tuple(attrs),
+        moves=tuple(
+            Move(at, slots.index(slot), None, n, sum(lengths[:n], Size(())) if slot is joined else Size(()))
+            for slot in slots
+            for n, at in slot.dims.items()
+        ),
     )
 
 
@@ -477,4 +488,5 @@ def resize(call: OpCall) -> OpResult:
         TensorType(x.dtype, (*x.axes[:lead], *new)),
         f"F.interpolate({{x}}{put}, ({', '.join(f'{{{n}}}' for n in names)}{',' * (many == 1)}){how}){took}",
         attrs=tuple((n, s.size) for n, s in zip(names, sizes, strict=True)),
+        moves=staying(x, *(Move(lead + k, None, unknown("the axis is resized")) for k in range(many))),
     )

@@ -266,7 +266,8 @@ def written_names(resolved: Resolved) -> set[str]:
     roots += [d.body for d in resolved.definitions.values()]
     roots += [e for block in resolved.blocks.values() for e in block_expressions(block)]
     parts = (spec, *(block.body for block in resolved.blocks.values()))
-    names = {"query", "key", "value", "output", *(name.text for part in parts for name, _ in part.modules)}
+    names = {"query", "key", "value", "output"}
+    names |= {name.text for part in parts for name, _ in (*part.modules, *part.params)}
     for call in (e for root in roots for e in walk(root) if isinstance(e, t.Call)):
         names |= {e.id for e in (call.func, *dict(call.kwargs).values()) if isinstance(e, t.Name)}
     return names
