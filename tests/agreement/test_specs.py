@@ -38,7 +38,6 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "hard_attention": {"m": 4, "n": 5},
     "non_local": {"c": 6, "pool": [1, 1]},
     "dinov2": {"image": 2, "patch": 1},
-    "dinov2": {"image": 2, "patch": 1},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
     "swin": {"d": 4, "heads": 2, "depth": 1, "image": 32, "patch": 2, "win": 3},

@@ -1,4 +1,4 @@
-"""Show, attend and tell equals its paper, written as loops; its hard attention has the gradient of the expected reward."""
+"""Show, attend and tell equals its paper, written as loops; hard attention has the gradient of the mean reward."""
 
 import itertools
 
