@@ -32,7 +32,7 @@ ORACLE = sorted(p for p in (ROOT / "tests/oracle/specs").glob("*.yaml") if p.ste
 every_spec = pytest.mark.parametrize("spec", [*LIBRARY, *ORACLE], ids=lambda p: p.stem)
 
 #: torch's counter leaves out recurrent layers and products of a matrix with one vector; `explain` counts both.
-NOT_COUNTED_BY_TORCH = {"additive", "bahdanau", "concatenation", "pooling"}
+NOT_COUNTED_BY_TORCH = {"additive", "bahdanau", "luong_local_p", "concatenation", "pooling"}
 
 HEADS = """
     query: linear(x, d)
