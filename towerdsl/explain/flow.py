@@ -322,7 +322,8 @@ class Follower:
                     for origin, stack in tracks.items():
                         read[origin] = stack.then(reach)
             result.add(layout, read)
-            # a query that reads what the keys read adds nothing: where one key is visible its weight is 1, whatever it says
+            # a query that reads what the keys read adds nothing: where one key is visible its weight is 1,
+            # whatever it says
             result.add(layout, {o: x for o, x in own.items() if all(t.get(o) != x for t in keys.axes.values())})
         if isinstance(n.plain(average.message), n.Local) and len(average.features) == len(average.value_features):
             value_flow = self.value(average.value, names)
