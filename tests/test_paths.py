@@ -228,6 +228,8 @@ def draw(rng: random.Random) -> tuple[list[Layer], str]:
     def layer() -> Layer:
         name = rng.choice(names)
         arguments = tuple(rng.choice(RANGES[a]) for a in LAYERS[name])
+        if name == "padded":
+            arguments = (max(arguments[0], 2), arguments[1])  # there are no axes of length 0
         if name == "look" and arguments[0] > arguments[1]:
             arguments = arguments[::-1]
         return Layer(name, arguments, rng.random() < 0.5)
@@ -245,7 +247,7 @@ def draw(rng: random.Random) -> tuple[list[Layer], str]:
     return layers, rng.choice(["flow", "loop", "block"])
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(48))
 def test_paths_of_random_stacks(seed: int) -> None:
     layers, style = draw(random.Random(seed))
     check(layers, (2, 3, 5, 8, 11), style)
@@ -254,11 +256,11 @@ def test_paths_of_random_stacks(seed: int) -> None:
 def test_most_random_stacks_are_known() -> None:
     """What cannot be told may not be most of what there is."""
     known = 0
-    for seed in range(120):
+    for seed in range(48):
         layers, style = draw(random.Random(seed))
         found = explain(spec(layers, style)).stacks
         known += all(a.path.kind != "unknown" for a in found if a.axis == "n")
-    assert known >= 72, known
+    assert known >= 30, known
 
 
 WAYS: list[tuple[list[Layer], str, str]] = [
