@@ -213,6 +213,17 @@ def test_in_a_block_whose_instances_differ_in_the_length():
     assert "for t in range(self.count):" in source
 
 
+def test_what_an_inner_loop_collects_is_collected_by_the_outer_one():
+    flow = "- for t along n:\n    - for u along n:\n        - a = dot(x[n=t], x[n=u])"
+    x = example()
+    torch.testing.assert_close(towerdsl.compile(spec(flow, "a"))()(x), torch.einsum("bid,bjd->bij", x, x))
+
+
+def test_a_position_of_an_outer_loop_is_read_in_its_place():
+    flow = "- h = zeros([b, d])\n- for t along n:\n    - for u along steps:\n        - h = h + dropout(x, 0.5)[n=t]"
+    assert "h = h + self.dropout(x)[:, t]" in forward(flow, "h")  # drawn anew in each step
+
+
 # --- torch -----------------------------------------------------------------------------------------------------
 
 

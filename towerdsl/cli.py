@@ -25,7 +25,7 @@ from towerdsl.passes.static import Setting
 
 DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
 #: A value of `--set` that stands for itself, as in `--set kind=rotary`.
-WORD = re.compile(r"\w[\w.-]{0,79}")
+WORD = re.compile(r"\w[\w.-]{0,79}(\(\w{1,79}\))?")
 SPEC_HELP = "a .yaml file, or a name that `towerdsl specs` lists"
 
 

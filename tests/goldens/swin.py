@@ -12,7 +12,7 @@ class Patches(nn.Module):
 
         linear(rearrange(pixels, "b c (row p) (column r) -> b row column (c p r)", p=patch, r=patch), d)
 
-    pixels float[b, c=3, h=32, w=32] -> float[b, row=16, column=16, d=8]
+    pixels float[b, c=3, h=48, w=48] -> float[b, row=24, column=24, d=8]
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Patches(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.linear(
-            pixels.unflatten(2, (16, 2)).unflatten(4, (16, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3)
+            pixels.unflatten(2, (24, 2)).unflatten(4, (24, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3)
         )
 
 
@@ -36,14 +36,15 @@ class WindowAttention(nn.Module):
 
     Averaged over h, w, heads merged by concat; kernel: sdpa.
 
-    x float[b, h=16, w=16, c=8] -> float[b, h=16, w=16, c=8]
-    x float[b, h=8, w=8, c=16] -> float[b, h=8, w=8, c=16]
-    x float[b, h=4, w=4, c=32] -> float[b, h=4, w=4, c=32]
+    x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
+    x float[b, h=12, w=12, c=16] -> float[b, h=12, w=12, c=16]
+    x float[b, h=6, w=6, c=32] -> float[b, h=6, w=6, c=32]
     """
 
-    def __init__(self, heads: int, features: int, h: int, shift: int) -> None:
+    def __init__(self, heads: int, features: int, head_dim: int, h: int, shift: int) -> None:
         super().__init__()
         self.heads = heads
+        self.head_dim = head_dim
         self.h = h
         self.shift = shift
         self.table = nn.Parameter(torch.empty(heads, 5, 5))
@@ -54,9 +55,9 @@ class WindowAttention(nn.Module):
         self.output = nn.Linear(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (self.heads, 4)).permute(0, 3, 1, 2, 4)
-        k = self.key(x).unflatten(-1, (self.heads, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        v = self.value(x).unflatten(-1, (self.heads, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4)
+        k = self.key(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        v = self.value(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         i_h = torch.arange(self.h, device=q.device)
         j_h = torch.arange(self.h, device=q.device)
         offset_h = i_h[:, None] - j_h + 2
@@ -85,12 +86,12 @@ class WindowAttention2(nn.Module):
 
     Averaged over h, w, heads merged by concat; kernel: sdpa.
 
-    x float[b, h=2, w=2, c=64] -> float[b, h=2, w=2, c=64]
+    x float[b, h=3, w=3, c=64] -> float[b, h=3, w=3, c=64]
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.empty(16, 5, 5))
+        self.table = nn.Parameter(torch.empty(4, 5, 5))
         nn.init.trunc_normal_(self.table, std=0.02)
         self.query = nn.Linear(64, 64)
         self.key = nn.Linear(64, 64)
@@ -98,14 +99,14 @@ class WindowAttention2(nn.Module):
         self.output = nn.Linear(64, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (16, 4)).permute(0, 3, 1, 2, 4)
-        k = self.key(x).unflatten(-1, (16, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        v = self.value(x).unflatten(-1, (16, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = torch.arange(2, device=q.device)
-        j_h = torch.arange(2, device=q.device)
+        q = self.query(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4)
+        k = self.key(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        v = self.value(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        i_h = torch.arange(3, device=q.device)
+        j_h = torch.arange(3, device=q.device)
         offset_h = i_h[:, None] - j_h + 2
-        i_w = torch.arange(2, device=q.device)
-        j_w = torch.arange(2, device=q.device)
+        i_w = torch.arange(3, device=q.device)
+        j_w = torch.arange(3, device=q.device)
         offset_w = i_w[:, None] - j_w + 2
         bias = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]]
         visible_h = ((i_h - 0) // 3)[:, None] == (j_h - 0) // 3
@@ -113,26 +114,27 @@ class WindowAttention2(nn.Module):
         mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
         mask = mask.flatten(1, 2).flatten(2, 3)
         q = q.flatten(-3, -2)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (2, 2))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (3, 3))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)
 
 
 class Layer(nn.Module):
-    """layer(x[b, h, w, c], heads, shift, p), specs/level9/swin.yaml:31.
+    """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
 
+        shift = win // 2 if shifted and min(h, w) > win else 0
         x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
             p)
         y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
         x + drop_path(linear(y, c, name=down), p)
 
-    x float[b, h=16, w=16, c=8] -> float[b, h=16, w=16, c=8]
+    x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(8)
-        self.attention = WindowAttention(heads=2, features=8, h=16, shift=0)
+        self.attention = WindowAttention(heads=2, features=8, head_dim=4, h=24, shift=0)
         self.feed_forward_norm = nn.LayerNorm(8)
         self.up = nn.Linear(8, 32)
         self.down = nn.Linear(32, 8)
@@ -144,22 +146,25 @@ class Layer(nn.Module):
 
 
 class Layer2(nn.Module):
-    """layer(x[b, h, w, c], heads, shift, p), specs/level9/swin.yaml:31.
+    """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
 
+        shift = win // 2 if shifted and min(h, w) > win else 0
         x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
             p)
         y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
         x + drop_path(linear(y, c, name=down), p)
 
-    x float[b, h=16, w=16, c=8] -> float[b, h=16, w=16, c=8]
-    x float[b, h=8, w=8, c=16] -> float[b, h=8, w=8, c=16]
-    x float[b, h=4, w=4, c=32] -> float[b, h=4, w=4, c=32]
+    x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
+    x float[b, h=12, w=12, c=16] -> float[b, h=12, w=12, c=16]
+    x float[b, h=6, w=6, c=32] -> float[b, h=6, w=6, c=32]
     """
 
-    def __init__(self, features: int, heads: int, h: int, shift: int, p: float, features_out: int) -> None:
+    def __init__(
+        self, features: int, heads: int, head_dim: int, h: int, shift: int, p: float, features_out: int
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(features)
-        self.attention = WindowAttention(heads=heads, features=features, h=h, shift=shift)
+        self.attention = WindowAttention(heads=heads, features=features, head_dim=head_dim, h=h, shift=shift)
         self.drop_path = nn.Dropout3d(p)
         self.feed_forward_norm = nn.LayerNorm(features)
         self.up = nn.Linear(features, features_out)
@@ -173,25 +178,26 @@ class Layer2(nn.Module):
 
 
 class Layer3(nn.Module):
-    """layer(x[b, h, w, c], heads, shift, p), specs/level9/swin.yaml:31.
+    """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
 
+        shift = win // 2 if shifted and min(h, w) > win else 0
         x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
             p)
         y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
         x + drop_path(linear(y, c, name=down), p)
 
-    x float[b, h=2, w=2, c=64] -> float[b, h=2, w=2, c=64]
+    x float[b, h=3, w=3, c=64] -> float[b, h=3, w=3, c=64]
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(64)
         self.attention = WindowAttention2()
-        self.drop_path = nn.Dropout3d(p)
+        self.drop_path = nn.Dropout3d(0.1)
         self.feed_forward_norm = nn.LayerNorm(64)
         self.up = nn.Linear(64, 256)
         self.down = nn.Linear(256, 64)
-        self.drop_path_2 = nn.Dropout3d(p)
+        self.drop_path_2 = nn.Dropout3d(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attention(self.attention_norm(x))[None])[0]
@@ -199,112 +205,15 @@ class Layer3(nn.Module):
         return x + self.drop_path_2(self.down(y)[None])[0]
 
 
-class Stage(nn.Module):
-    """stage(x[b, h, w, c], heads, depth, before), specs/level9/swin.yaml:36.
-
-        for l in depth:
-            x = layer(x, heads, 0 if l % 2 == 0 or min(h, w) <= win else win // 2, drop_path * (before + l) /
-                (layers - 1))
-        return x
-
-    x float[b, h=16, w=16, c=8] -> float[b, h=16, w=16, c=8]
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(
-            [Layer(), Layer2(features=8, heads=2, h=16, shift=1, p=0.016666666666666666, features_out=32)]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layer:
-            x = layer(x)
-        return x
-
-
-class Stage2(nn.Module):
-    """stage(x[b, h, w, c], heads, depth, before), specs/level9/swin.yaml:36.
-
-        for l in depth:
-            x = layer(x, heads, 0 if l % 2 == 0 or min(h, w) <= win else win // 2, drop_path * (before + l) /
-                (layers - 1))
-        return x
-
-    x float[b, h=8, w=8, c=16] -> float[b, h=8, w=8, c=16]
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(
-            [
-                Layer2(features=16, heads=4, h=8, shift=0, p=0.03333333333333333, features_out=64),
-                Layer2(features=16, heads=4, h=8, shift=1, p=0.05000000000000001, features_out=64),
-            ]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layer:
-            x = layer(x)
-        return x
-
-
-class Stage3(nn.Module):
-    """stage(x[b, h, w, c], heads, depth, before), specs/level9/swin.yaml:36.
-
-        for l in depth:
-            x = layer(x, heads, 0 if l % 2 == 0 or min(h, w) <= win else win // 2, drop_path * (before + l) /
-                (layers - 1))
-        return x
-
-    x float[b, h=4, w=4, c=32] -> float[b, h=4, w=4, c=32]
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(
-            [
-                Layer2(
-                    features=32, heads=8, h=4, shift=0, p=0.06666666666666667, features_out=128
-                ) for _ in range(1)
-            ]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layer:
-            x = layer(x)
-        return x
-
-
-class Stage4(nn.Module):
-    """stage(x[b, h, w, c], heads, depth, before), specs/level9/swin.yaml:36.
-
-        for l in depth:
-            x = layer(x, heads, 0 if l % 2 == 0 or min(h, w) <= win else win // 2, drop_path * (before + l) /
-                (layers - 1))
-        return x
-
-    x float[b, h=2, w=2, c=64] -> float[b, h=2, w=2, c=64]
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList([Layer3(p=0.08333333333333333), Layer3(p=0.10000000000000002)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layer:
-            x = layer(x)
-        return x
-
-
 class Merge(nn.Module):
-    """merge(x[b, h, w, c]), specs/level9/swin.yaml:41.
+    """merge(x[b, h, w, c]), specs/level9/swin.yaml:37.
 
         y = rearrange(x, "b (h p) (w r) c -> b h w (r p c)", p=2, r=2)
         linear(layernorm(y, name=norm), 2 * c, bias=false, name=reduction)
 
-    x float[b, h=16, w=16, c=8] -> float[b, h=8, w=8, 16]
-    x float[b, h=8, w=8, c=16] -> float[b, h=4, w=4, 32]
-    x float[b, h=4, w=4, c=32] -> float[b, h=2, w=2, 64]
+    x float[b, h=24, w=24, c=8] -> float[b, h=12, w=12, 16]
+    x float[b, h=12, w=12, c=16] -> float[b, h=6, w=6, 32]
+    x float[b, h=6, w=6, c=32] -> float[b, h=3, w=3, 64]
     """
 
     def __init__(self, features: int, features_out: int, size: int) -> None:
@@ -327,7 +236,7 @@ class Swin(nn.Module):
     become one.
 
     Inputs:
-        pixels: float[b, 3, image=32, image=32]
+        pixels: float[b, 3, image=48, image=48]
     Output:
         result: float[b, classes=1000]
     """
@@ -338,14 +247,14 @@ class Swin(nn.Module):
                 "swin.embeddings.patch_embeddings.projection.weight": "reshape(patches.linear.weight, [8, 3, 2, 2])",
                 "swin.embeddings.patch_embeddings.projection.bias": "patches.linear.bias",
                 "swin.embeddings.norm.{p}": "patch_norm.{p}",
-                "swin.encoder.layers.{s}.blocks.{l}.layernorm_before.{p}": "stage_{s}.layer.{l}.attention_norm.{p}",
-                "swin.encoder.layers.{s}.blocks.{l}.attention.self.{part}.{p}": "stage_{s}.layer.{l}.attention.{part}.{p}",
-                "swin.encoder.layers.{s}.blocks.{l}.attention.self.relative_position_bias_table": "transpose(reshape(stage_{s}.layer.{l}.attention.table, [-1, 25]))",
-                "swin.encoder.layers.{s}.blocks.{l}.attention.output.dense.{p}": "stage_{s}.layer.{l}.attention.output.{p}",
-                "swin.encoder.layers.{s}.blocks.{l}.layernorm_after.{p}": "stage_{s}.layer.{l}.feed_forward_norm.{p}",
-                "swin.encoder.layers.{s}.blocks.{l}.intermediate.dense.{p}": "stage_{s}.layer.{l}.up.{p}",
-                "swin.encoder.layers.{s}.blocks.{l}.output.dense.{p}": "stage_{s}.layer.{l}.down.{p}",
-                "swin.encoder.layers.{s}.downsample.{part}.{p}": "merge_{s}.{part}.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.layernorm_before.{p}": "stage.{s}.{l}.attention_norm.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.attention.self.{part}.{p}": "stage.{s}.{l}.attention.{part}.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.attention.self.relative_position_bias_table": "transpose(reshape(stage.{s}.{l}.attention.table, [-1, 25]))",
+                "swin.encoder.layers.{s}.blocks.{l}.attention.output.dense.{p}": "stage.{s}.{l}.attention.output.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.layernorm_after.{p}": "stage.{s}.{l}.feed_forward_norm.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.intermediate.dense.{p}": "stage.{s}.{l}.up.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.output.dense.{p}": "stage.{s}.{l}.down.{p}",
+                "swin.encoder.layers.{s}.downsample.{part}.{p}": "merge.{s}.{part}.{p}",
                 "swin.layernorm.{p}": "norm.{p}",
                 "classifier.{p}": "head.{p}",
             },
@@ -357,17 +266,100 @@ class Swin(nn.Module):
         super().__init__()
         self.patches = Patches()
         self.patch_norm = nn.LayerNorm(8)
-        self.stage_0 = Stage()
-        self.merge_0 = Merge(features=32, features_out=16, size=8)
-        self.stage_1 = Stage2()
-        self.merge_1 = Merge(features=64, features_out=32, size=4)
-        self.stage_2 = Stage3()
-        self.merge_2 = Merge(features=128, features_out=64, size=2)
-        self.stage_3 = Stage4()
+        self.stage = nn.ModuleList(
+            [
+                nn.ModuleList(
+                    [
+                        Layer(),
+                        Layer2(
+                            features=8,
+                            heads=2,
+                            head_dim=4,
+                            h=24,
+                            shift=1,
+                            p=0.014285714285714287,
+                            features_out=32,
+                        ),
+                    ]
+                ),
+                nn.ModuleList(
+                    [
+                        Layer2(
+                            features=16,
+                            heads=2,
+                            head_dim=8,
+                            h=12,
+                            shift=0,
+                            p=0.028571428571428574,
+                            features_out=64,
+                        ),
+                        Layer2(
+                            features=16,
+                            heads=2,
+                            head_dim=8,
+                            h=12,
+                            shift=1,
+                            p=0.042857142857142864,
+                            features_out=64,
+                        ),
+                    ]
+                ),
+                nn.ModuleList(
+                    [
+                        Layer2(
+                            features=32,
+                            heads=4,
+                            head_dim=8,
+                            h=6,
+                            shift=0,
+                            p=0.05714285714285715,
+                            features_out=128,
+                        ),
+                        Layer2(
+                            features=32,
+                            heads=4,
+                            head_dim=8,
+                            h=6,
+                            shift=1,
+                            p=0.07142857142857142,
+                            features_out=128,
+                        ),
+                        Layer2(
+                            features=32,
+                            heads=4,
+                            head_dim=8,
+                            h=6,
+                            shift=0,
+                            p=0.08571428571428573,
+                            features_out=128,
+                        ),
+                    ]
+                ),
+                nn.ModuleList([Layer3()]),
+            ]
+        )
+        self.merge = nn.ModuleList(
+            [
+                Merge(features=32, features_out=16, size=12),
+                Merge(features=64, features_out=32, size=6),
+                Merge(features=128, features_out=64, size=3),
+            ]
+        )
         self.norm = nn.LayerNorm(64)
         self.head = nn.Linear(64, 1000)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.stage_1(self.merge_0(self.stage_0(self.patch_norm(self.patches(pixels)))))
-        x = self.norm(self.stage_3(self.merge_2(self.stage_2(self.merge_1(x)))))
+        x = self.patch_norm(self.patches(pixels))
+        for stage in self.stage[0]:
+            x = stage(x)
+        x = self.merge[0](x)
+        for stage in self.stage[1]:
+            x = stage(x)
+        x = self.merge[1](x)
+        for stage in self.stage[2]:
+            x = stage(x)
+        x = self.merge[2](x)
+        for stage in self.stage[3]:
+            x = stage(x)
+        x = self.norm(x)
         return self.head(x.mean((1, 2)))

@@ -9,7 +9,7 @@ import towerdsl
 
 from .equal import assert_equals_peer, assert_exchanges_files, assert_published_size, draw
 
-SIZES = {"d": 8, "heads": 2, "depth": 2, "image": 48, "patch": 2, "win": 3, "classes": 7}
+SIZES = {"d": 8, "heads": [2, 4, 8, 16], "depths": [2, 2, 2, 2], "image": 48, "patch": 2, "win": 3, "classes": 7}
 
 
 def peer(image: int = 48, win: int = 3, depth: int = 2) -> SwinForImageClassification:
@@ -33,7 +33,9 @@ def peer(image: int = 48, win: int = 3, depth: int = 2) -> SwinForImageClassific
 )
 def test_small(image, win, depth):
     theirs = draw(peer(image, win, depth), 0.2).double().eval()
-    ours = towerdsl.compile("swin", **SIZES | {"image": image, "win": win, "depth": depth})().double().eval()
+    ours = (
+        towerdsl.compile("swin", **SIZES | {"image": image, "win": win, "depths": [2, 2, depth, 2]})().double().eval()
+    )
     inputs = {"pixels": torch.randn(2, 3, image, image, dtype=torch.float64)}
     assert_equals_peer(
         ours,

@@ -101,7 +101,7 @@ def _marked(size: Size, hint: str) -> str:
 def module_list(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
     """The expression that builds the list of modules of a loop."""
     items = [module_list(s, constructors) if s.items else module_code(s, constructors) for s in slot.items]
-    if len(set(items)) == 1:
+    if len(items) > 1 and len(set(items)) == 1:
         return f"nn.ModuleList([{items[0]} for _ in range({len(items)})])"
     return f"nn.ModuleList([{', '.join(items)}])"
 
@@ -173,7 +173,7 @@ class ClassWriter:
 
     # --- forward ----------------------------------------------------------------------------------------------
 
-    def _step(self, step: n.Step, loops: tuple[str, ...]) -> None:
+    def _step(self, step: n.Step, loops: tuple[int, ...]) -> None:
         frame = self.frame
         if isinstance(step, n.Set):
             targets = ", ".join(frame.variable(name) for name in step.names)
@@ -185,20 +185,20 @@ class ClassWriter:
         else:
             self._scan(step, loops)
 
-    def _loop(self, loop: n.Loop, loops: tuple[str, ...]) -> None:
+    def _loop(self, loop: n.Loop, loops: tuple[int, ...]) -> None:
         """A Python loop where all repetitions read alike, otherwise one after the other."""
         frame = self.frame
         if not loop.bodies:
             return
         written: list[list[str]] = []
-        distinct = {id(body): body for body in loop.bodies}
+        distinct = {id(body): (number, body) for number, body in reversed([*enumerate(loop.bodies)])}
         before, after = frame.taken, set(frame.taken)
-        for steps in distinct.values():
+        for number, steps in distinct.values():
             start = len(frame.lines)
             frame.taken = set(before)  # the same new names in every body
             frame.depth += 1
             for step in steps:
-                self._step(step, (*loops, loop.index))
+                self._step(step, (*loops, number))
             frame.depth -= 1
             after |= frame.taken
             written.append(frame.lines[start:])
@@ -206,7 +206,7 @@ class ClassWriter:
         frame.taken = after
         indent = "    " * frame.depth
         if len({tuple(unmark(x) for x in lines) for lines in written}) == 1:
-            header, lines = self._loop_header(loop, written[0])
+            header, lines = self._loop_header(loop, written[0], loops)
             frame.lines += [indent + header, *lines]
             return
         of_body = dict(zip(distinct, written, strict=True))
@@ -214,30 +214,37 @@ class ClassWriter:
             for line in of_body[id(body)]:
                 frame.lines.append(line[4:].replace(f"[{loop.index}]", f"[{repetition}]"))
 
-    def _loop_header(self, loop: n.Loop, lines: list[str]) -> tuple[str, list[str]]:
-        """`for layer in self.layer:` where the index only picks modules, otherwise `for l in range(count):`."""
+    def _loop_header(self, loop: n.Loop, lines: list[str], loops: tuple[int, ...]) -> tuple[str, list[str]]:
+        """`for layer in self.layer:` where the index only picks modules, otherwise `for l in range(count):`.
+
+        `loops` are the numbers of the repetitions around this loop: there it is `for layer in self.layer[s]:`.
+        """
         count = len(loop.bodies)
-        picked: dict[str, str] = {}
         text = "\n".join(lines)
+        picked: dict[str, str] = {}  # the list of modules -> the variable that goes over it
         for name, slot in self.block.modules:
-            here = f"self.{name}[{loop.index}]"
-            if here in text and len(slot.items) == count:
-                picked[name] = here
+            found = {m[1] for m in re.finditer(rf"(self\.{name}(?:\[\w+\])*)\[{loop.index}\]", text)}
+            for modules in found:
+                inner = slot
+                for number in loops[: modules.count("[")]:
+                    inner = inner.items[number]
+                if len(found) == 1 and len(inner.items) == count:
+                    picked[modules] = name
         rest = text
-        for here in picked.values():
-            rest = rest.replace(here, "")
+        for modules in picked:
+            rest = rest.replace(f"{modules}[{loop.index}]", "")
         if f"[{loop.index}]" in rest or not picked:
             return f"for {loop.index} in range({count}):", lines
-        for name, here in picked.items():
-            variable = self.frame.fresh(name)
-            text = text.replace(here, variable)
-            picked[name] = variable
-        names = ", ".join(picked.values())
-        lists = ", ".join(f"self.{name}" for name in picked)
-        source = lists if len(picked) == 1 else f"zip({lists})"
-        return f"for {names} in {source}:", text.split("\n")
+        before = set(self.frame.taken)
+        self.frame.taken |= set(re.findall(r"(?<![.\w])\w+", text))  # also the variables of loops inside
+        for modules, name in picked.items():
+            picked[modules] = self.frame.fresh(name)
+            text = text.replace(f"{modules}[{loop.index}]", picked[modules])
+        self.frame.taken = before  # they are free again after the loop
+        source = ", ".join(picked) if len(picked) == 1 else f"zip({', '.join(picked)})"
+        return f"for {', '.join(picked.values())} in {source}:", text.split("\n")
 
-    def _scan(self, scan: n.Scan, loops: tuple[str, ...]) -> None:
+    def _scan(self, scan: n.Scan, loops: tuple[int, ...]) -> None:
         """A Python loop; what it collects is appended to lists, and stacked after it."""
         frame = self.frame
         inside = list(statements(scan.body))
