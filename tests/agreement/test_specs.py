@@ -34,7 +34,7 @@ SMALL = {
     "memory": 6,
 }
 #: The same for one spec, where those do not fit.
-OF_SPEC: dict[str, dict[str, int | list[int]]] = {
+OF_SPEC: dict[str, dict[str, Any]] = {
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
     "danet": {"features": 64},
     "hard_attention": {"m": 4, "n": 5},
@@ -49,6 +49,7 @@ MOST_PARAMETERS = 200_000
 
 
 def small(path: Path) -> dict[str, int | list[int]]:
+def small(path: Path) -> dict[str, Any]:
     resolved = compile_spec(path).resolved
     own = {*resolved.sizes, *resolved.lists}
     return {name: n for name, n in (SMALL | OF_SPEC.get(path.stem, {})).items() if name in own}
