@@ -49,7 +49,6 @@ MOST_PARAMETERS = 200_000
 
 
 def small(path: Path) -> dict[str, int | list[int]]:
-def small(path: Path) -> dict[str, Any]:
     resolved = compile_spec(path).resolved
     own = {*resolved.sizes, *resolved.lists}
     return {name: n for name, n in (SMALL | OF_SPEC.get(path.stem, {})).items() if name in own}
