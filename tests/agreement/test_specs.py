@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
 MOST_PARAMETERS = 200_000
 
 
-def small(path: Path) -> dict[str, int | list[int]]:
+def small(path: Path) -> dict[str, Any]:
     resolved = compile_spec(path).resolved
     own = {*resolved.sizes, *resolved.lists}
     return {name: n for name, n in (SMALL | OF_SPEC.get(path.stem, {})).items() if name in own}
