@@ -11,6 +11,7 @@ from towerdsl.compiler import compile_spec
 from towerdsl.diagnostics import TowerError
 from towerdsl.explain import explain, to_data
 from towerdsl.explain.show import text
+from towerdsl.weights import CheckpointMap, to_public
 
 SPEC = """
 tower: words
@@ -213,3 +214,69 @@ def test_modules_are_made_of_what_is_taken():
     second = towerdsl.compile(branch("linear(x, d) if c else linear(x, 4)", size="false"))
     assert {k: v.shape for k, v in first().state_dict().items()} == {"linear.weight": (8, 8), "linear.bias": (8,)}
     assert {k: v.shape for k, v in second().state_dict().items()} == {"linear.weight": (4, 8), "linear.bias": (4,)}
+
+
+WORDS = """
+tower: named
+sizes:
+  d: 4
+  weights: one_of('softmax', 'sigmoid', 'hard(gumbel)')
+  together: one_of('concat', 'sum')
+inputs:
+  x: float[b, n, d]
+blocks:
+  look(x):
+    query: x
+    key: x
+    value: x
+    heads: 2
+    normalize: weights
+    merge: together
+  twice(x, weights):
+    value: x
+    normalize: weights
+outputs: [look(x), "twice(x, 'count')"]
+"""
+
+
+@pytest.mark.parametrize("word", ["softmax", "sigmoid", "hard(gumbel)"])
+def test_a_size_names_the_normalizer_and_the_merge(word):
+    model = compile_spec(WORDS, {"weights": word, "together": "sum"}).model
+    look, twice = [b.average for b in _blocks(model.root) if b.average is not None]
+    assert (look.normalize, look.merge) == (word, "sum")
+    assert look.options == ((("temperature", 1.0),) if "gumbel" in word else ())
+    assert twice.normalize == "count"
+
+
+def test_a_size_names_a_normalizer_that_there_is():
+    with pytest.raises(TowerError, match="there is no normalizer `softmin`"):
+        compile_spec(WORDS.replace("'softmax', ", "'softmin', "))
+    with pytest.raises(TowerError, match="heads cannot be merged by `first`"):
+        compile_spec(WORDS.replace("'concat', ", "'first', "))
+
+
+MAPPED = """
+tower: mapped
+sizes: {d: 4, kind: "one_of('dot', 'concat')"}
+inputs: {x: "float[b, n, d]"}
+blocks:
+  look(x):
+    params: {wq: "float[d]", wk: "float[d]"}
+    query: x
+    key: x
+    value: linear(x, d)
+    score: dot(q, k) if kind == 'dot' else concat_score(wq, wk)
+outputs: look(x)
+checkpoints:
+  paper: {g.weight: look.value.weight, g.bias: look.value.bias, w_f: "concat(look.wq, look.wk)"}
+"""
+
+
+def test_a_map_names_parameters_of_other_choices():
+    for kind, public in (("dot", {"g.weight", "g.bias"}), ("concat", {"g.weight", "g.bias", "w_f"})):
+        model = towerdsl.compile(MAPPED, kind=kind)()
+        rules = CheckpointMap.from_data("paper", model.checkpoints["paper"])
+        assert set(to_public(rules, model.state_dict())) == public
+    for typo in (MAPPED.replace("look.wq,", "look.wp,"), MAPPED.replace("look.value.bias", "look.value.bais")):
+        with pytest.raises(TowerError, match="no parameter of the model"):
+            compile_spec(typo)

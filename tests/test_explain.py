@@ -32,8 +32,9 @@ LIBRARY = sorted(p for p in (ROOT / "specs").rglob("*.yaml") if re.search(r"^(fl
 ORACLE = sorted(p for p in (ROOT / "tests/oracle/specs").glob("*.yaml") if p.stem != "library")
 every_spec = pytest.mark.parametrize("spec", [*LIBRARY, *ORACLE], ids=lambda p: p.stem)
 
-#: torch's counter leaves out recurrent layers and products of a matrix with one vector; `explain` counts both.
-NOT_COUNTED_BY_TORCH = {"additive", "bahdanau", "concatenation", "pooling"}
+#: torch's counter leaves out recurrent layers and products of a matrix with one vector; `explain` counts both, and both
+#: sides of a choice by a loop's index.
+NOT_COUNTED_BY_TORCH = {"additive", "bahdanau", "luong_local_p", "concatenation", "pooling", "feedback"}
 
 HEADS = """
     query: linear(x, d)

@@ -21,11 +21,13 @@ SMALL_BERT = {"d": 16, "heads": 2, "depth": 2, "vocab": 50, "context": 16}
 #: name of the golden file: the spec, sizes that are overridden, whether it stands alone
 CASES = {
     "bert": ("bert", SMALL_BERT, False),
+    "swin": ("swin", {"d": 8, "heads": [2, 2, 4, 4], "depths": [2, 2, 3, 1], "image": 48, "patch": 2, "win": 3}, False),
     "multi_head_attention": ("multi_head_attention", {"d": 16, "heads": 2}, False),
     "bert_layer": (ORACLE / "bert.yaml", {}, False),
     "shifted_windows": (ORACLE / "shifted_windows.yaml", {}, False),
     "graph_attention": (ORACLE / "graph_attention.yaml", {}, False),
     "channel_attention": (ORACLE / "channel_attention.yaml", {}, False),
+    "decoder": (ORACLE / "decoder.yaml", {}, False),
     "score_function": (GOLDENS / "score_function.yaml", {}, False),
     "grouped_rope": (GOLDENS / "grouped_rope.yaml", {}, False),
     "graph_attention_standalone": (ORACLE / "graph_attention.yaml", {}, True),

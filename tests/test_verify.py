@@ -273,7 +273,7 @@ BROKEN: dict[str, tuple[Callable[[n.Model], n.Model], str]] = {
             m,
             root=replace(m.root, body=(replace(m.root.body[0], bodies=((n.Set(("x",), ONE),),)), *m.root.body[1:])),
         ),
-        "changes in a loop",
+        "`x` is int",
     ),
     "loop index": (
         lambda m: replace(m, root=replace(m.root, body=(replace(m.root.body[0], index="x"), *m.root.body[1:]))),
@@ -329,7 +329,7 @@ def test_blocks_are_listed_once():
 # --- the printer -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sample", "nested", "grouped", "shifted_windows", "graph_attention"])
+@pytest.mark.parametrize("name", ["sample", "nested", "grouped", "shifted_windows", "graph_attention", "decoder"])
 def test_printed(name):
     found = model() if name == "sample" else understand(HERE / "oracle" / "specs" / f"{name}.yaml", {})[1]
     printed = show(found)

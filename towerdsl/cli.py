@@ -21,11 +21,11 @@ from pathlib import Path
 
 from towerdsl import __version__
 from towerdsl.diagnostics import Diagnostic, TowerError
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 
 DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
 #: A value of `--set` that stands for itself, as in `--set kind=rotary`.
-WORD = re.compile(r"\w[\w.-]{0,79}")
+WORD = re.compile(r"\w[\w.-]{0,79}(\(\w{1,79}\))?")
 SPEC_HELP = "a .yaml file, or a name that `towerdsl specs` lists"
 
 
@@ -118,23 +118,27 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _sizes(pairs: Sequence[tuple[str, str]]) -> dict[str, Static]:
+def _sizes(pairs: Sequence[tuple[str, str]]) -> dict[str, Setting]:
     """The sizes that `--set` gives; of one name the last counts. Raises TowerError."""
-    found: dict[str, Static] = {}
+    found: dict[str, Setting] = {}
     wrong = []
     for name, text in dict(pairs).items():
-        value = _value(text)
+        value: Setting | None = _value(text)
+        if text.startswith("[") and text.endswith("]"):
+            items = [_value(item.strip()) for item in text[1:-1].split(",") if text[1:-1].strip()]
+            value = [item for item in items if item is not None]
+            value = value if len(value) == len(items) else None
         if value is None:
             wrong.append(f"`{_short(f'{name}={text}')}`")
         else:
             found[name] = value
     if wrong:
-        message = f"--set takes a number, a word, true or false, not {' or '.join(wrong)}"
+        message = f"--set takes a number, a word, true, false or a list, not {' or '.join(wrong)}"
         raise TowerError([Diagnostic("setting", message, help="write `--set depth=6`")])
     return found
 
 
-def _value(text: str) -> Static | None:
+def _value(text: str) -> int | float | bool | str | None:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):

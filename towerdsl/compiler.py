@@ -18,9 +18,10 @@ from towerdsl.kernels.choose import attentions, choose
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.passes.infer import infer
+from towerdsl.passes.lists import spread
 from towerdsl.passes.resolve import Resolved, resolve, written_names
 from towerdsl.passes.simplify import simplify
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 from towerdsl.weights import CheckpointMap, check, parse_map
 
 #: Passes over the typed model, in order: each a pure function Model --> Model.
@@ -56,7 +57,7 @@ class Compiled:
 
 
 @deep()
-def compile_spec(spec: str | Path, sizes: Mapping[str, Static] | None = None, kernel: str | None = None) -> Compiled:
+def compile_spec(spec: str | Path, sizes: Mapping[str, Setting] | None = None, kernel: str | None = None) -> Compiled:
     """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
     resolved, model = understand(spec, sizes or {})
     if model is None:
@@ -75,23 +76,50 @@ def plan(resolved: Resolved, model: n.Model, overridden: bool = False, kernel: s
     return Compiled(model, typed, resolved, plans, _checkpoints(resolved, model, overridden))
 
 
-def free_lengths(spec: str | Path) -> set[str]:
-    """The names of the lengths that a spec leaves to run time. Raises TowerError."""
+def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
+    """The names of the lengths that a spec leaves to run time with these settings. Raises TowerError."""
     errors = Diagnostics()
     resolved = resolve(library.read(spec, errors), errors)
     errors.raise_if_any()
     assert resolved is not None
+    resolved, _ = spread(resolved, settings, Diagnostics())
     types = [x for _, d in resolved.spec.inputs for x in t.branches(d)]
     names = {a.name for d in types for a in d.axes if a.name is not None and a.size is None}
     return names - set(resolved.sizes)
 
 
+def divided(spec: str | Path, settings: Mapping[str, Setting]) -> tuple[dict[str, Setting], dict[str, int]]:
+    """Settings --> (sizes that they override, free lengths that they give). Raises TowerError."""
+    free = free_lengths(spec, settings)
+    lengths: dict[str, int] = {}
+    for name, value in settings.items():
+        if name not in free:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            message = f"`{name}` is the length of an axis, a whole number of at least 1, not {value}"
+            raise TowerError([Diagnostic("size", message)])
+        lengths[name] = value
+    return {name: value for name, value in settings.items() if name not in free}, lengths
+
+
+def size_names(spec: str | Path) -> set[str]:
+    """The names of the sizes of a spec, those of the files that it uses too. Raises TowerError."""
+    errors = Diagnostics()
+    resolved = resolve(library.read(spec, errors), errors)
+    errors.raise_if_any()
+    assert resolved is not None
+    return set(resolved.sizes)
+
+
 @deep()
-def understand(spec: str | Path, sizes: Mapping[str, Static]) -> tuple[Resolved, n.Model | None]:
+def understand(spec: str | Path, sizes: Mapping[str, Setting]) -> tuple[Resolved, n.Model | None]:
     """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""
     errors = Diagnostics()
     resolved = resolve(library.read(spec, errors), errors)
-    model = infer(resolved, sizes, errors) if resolved is not None else None
+    model = None
+    if resolved is not None:
+        resolved, settings = spread(resolved, sizes, errors)
+        model = infer(resolved, settings, errors)
     errors.raise_if_any()
     assert resolved is not None  # otherwise something was reported
     if model is None and not resolved.spec.is_library:
@@ -122,6 +150,6 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
 def _is_choice(d: Diagnostic, resolved: Resolved, built: Iterable[str]) -> bool:
     """Whether a rule names a part that is written in the spec, but not built with these sizes."""
     assert d.span is not None
-    parts = {p for p in d.span.text.split(".")[:-1] if "{" not in p}
-    missing = parts - {part for name in built for part in name.split(".")}
+    parts = {p for p in d.span.text.split(".") if "{" not in p}
+    missing = parts - {part for name in built for part in name.split(".")} - {"weight", "bias"}
     return bool(missing) and missing <= written_names(resolved)

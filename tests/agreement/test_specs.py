@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,24 +27,33 @@ SMALL = {
     "ff": 24,
     "segments": 2,
     "classes": 5,
+    "layers": 2,
+    "source_words": 5,
+    "target_words": 5,
     "image": 8,
     "patch": 4,
     "memory": 6,
 }
 #: The same for one spec, where those do not fit.
-OF_SPEC: dict[str, dict[str, int]] = {
+OF_SPEC: dict[str, dict[str, int | list[int]]] = {
+OF_SPEC: dict[str, dict[str, Any]] = {
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
     "danet": {"features": 64},
+    "hard_attention": {"m": 4, "n": 5},
+    "non_local": {"c": 6, "pool": [1, 1]},
+    "dinov2": {"image": 2, "patch": 1},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
-    "dinov2": {"image": 2, "patch": 1},
+    "swin": {"d": 4, "heads": [2, 1, 2, 4], "depths": [2, 2, 1, 1], "image": 16, "patch": 1, "win": 3},
     "vit": {"image": 2, "patch": 1},
 }
 MOST_PARAMETERS = 200_000
 
 
-def small(path: Path) -> dict[str, int]:
-    own = compile_spec(path).resolved.sizes
+def small(path: Path) -> dict[str, int | list[int]]:
+def small(path: Path) -> dict[str, Any]:
+    resolved = compile_spec(path).resolved
+    own = {*resolved.sizes, *resolved.lists}
     return {name: n for name, n in (SMALL | OF_SPEC.get(path.stem, {})).items() if name in own}
 
 

@@ -7,7 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from towerdsl.ir.size import Size
-from towerdsl.ops import OPS, OpError
+from towerdsl.ir.types import TensorType
+from towerdsl.ops import OPS, OpCall, OpError
 
 from .running import LENGTHS, axis, error, result, run_once, runs, size, value
 from .running import call as made_call
@@ -142,6 +143,8 @@ def test_pool_lists() -> None:
         assert run.code == "F.max_pool2d(x, (2, 3))"
     for run in runs("avg_pool", "b c=4 h w", kernel=(2, 3), stride=1, padding=(1, 0)):
         assert run.code == "F.avg_pool2d(x, (2, 3), stride=1, padding=(1, 0))"
+    for run in runs("max_pool", "b c=4 h w", kernel=(1, 1)):
+        assert run.code == "x"
     assert result("max_pool", "b c h w", kernel=2).call == "F.max_pool2d({x}, {kernel})"
 
 
@@ -185,6 +188,7 @@ def test_drop_path(x: str) -> None:
         ("cumsum", torch.cumsum),
         ("flip", lambda x, dim: torch.flip(x, (dim,))),
         ("roll", lambda x, dim: torch.roll(x, 2, dim)),
+        ("argmax", torch.argmax),
     ],
 )
 @pytest.mark.parametrize(("along", "dim"), [("b", 0), ("n", 1), ("d=6", 2), (None, 2)])
@@ -198,6 +202,20 @@ def test_along_an_axis(op: str, expected, along: str | None, dim: int) -> None:
 @pytest.mark.parametrize("dtype", ["int", "bool"])
 def test_along_an_axis_of_other_dtypes(op: str, dtype: str) -> None:
     runs(op, f"{dtype} b n", **({"shift": -1} if op == "roll" else {}))
+
+
+def test_argmax_of_whole_numbers() -> None:
+    for run in runs("argmax", "int b n d=6", axis=axis("n")):
+        assert torch.equal(run.output, run.inputs[0].argmax(1))
+    assert error("argmax", "bool b n").code == "dtype-mismatch"
+
+
+def test_embed_of_a_number() -> None:
+    """A number reads one row; whole numbers in a tensor one row each."""
+    number = TensorType("int", (), True)
+    call = OpCall(OPS["embed"], {"ids": number}, {"count": size(7), "size": size(5, "d")})
+    found = OPS["embed"].rule(call)
+    assert (found.call, str(found.type)) == ("{self}.weight[{ids}]", "float[d=5]")
 
 
 def test_axis_by_name_and_length() -> None:

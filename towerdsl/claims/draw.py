@@ -22,11 +22,13 @@ POOL = 1_000_003
 
 
 class _Unfilled(TorchFunctionMode):
-    """While a model is built, parameters are not drawn: `fill` does that in one go."""
+    """While a model is built its parameters are not drawn: `build` does that in one go."""
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_", "erfinv_"):
-            return args[0] if args else kwargs["tensor"]
+            found: Tensor = args[0] if args else kwargs["tensor"]
+            with torch.no_grad():
+                return found.zero_()  # not left as it is: some draw again until a number is within bounds
         return func(*args, **(kwargs or {}))
 
 

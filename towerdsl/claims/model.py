@@ -14,7 +14,7 @@ from towerdsl.claims import draw
 from towerdsl.claims.capture import Call, places, watch
 from towerdsl.claims.check import Measured, measure
 from towerdsl.claims.data import Checked, Verified
-from towerdsl.compiler import Compiled, compile_spec, free_lengths
+from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
@@ -25,11 +25,11 @@ from towerdsl.ir.size import Size
 from towerdsl.kernels.choose import attentions
 from towerdsl.kernels.reference import Reference
 from towerdsl.lang import library
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 
 
 def verify_spec(
-    spec: str | Path, settings: Mapping[str, Static] | None = None, kernel: str | None = None, seed: int = 0
+    spec: str | Path, settings: Mapping[str, Setting] | None = None, kernel: str | None = None, seed: int = 0
 ) -> Verified:
     """Verify a spec with random weights and inputs. `settings` override its sizes, or give free lengths.
 
@@ -37,16 +37,7 @@ def verify_spec(
     given. Raises TowerError.
     """
     start = time.perf_counter()
-    free = free_lengths(spec)
-    sizes = {name: value for name, value in (settings or {}).items() if name not in free}
-    given: dict[str, int] = {}
-    for name, value in (settings or {}).items():
-        if name not in free:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            message = f"`{name}` is the length of an axis, a whole number of at least 1, not {value}"
-            raise TowerError([Diagnostic("size", message)])
-        given[name] = value
+    sizes, given = divided(spec, settings or {})
     compiled = compile_spec(spec, sizes, kernel)
     calls = Calls()
     occurrences = calls.occurrences(compiled.model.root)
@@ -120,7 +111,7 @@ def _finite(seen: Iterable[Call]) -> bool:
 def _verified(
     compiled: Compiled,
     lengths: Mapping[str, int],
-    sizes: Mapping[str, Static],
+    sizes: Mapping[str, Setting],
     inputs: str,
     calls: Calls,
     seen: Sequence[Call],

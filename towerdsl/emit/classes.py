@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.frame import MARK, Frame, mark, unmark
+from towerdsl.emit.frame import MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import WIDTH, tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -20,6 +20,7 @@ from towerdsl.ir.types import Axis, TensorType, Type
 from towerdsl.kernels.base import Plan
 from towerdsl.lang import tree as t
 from towerdsl.ops import python
+from towerdsl.passes.infer.scope import safe
 from towerdsl.passes.resolve import Resolved
 
 INIT = {
@@ -83,6 +84,8 @@ def module_code(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
     template = slot.result.module or ""
     for key, value in slot.result.attrs:
         text = python(value, partial(_marked, hint=_HINTS.get(key, key)))
+        if isinstance(value, float):
+            text = mark(text, key)
         template = template.replace("{" + key + "}", text)
     return template
 
@@ -98,7 +101,7 @@ def _marked(size: Size, hint: str) -> str:
 def module_list(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
     """The expression that builds the list of modules of a loop."""
     items = [module_list(s, constructors) if s.items else module_code(s, constructors) for s in slot.items]
-    if len(set(items)) == 1:
+    if len(items) > 1 and len(set(items)) == 1:
         return f"nn.ModuleList([{items[0]} for _ in range({len(items)})])"
     return f"nn.ModuleList([{', '.join(items)}])"
 
@@ -119,6 +122,7 @@ class ClassWriter:
 
     def draft(self) -> Draft:
         block = self.block
+        self.frame.taken |= {self.frame.variable(x) for step in statements(block.body) for x in step.names}
         for step in block.body:
             self._step(step, ())
         results = [
@@ -169,11 +173,10 @@ class ClassWriter:
 
     # --- forward ----------------------------------------------------------------------------------------------
 
-    def _step(self, step: n.Step, loops: tuple[str, ...]) -> None:
+    def _step(self, step: n.Step, loops: tuple[int, ...]) -> None:
         frame = self.frame
         if isinstance(step, n.Set):
             targets = ", ".join(frame.variable(name) for name in step.names)
-            frame.taken |= {frame.variable(name) for name in step.names}
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
             AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part)
@@ -182,24 +185,28 @@ class ClassWriter:
         else:
             self._scan(step, loops)
 
-    def _loop(self, loop: n.Loop, loops: tuple[str, ...]) -> None:
+    def _loop(self, loop: n.Loop, loops: tuple[int, ...]) -> None:
         """A Python loop where all repetitions read alike, otherwise one after the other."""
         frame = self.frame
         if not loop.bodies:
             return
         written: list[list[str]] = []
-        distinct = {id(body): body for body in loop.bodies}
-        for steps in distinct.values():
+        distinct = {id(body): (number, body) for number, body in reversed([*enumerate(loop.bodies)])}
+        before, after = frame.taken, set(frame.taken)
+        for number, steps in distinct.values():
             start = len(frame.lines)
+            frame.taken = set(before)  # the same new names in every body
             frame.depth += 1
             for step in steps:
-                self._step(step, (*loops, loop.index))
+                self._step(step, (*loops, number))
             frame.depth -= 1
+            after |= frame.taken
             written.append(frame.lines[start:])
             del frame.lines[start:]
+        frame.taken = after
         indent = "    " * frame.depth
         if len({tuple(unmark(x) for x in lines) for lines in written}) == 1:
-            header, lines = self._loop_header(loop, written[0])
+            header, lines = self._loop_header(loop, written[0], loops)
             frame.lines += [indent + header, *lines]
             return
         of_body = dict(zip(distinct, written, strict=True))
@@ -207,35 +214,42 @@ class ClassWriter:
             for line in of_body[id(body)]:
                 frame.lines.append(line[4:].replace(f"[{loop.index}]", f"[{repetition}]"))
 
-    def _loop_header(self, loop: n.Loop, lines: list[str]) -> tuple[str, list[str]]:
-        """`for layer in self.layer:` where the index only picks modules, otherwise `for l in range(count):`."""
+    def _loop_header(self, loop: n.Loop, lines: list[str], loops: tuple[int, ...]) -> tuple[str, list[str]]:
+        """`for layer in self.layer:` where the index only picks modules, otherwise `for l in range(count):`.
+
+        `loops` are the numbers of the repetitions around this loop: there it is `for layer in self.layer[s]:`.
+        """
         count = len(loop.bodies)
-        picked: dict[str, str] = {}
         text = "\n".join(lines)
+        picked: dict[str, str] = {}  # the list of modules -> the variable that goes over it
         for name, slot in self.block.modules:
-            here = f"self.{name}[{loop.index}]"
-            if here in text and len(slot.items) == count:
-                picked[name] = here
+            found = {m[1] for m in re.finditer(rf"(self\.{name}(?:\[\w+\])*)\[{loop.index}\]", text)}
+            for modules in found:
+                inner = slot
+                for number in loops[: modules.count("[")]:
+                    inner = inner.items[number]
+                if len(found) == 1 and len(inner.items) == count:
+                    picked[modules] = name
         rest = text
-        for here in picked.values():
-            rest = rest.replace(here, "")
+        for modules in picked:
+            rest = rest.replace(f"{modules}[{loop.index}]", "")
         if f"[{loop.index}]" in rest or not picked:
             return f"for {loop.index} in range({count}):", lines
-        for name, here in picked.items():
-            variable = self.frame.fresh(name)
-            text = text.replace(here, variable)
-            picked[name] = variable
-        names = ", ".join(picked.values())
-        lists = ", ".join(f"self.{name}" for name in picked)
-        source = lists if len(picked) == 1 else f"zip({lists})"
-        return f"for {names} in {source}:", text.split("\n")
+        before = set(self.frame.taken)
+        self.frame.taken |= set(re.findall(r"(?<![.\w])\w+", text))  # also the variables of loops inside
+        for modules, name in picked.items():
+            picked[modules] = self.frame.fresh(name)
+            text = text.replace(f"{modules}[{loop.index}]", picked[modules])
+        self.frame.taken = before  # they are free again after the loop
+        source = ", ".join(picked) if len(picked) == 1 else f"zip({', '.join(picked)})"
+        return f"for {', '.join(picked.values())} in {source}:", text.split("\n")
 
-    def _scan(self, scan: n.Scan, loops: tuple[str, ...]) -> None:
+    def _scan(self, scan: n.Scan, loops: tuple[int, ...]) -> None:
         """A Python loop; what it collects is appended to lists, and stacked after it."""
         frame = self.frame
         inside = list(statements(scan.body))
         counts = Counter(name for step in inside for name in step.names)
-        frame.taken |= {frame.variable(name) for name in (scan.index, *counts)}
+        frame.taken.add(frame.variable(scan.index))
         once = {name for name in counts if counts[name] == 1} - read(v for step in inside for v in values(step))
         # a variable that is only there to be collected is its list
         appended = {s.names[0] for s in scan.body if isinstance(s, n.Set) and len(s.names) == 1} & once
@@ -382,6 +396,8 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     columns = list(zip(*(d.numbers for d in drafts), strict=True))
     arguments: dict[tuple[str, ...], str] = {}
     hints: dict[str, int] = {}
+    block = drafts[0].block
+    own = {*MODULE_NAMES, *(name for name, _ in block.modules), *(w.name for w in block.weights)}
     chosen: list[str | None] = []
     for column in columns:
         values = tuple(value for value, _ in column)
@@ -391,7 +407,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
         if values not in arguments:
             known = [k for k, _ in drafts[0].block.constants]
             fitting = [k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values]
-            hint = fitting[0] if fitting else column[0][1]
+            hint = safe(fitting[0] if fitting else column[0][1], own)
             hints[hint] = hints.get(hint, 0) + 1
             arguments[values] = hint if hints[hint] == 1 else f"{hint}_{hints[hint]}"
         chosen.append(arguments[values])
@@ -416,7 +432,9 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     kept = [f"self.{a} = {a}" for a in used_in_forward]
     head = [f"class {name}(nn.Module):", *docstring(_described(drafts), 1)]
     lines: list[str] = []
-    signature = ", ".join(["self", *(f"{a}: {'float' if '.' in v[0] else 'int'}" for v, a in arguments.items())])
+    signature = ", ".join(
+        ["self", *(f"{a}: {'int' if all(x.isdecimal() for x in v) else 'float'}" for v, a in arguments.items())]
+    )
     if init or kept:
         lines += [f"    def __init__({signature}) -> None:", "        super().__init__()"]
         lines += [f"        {line}" for line in (*kept, *init)]

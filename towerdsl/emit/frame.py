@@ -138,11 +138,12 @@ class Frame:
             source = self.lengths.get(name, name)
             if source == self.variable(name):
                 return source
-            variable = self.variable(name)
-            if variable in self.taken and variable not in self.needs:
-                return source
-            self.needs[variable] = source
-            return variable
+            known = next((variable for variable, code in self.needs.items() if code == source), None)
+            if known is None:  # a variable of the spec may have the name of the axis
+                variable = self.variable(name)
+                known = self.fresh(variable)
+                self.needs[known] = source
+            return known
 
         return size.render(free)
 

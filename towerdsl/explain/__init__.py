@@ -16,6 +16,7 @@ operation with weights (`OpResult.macs`) or of a `dot`; elementwise work is not 
     attentions                      one for each distinct attention, in the order of calls:
       block, constants, at          name, static arguments, place in the file
       paths, modules, calls         names in `state_dict()` (`*` is every number), how many modules, how often called
+                                    (a text where a loop runs along an axis of free length)
       let                           texts of its statements
       query, key, value             {text, axes: [{name, size}]}, or null
       batch, positions, over        axes as above

@@ -20,7 +20,7 @@ from towerdsl.explain.facts import Along, Explained, explain
 from towerdsl.ir.reach import Path
 from towerdsl.ir.size import Size
 from towerdsl.passes.reach import on_long_axes
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 
 FACTORS = (1, 3, 5, 7, 9)  # odd, so that what is even or odd stays so; multiples of what divides, divide
 
@@ -70,7 +70,7 @@ class Complexity:
 Numbers = dict[tuple[str, Term], Fraction]
 
 
-def complexity(spec: str | FilePath, settings: Mapping[str, Static] | None = None) -> tuple[Complexity, ...]:
+def complexity(spec: str | FilePath, settings: Mapping[str, Setting] | None = None) -> tuple[Complexity, ...]:
     """The rows of one spec, one for each axis along which positions exchange information. Raises TowerError."""
     probe = _Probe(spec, dict(settings or {}))
     return tuple(_row(probe, along) for along in probe.base.stacks)
@@ -79,7 +79,7 @@ def complexity(spec: str | FilePath, settings: Mapping[str, Static] | None = Non
 class _Probe:
     """A spec compiled with its own sizes and with others."""
 
-    def __init__(self, spec: str | FilePath, settings: dict[str, Static]) -> None:
+    def __init__(self, spec: str | FilePath, settings: dict[str, Setting]) -> None:
         self.spec, self.settings = spec, settings
         self.base = self._explained({})
         self._known: dict[tuple[tuple[str, int], ...], Explained | None] = {(): self.base}

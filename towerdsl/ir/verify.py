@@ -141,14 +141,10 @@ class _Block:
     def loop(self, loop: n.Loop) -> None:
         if loop.index in self.loops or loop.index in self.names:
             self.fail(f"the loop's index `{loop.index}` is a name already")
-        before = dict(self.names)
-        for repetition, body in enumerate(loop.bodies):
+        for repetition, body in enumerate(loop.bodies):  # what changes its type is read by another body, or by none
             self.loops[loop.index] = repetition
             self.checked = set()
             self.steps(body)
-            for name, kind in before.items():
-                if self.names[name] != kind:
-                    self.fail(f"`{name}` changes in a loop, from {kind} to {self.names[name]}")
         self.loops.pop(loop.index, None)
 
     def scan(self, scan: n.Scan) -> None:
@@ -157,7 +153,10 @@ class _Block:
         unknown = sorted(scan.axis.size.free_names - self.lengths)
         if unknown:
             self.fail(f"the length `{unknown[0]}` of the loop can be read from no parameter")
-        before = dict(self.names)
+        # in a loop with a count, an earlier repetition has collected the same
+        again = {name for name, _ in scan.collected} if self.loops else set()
+        before = {name: kind for name, kind in self.names.items() if name not in again}
+        self.names = dict(before)
         self.names[scan.index] = TensorType("int", (), True)
         self.checked = set()
         self.steps(scan.body)

@@ -430,6 +430,8 @@ def _pool(call: OpCall, kind: str) -> OpResult:
                 help=f"use a padding of at most {k // 2}",
                 argument="padding",
             )
+    if not any(padding) and {*kernel, *stride} == {1}:
+        return OpResult(x, "{x}")
     slid = [_slid(call, *each) for each in zip(x.axes[2:], kernel, stride, padding, strict=True)]
     named: list[tuple[str, Any]] = [("stride", _short(stride))] if stride != kernel else []
     named += [("padding", _short(padding))] if any(padding) else []
@@ -550,10 +552,14 @@ def drop_path(call: OpCall) -> OpResult:
 
 
 def _along(call: OpCall, x: TensorType) -> int:
-    """The dim of the `axis` argument; the last one if none is named."""
+    """The dim of the `axis` argument, as code writes it; the last one if none is named."""
+    return dim_code(x, _place(call, x))
+
+
+def _place(call: OpCall, x: TensorType) -> int:
     axis: Axis | None = call.statics.get("axis")
     if axis is None:
-        return dim_code(x, x.axes.index(last_axis(call, x)))
+        return x.axes.index(last_axis(call, x))
     found = [i for i, a in enumerate(x.axes) if a == axis] or [i for i, a in enumerate(x.axes) if a.same(axis)]
     if not found:
         call.fail(
@@ -562,7 +568,7 @@ def _along(call: OpCall, x: TensorType) -> int:
             help=f"name one of {shown(x.axes)}" if x.axes else None,
             argument="axis",
         )
-    return dim_code(x, found[-1])
+    return found[-1]
 
 
 def _moving(call: OpCall, x: TensorType, reach: Reach) -> tuple[Move, ...]:
@@ -592,13 +598,11 @@ def cumsum(call: OpCall) -> OpResult:
 @op("argmax", statics="axis:axis=none")
 def argmax(call: OpCall) -> OpResult:
     """The position of the largest entry along an axis, the first of equal ones; no gradient passes it."""
-    x = tensor_argument(call)
-    axis = call.statics["axis"] or last_axis(call, x)
-    kept = x.without([axis])
-    moves = (
-        Move(dim, kept.index(a) if a in kept else None, None if a in kept else DENSE) for dim, a in enumerate(x.axes)
-    )
-    return OpResult(TensorType("int", kept), f"{{x}}.argmax({_along(call, x)})", moves=tuple(moves))
+    x = tensor_argument(call, None if call.x.dtype == "int" else "float")
+    dim = _place(call, x)
+    moves = [Move(k, k - (k > dim), None) if k != dim else Move(k, None, DENSE) for k in range(len(x.axes))]
+    kind = TensorType("int", (*x.axes[:dim], *x.axes[dim + 1 :]))
+    return OpResult(kind, f"{{x}}.argmax({dim_code(x, dim)})", moves=tuple(moves))
 
 
 @op("flip", statics="axis:axis=none")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import networkx as nx
 
@@ -16,7 +16,7 @@ from towerdsl.passes.choices import Choice, Choices
 MAX_DEPTH = 100
 
 #: Functions that the compiler itself knows, beside the operations.
-BUILTINS = tuple("dot sum mean amax amin range zeros ones where min max int float one_of".split())
+BUILTINS = tuple("dot sum mean amax amin range zeros ones where min max int float len one_of".split())
 #: Initializers of `params:`, and how many numbers each takes.
 INITIALIZERS = {
     "zeros": 0,
@@ -44,6 +44,7 @@ class Resolved:
     definitions: Mapping[str, t.Definition]
     blocks: Mapping[str, t.Block]
     broken: frozenset[str]  # names whose text could not be read: nothing more is said of them
+    lists: Mapping[str, tuple[t.Expr, ...]] = field(default_factory=dict)  # sizes that are lists, once they are put in
 
     @property
     def callable(self) -> set[str]:
@@ -265,7 +266,8 @@ def written_names(resolved: Resolved) -> set[str]:
     roots += [d.body for d in resolved.definitions.values()]
     roots += [e for block in resolved.blocks.values() for e in block_expressions(block)]
     parts = (spec, *(block.body for block in resolved.blocks.values()))
-    names = {"query", "key", "value", "output", *(name.text for part in parts for name, _ in part.modules)}
+    names = {"query", "key", "value", "output"}
+    names |= {name.text for part in parts for name, _ in (*part.modules, *part.params)}
     for call in (e for root in roots for e in walk(root) if isinstance(e, t.Call)):
         names |= {e.id for e in (call.func, *dict(call.kwargs).values()) if isinstance(e, t.Name)}
     return names

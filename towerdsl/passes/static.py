@@ -8,6 +8,8 @@ from fractions import Fraction
 from towerdsl.ir.size import Size, whole
 
 Static = int | float | bool | Size | str
+#: What a size can be set to from outside.
+Setting = Static | list[Static] | tuple[Static, ...]
 LIMIT = 2**63
 
 

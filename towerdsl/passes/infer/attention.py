@@ -428,21 +428,24 @@ class _Typer:
         if self.body.merge is None:
             return "concat"
         for e in t.alternatives(self.body.merge):
-            if not isinstance(e, t.Name) or e.id not in MERGES:
-                help = did_you_mean(e.span.text, MERGES, "merge is concat, mean or sum")
-                raise Fault("merge", f"heads cannot be merged by `{e.span.text}`", e.span, (), help)
-        return self.infer.branches.named(self.body.merge, self.scope, "how heads are merged").span.text
+            name = self._word(e) or (e.id if isinstance(e, t.Name) else "")
+            if name not in MERGES:
+                help = did_you_mean(name, MERGES, "merge is concat, mean or sum")
+                raise Fault("merge", f"heads cannot be merged by `{self._word(e) or e.span.text}`", e.span, (), help)
+        e = self.infer.branches.named(self.body.merge, self.scope, "how heads are merged")
+        return self._word(e) or e.span.text
 
     def _normalizer(self) -> tuple[str, tuple[tuple[str, Any], ...]]:
         if self.body.normalize is None:
             return "softmax", ()
         for e in t.alternatives(self.body.normalize):
-            if _normalizer_name(e) not in NORMALIZERS or (isinstance(e, t.Call) and len(e.args) > 1):
-                near = _normalizer_name(e) or e.span.text
-                help = did_you_mean(near, NORMALIZERS, f"normalizers are {', '.join(NORMALIZERS)}")
-                raise Fault("unknown-name", f"there is no normalizer `{e.span.text}`", e.span, (), help)
+            name = self._word(e) or _normalizer_name(e)
+            if name not in NORMALIZERS or (isinstance(e, t.Call) and len(e.args) > 1):
+                help = did_you_mean(name or e.span.text, NORMALIZERS, f"normalizers are {', '.join(NORMALIZERS)}")
+                written = self._word(e) or e.span.text
+                raise Fault("unknown-name", f"there is no normalizer `{written}`", e.span, (), help)
         e = self.infer.branches.named(self.body.normalize, self.scope, "the normalizer")
-        name = _normalizer_name(e)
+        name = self._word(e) or _normalizer_name(e)
         found = dict(NORMALIZERS[name].options)
         for key, value in e.kwargs if isinstance(e, t.Call) else ():
             if key not in found:
@@ -454,6 +457,11 @@ class _Typer:
                 raise Fault("size", f"`{key}` is a number above 0", value.span)
             found[key] = float(number)
         return name, tuple(found.items())
+
+    def _word(self, e: t.Expr) -> str | None:
+        """The word that a size is, where a field names the size in place of the word."""
+        word = self.scope.names.get(e.id, self.infer.sizes.get(e.id)) if isinstance(e, t.Name) else None
+        return word if isinstance(word, str) else None
 
     def _dropout(self) -> float:
         e = self.body.dropout

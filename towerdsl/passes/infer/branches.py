@@ -97,7 +97,11 @@ class Branches:
             if e.id in scope.names:
                 return isinstance(scope.names[e.id], int | float | str | Size | Poison)
             return e.id in self.infer.sizes or (e.id in scope.axes and e.id not in RESERVED)
+        if isinstance(e, t.Index) and isinstance(e.base, t.List):
+            return all(self._is_static(x, scope) for x in (*e.base.items, *e.items))
         if isinstance(e, t.Call):
+            if e.func == t.Name(e.func.span, "len"):
+                return True
             known = isinstance(e.func, t.Name) and e.func.id in ELEMENTWISE and e.func.id not in scope.names
             return known and all(self._is_static(a, scope) for a in (*e.args, *(v for _, v in e.kwargs)))
         if isinstance(e, t.Index | t.List | t.Attribute | t.Pick):

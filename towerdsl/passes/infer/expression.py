@@ -410,7 +410,7 @@ class ExpressionTyper:
             raise Unknown
         if name in self.infer.resolved.blocks:
             return self.infer.calls.block(self.infer.resolved.blocks[name], e, scope)
-        if name in ("dot", "range", "zeros", "ones", *REDUCTIONS):
+        if name in ("dot", "range", "zeros", "ones", "len", *REDUCTIONS):
             result: Result = getattr(self, f"_call_{'reduce' if name in REDUCTIONS else name}")(e, scope)
             return result
         if name in ELEMENTWISE:
@@ -516,6 +516,13 @@ class ExpressionTyper:
         if axis is None or axis.size != size:
             axis = Axis(name, size, origin=f"{e.args[0].span.text}, line {e.span.line}")
         return n.Range(TensorType("int", (axis,)), e.span)
+
+    def _call_len(self, e: t.Call, scope: Scope) -> Result:
+        self._arguments(e, 1, 1, "len(depths)")
+        if not isinstance(e.args[0], t.List):
+            help = "an axis is its length: write its name"
+            raise Fault("type", "`len` takes a list of the sizes", e.args[0].span, (), help)
+        return len(e.args[0].items)
 
     def _call_zeros(self, e: t.Call, scope: Scope) -> Result:
         return self._fill(e, scope, 0.0)

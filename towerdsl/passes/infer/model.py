@@ -7,7 +7,7 @@ a name of its own, bound to a dim of an argument, so that two calls that differ 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
@@ -22,6 +22,7 @@ from towerdsl.passes.infer.calls import Calls
 from towerdsl.passes.infer.expression import ExpressionTyper
 from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, safe
 from towerdsl.passes.infer.statements import Statements, local
+from towerdsl.passes.lists import written
 from towerdsl.passes.resolve import INITIALIZERS, Resolved, walk
 from towerdsl.passes.static import Static
 
@@ -280,7 +281,10 @@ class Infer:
         self.calls.check_total(root, spec.tower.span)
         if self.errors:
             return None
-        sizes = tuple((name, value) for name, value in self.sizes.items() if not isinstance(value, Poison))
+        sizes: tuple[tuple[str, Any], ...] = tuple(
+            (name, value) for name, value in self.sizes.items() if not isinstance(value, Poison)
+        )
+        sizes += tuple((name, written(items)) for name, items in self.resolved.lists.items())
         return n.Model(spec.tower.text, root, tuple(inputs), spec.paper, spec.about, sizes, spec.source.name)
 
     def _outputs(self, key: t.Text | None, e: t.Expr, scope: Scope) -> list[tuple[t.Text | None, t.Expr]]:

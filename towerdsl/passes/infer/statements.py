@@ -218,7 +218,7 @@ class Statements:
                 for name, number in scope.builder.counts.items():
                     highest[name] = max(highest.get(name, 0), number)
             poisoned = any(isinstance(scope.names.get(name), Poison) for name in assigned(s.body))
-            for name, old in before.items():
+            for name, old in before.items() if not uses_index else ():
                 self._check_carried(name, old, scope.names.get(name), s, scope)
             if poisoned or self.infer.errors:
                 break
@@ -294,7 +294,9 @@ class Statements:
         place = next((x.span for x in _assignments(s.body) if name in {g.name for g in x.targets}), s.span)
         after = str(new.type) if isinstance(new, (n.Value, n.Relation)) else "a number"
         first = f", line {old.span.line}" if old.span is not None else ""
-        help = "a variable that a loop carries must keep its axes; assign a new name, or add a projection back"
+        help = (
+            "where the body does not read the index, what it carries keeps its axes: assign a new name, or project back"
+        )
         if any(name in new for new in scope.new_in.values()):
             help = "what is new in a loop has the loop's axis after it: choose another name in this one"
         self.infer.errors.add(

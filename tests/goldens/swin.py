@@ -1,0 +1,365 @@
+"""Swin: compiled by towerdsl 0.1.0 from specs/level9/swin.yaml."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Patches(nn.Module):
+    """patches(pixels[b, c, h, w]), specs/blocks/vision.yaml:11.
+
+        linear(rearrange(pixels, "b c (row p) (column r) -> b row column (c p r)", p=patch, r=patch), d)
+
+    pixels float[b, c=3, h=48, w=48] -> float[b, row=24, column=24, d=8]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 8)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.linear(
+            pixels.unflatten(2, (24, 2)).unflatten(4, (24, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        )
+
+
+class WindowAttention(nn.Module):
+    """window_attention(x[b, h, w, c], heads, shift), specs/level9/swin.yaml:20.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk) + table[head, i.h - j.h + win - 1, i.w - j.w +
+            win - 1]
+        j is visible to i where (i.h - shift) // win == (j.h - shift) // win and (i.w - shift) // win == (j.w
+            - shift) // win
+
+    Averaged over h, w, heads merged by concat; kernel: sdpa.
+
+    x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
+    x float[b, h=12, w=12, c=16] -> float[b, h=12, w=12, c=16]
+    x float[b, h=6, w=6, c=32] -> float[b, h=6, w=6, c=32]
+    """
+
+    def __init__(self, heads: int, features: int, head_dim: int, h: int, shift: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head_dim = head_dim
+        self.h = h
+        self.shift = shift
+        self.table = nn.Parameter(torch.empty(heads, 5, 5))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        self.query = nn.Linear(features, features)
+        self.key = nn.Linear(features, features)
+        self.value = nn.Linear(features, features)
+        self.output = nn.Linear(features, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4)
+        k = self.key(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        v = self.value(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        i_h = torch.arange(self.h, device=q.device)
+        j_h = torch.arange(self.h, device=q.device)
+        offset_h = i_h[:, None] - j_h + 2
+        i_w = torch.arange(self.h, device=q.device)
+        j_w = torch.arange(self.h, device=q.device)
+        offset_w = i_w[:, None] - j_w + 2
+        bias = self.table[:, offset_h[:, None, :, None].clamp(0, 4), offset_w[:, None, :].clamp(0, 4)]
+        visible_h = ((i_h - self.shift) // 3)[:, None] == (j_h - self.shift) // 3
+        visible_w = ((i_w - self.shift) // 3)[:, None] == (j_w - self.shift) // 3
+        mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
+        mask = mask.flatten(1, 2).flatten(2, 3)
+        q = q.flatten(-3, -2)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (self.h, self.h))
+        y = y.permute(0, 2, 3, 1, 4).flatten(-2)
+        return self.output(y)
+
+
+class WindowAttention2(nn.Module):
+    """window_attention(x[b, h, w, c], heads, shift), specs/level9/swin.yaml:20.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk) + table[head, i.h - j.h + win - 1, i.w - j.w +
+            win - 1]
+        j is visible to i where (i.h - shift) // win == (j.h - shift) // win and (i.w - shift) // win == (j.w
+            - shift) // win
+
+    Averaged over h, w, heads merged by concat; kernel: sdpa.
+
+    x float[b, h=3, w=3, c=64] -> float[b, h=3, w=3, c=64]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(4, 5, 5))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        self.query = nn.Linear(64, 64)
+        self.key = nn.Linear(64, 64)
+        self.value = nn.Linear(64, 64)
+        self.output = nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.query(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4)
+        k = self.key(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        v = self.value(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        i_h = torch.arange(3, device=q.device)
+        j_h = torch.arange(3, device=q.device)
+        offset_h = i_h[:, None] - j_h + 2
+        i_w = torch.arange(3, device=q.device)
+        j_w = torch.arange(3, device=q.device)
+        offset_w = i_w[:, None] - j_w + 2
+        bias = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]]
+        visible_h = ((i_h - 0) // 3)[:, None] == (j_h - 0) // 3
+        visible_w = ((i_w - 0) // 3)[:, None] == (j_w - 0) // 3
+        mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
+        mask = mask.flatten(1, 2).flatten(2, 3)
+        q = q.flatten(-3, -2)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (3, 3))
+        y = y.permute(0, 2, 3, 1, 4).flatten(-2)
+        return self.output(y)
+
+
+class Layer(nn.Module):
+    """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
+
+        shift = win // 2 if shifted and min(h, w) > win else 0
+        x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
+            p)
+        y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
+        x + drop_path(linear(y, c, name=down), p)
+
+    x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(8)
+        self.attention = WindowAttention(heads=2, features=8, head_dim=4, h=24, shift=0)
+        self.feed_forward_norm = nn.LayerNorm(8)
+        self.up = nn.Linear(8, 32)
+        self.down = nn.Linear(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x))
+        y = F.gelu(self.up(self.feed_forward_norm(x)))
+        return x + self.down(y)
+
+
+class Layer2(nn.Module):
+    """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
+
+        shift = win // 2 if shifted and min(h, w) > win else 0
+        x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
+            p)
+        y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
+        x + drop_path(linear(y, c, name=down), p)
+
+    x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
+    x float[b, h=12, w=12, c=16] -> float[b, h=12, w=12, c=16]
+    x float[b, h=6, w=6, c=32] -> float[b, h=6, w=6, c=32]
+    """
+
+    def __init__(
+        self, features: int, heads: int, head_dim: int, h: int, shift: int, p: float, features_out: int
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(features)
+        self.attention = WindowAttention(heads=heads, features=features, head_dim=head_dim, h=h, shift=shift)
+        self.drop_path = nn.Dropout3d(p)
+        self.feed_forward_norm = nn.LayerNorm(features)
+        self.up = nn.Linear(features, features_out)
+        self.down = nn.Linear(features_out, features)
+        self.drop_path_2 = nn.Dropout3d(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attention(self.attention_norm(x))[None])[0]
+        y = F.gelu(self.up(self.feed_forward_norm(x)))
+        return x + self.drop_path_2(self.down(y)[None])[0]
+
+
+class Layer3(nn.Module):
+    """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
+
+        shift = win // 2 if shifted and min(h, w) > win else 0
+        x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
+            p)
+        y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
+        x + drop_path(linear(y, c, name=down), p)
+
+    x float[b, h=3, w=3, c=64] -> float[b, h=3, w=3, c=64]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(64)
+        self.attention = WindowAttention2()
+        self.drop_path = nn.Dropout3d(0.1)
+        self.feed_forward_norm = nn.LayerNorm(64)
+        self.up = nn.Linear(64, 256)
+        self.down = nn.Linear(256, 64)
+        self.drop_path_2 = nn.Dropout3d(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attention(self.attention_norm(x))[None])[0]
+        y = F.gelu(self.up(self.feed_forward_norm(x)))
+        return x + self.drop_path_2(self.down(y)[None])[0]
+
+
+class Merge(nn.Module):
+    """merge(x[b, h, w, c]), specs/level9/swin.yaml:37.
+
+        y = rearrange(x, "b (h p) (w r) c -> b h w (r p c)", p=2, r=2)
+        linear(layernorm(y, name=norm), 2 * c, bias=false, name=reduction)
+
+    x float[b, h=24, w=24, c=8] -> float[b, h=12, w=12, 16]
+    x float[b, h=12, w=12, c=16] -> float[b, h=6, w=6, 32]
+    x float[b, h=6, w=6, c=32] -> float[b, h=3, w=3, 64]
+    """
+
+    def __init__(self, features: int, features_out: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.norm = nn.LayerNorm(features)
+        self.reduction = nn.Linear(features, features_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.unflatten(1, (self.size, 2)).unflatten(3, (self.size, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return self.reduction(self.norm(y))
+
+
+class Swin(nn.Module):
+    """Swin, compiled from specs/level9/swin.yaml.
+
+    Liu et al. 2021, arXiv:2103.14030
+
+    Patches look at those in their window, windows move by half in every second layer, and four patches
+    become one.
+
+    Inputs:
+        pixels: float[b, 3, image=48, image=48]
+    Output:
+        result: float[b, classes=1000]
+    """
+
+    checkpoints = {
+        "huggingface": {
+            "rules": {
+                "swin.embeddings.patch_embeddings.projection.weight": "reshape(patches.linear.weight, [8, 3, 2, 2])",
+                "swin.embeddings.patch_embeddings.projection.bias": "patches.linear.bias",
+                "swin.embeddings.norm.{p}": "patch_norm.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.layernorm_before.{p}": "stage.{s}.{l}.attention_norm.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.attention.self.{part}.{p}": "stage.{s}.{l}.attention.{part}.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.attention.self.relative_position_bias_table": "transpose(reshape(stage.{s}.{l}.attention.table, [-1, 25]))",
+                "swin.encoder.layers.{s}.blocks.{l}.attention.output.dense.{p}": "stage.{s}.{l}.attention.output.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.layernorm_after.{p}": "stage.{s}.{l}.feed_forward_norm.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.intermediate.dense.{p}": "stage.{s}.{l}.up.{p}",
+                "swin.encoder.layers.{s}.blocks.{l}.output.dense.{p}": "stage.{s}.{l}.down.{p}",
+                "swin.encoder.layers.{s}.downsample.{part}.{p}": "merge.{s}.{part}.{p}",
+                "swin.layernorm.{p}": "norm.{p}",
+                "classifier.{p}": "head.{p}",
+            },
+            "ignore": ["swin.encoder.layers.{s}.blocks.{l}.attention.self.relative_position_index"],
+        },
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = Patches()
+        self.patch_norm = nn.LayerNorm(8)
+        self.stage = nn.ModuleList(
+            [
+                nn.ModuleList(
+                    [
+                        Layer(),
+                        Layer2(
+                            features=8,
+                            heads=2,
+                            head_dim=4,
+                            h=24,
+                            shift=1,
+                            p=0.014285714285714287,
+                            features_out=32,
+                        ),
+                    ]
+                ),
+                nn.ModuleList(
+                    [
+                        Layer2(
+                            features=16,
+                            heads=2,
+                            head_dim=8,
+                            h=12,
+                            shift=0,
+                            p=0.028571428571428574,
+                            features_out=64,
+                        ),
+                        Layer2(
+                            features=16,
+                            heads=2,
+                            head_dim=8,
+                            h=12,
+                            shift=1,
+                            p=0.042857142857142864,
+                            features_out=64,
+                        ),
+                    ]
+                ),
+                nn.ModuleList(
+                    [
+                        Layer2(
+                            features=32,
+                            heads=4,
+                            head_dim=8,
+                            h=6,
+                            shift=0,
+                            p=0.05714285714285715,
+                            features_out=128,
+                        ),
+                        Layer2(
+                            features=32,
+                            heads=4,
+                            head_dim=8,
+                            h=6,
+                            shift=1,
+                            p=0.07142857142857142,
+                            features_out=128,
+                        ),
+                        Layer2(
+                            features=32,
+                            heads=4,
+                            head_dim=8,
+                            h=6,
+                            shift=0,
+                            p=0.08571428571428573,
+                            features_out=128,
+                        ),
+                    ]
+                ),
+                nn.ModuleList([Layer3()]),
+            ]
+        )
+        self.merge = nn.ModuleList(
+            [
+                Merge(features=32, features_out=16, size=12),
+                Merge(features=64, features_out=32, size=6),
+                Merge(features=128, features_out=64, size=3),
+            ]
+        )
+        self.norm = nn.LayerNorm(64)
+        self.head = nn.Linear(64, 1000)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.patch_norm(self.patches(pixels))
+        for stage in self.stage[0]:
+            x = stage(x)
+        x = self.merge[0](x)
+        for stage in self.stage[1]:
+            x = stage(x)
+        x = self.merge[1](x)
+        for stage in self.stage[2]:
+            x = stage(x)
+        x = self.merge[2](x)
+        for stage in self.stage[3]:
+            x = stage(x)
+        x = self.norm(x)
+        return self.head(x.mean((1, 2)))
