@@ -35,7 +35,6 @@ SMALL = {
     "memory": 6,
 }
 #: The same for one spec, where those do not fit.
-OF_SPEC: dict[str, dict[str, int | list[int]]] = {
 OF_SPEC: dict[str, dict[str, Any]] = {
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
     "danet": {"features": 64},
