@@ -49,7 +49,6 @@ OF_SPEC: dict[str, dict[str, Any]] = {
 MOST_PARAMETERS = 200_000
 
 
-def small(path: Path) -> dict[str, int | list[int]]:
 def small(path: Path) -> dict[str, Any]:
     resolved = compile_spec(path).resolved
     own = {*resolved.sizes, *resolved.lists}
