@@ -36,11 +36,10 @@ SMALL = {
 }
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, Any]] = {
-OF_SPEC: dict[str, dict[str, int | list[int]]] = {
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
     "danet": {"features": 64},
     "hard_attention": {"m": 4, "n": 5},
-    "non_local": {"c": 6, "pool": [1, 1]},
+    "non_local": {"c": 6, "pool": 1},
     "dinov2": {"image": 2, "patch": 1},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
@@ -51,7 +50,6 @@ MOST_PARAMETERS = 200_000
 
 
 def small(path: Path) -> dict[str, Any]:
-def small(path: Path) -> dict[str, int | list[int]]:
     resolved = compile_spec(path).resolved
     own = {*resolved.sizes, *resolved.lists}
     return {name: n for name, n in (SMALL | OF_SPEC.get(path.stem, {})).items() if name in own}
