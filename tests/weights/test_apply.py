@@ -216,6 +216,18 @@ def test_saving_needs_a_name_for_everything():
         to_public(make({"a": "a"}), {"a": torch.ones(1), "b": torch.ones(1)})
 
 
+def test_a_checkpoint_that_counts_from_one():
+    map = make({"block{l+1}.{p}": "layer.{l}.{p}"})
+    assert CheckpointMap.from_data("hf", map.to_data()) == make({"block{l+1}.{p}": "layer.{l}.{p}"})
+    state = {f"layer.{n}.w": torch.full((2,), float(n)) for n in range(12)}
+    public = to_public(map, state)
+    assert {name: x[0].item() for name, x in public.items()} == {f"block{n + 1}.w": n for n in range(12)}
+    back, report = to_model(map, public, {name: (2,) for name in state})
+    assert report.ok and all(torch.equal(back[name], x) for name, x in state.items())
+    state, report = to_model(map, {"block0.w": torch.ones(2)}, {"layer.x.w": (2,)})
+    assert not state and report.unexpected == ("block0.w",)
+
+
 def test_what_is_not_needed_is_not_saved():
     map = make({"norm.{p}": "n.{p}"}, ignore=["{name*}.steps"])
     state = {"n.weight": torch.ones(2), "n.steps": torch.ones(())}

@@ -74,6 +74,8 @@ def test_data_round_trip_with_sizes_as_numbers():
     ("left", "right", "code", "caret", "says"),
     [
         ("a.{l", "b", "checkpoint-pattern", "{", "brace without its partner"),
+        ("a.{l+x}", "b.{l}", "checkpoint-pattern", "{", "brace without its partner"),
+        ("a.{l}", "b.{l+1}", "checkpoint-pattern", "b.{l+1}", "counts on"),
         ("a.l}", "b", "checkpoint-pattern", "}", "brace without its partner"),
         ("a..b", "b", "checkpoint-pattern", ".", "dot with nothing beside it"),
         ("a", "b.{x}{y}", "checkpoint-pattern", "{x}{y}", "2 placeholders in one part"),

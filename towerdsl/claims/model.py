@@ -14,7 +14,7 @@ from towerdsl.claims import draw
 from towerdsl.claims.capture import Call, places, watch
 from towerdsl.claims.check import Measured, measure
 from towerdsl.claims.data import Checked, Verified
-from towerdsl.compiler import Compiled, compile_spec, free_lengths
+from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
@@ -37,16 +37,7 @@ def verify_spec(
     given. Raises TowerError.
     """
     start = time.perf_counter()
-    free = free_lengths(spec, settings or {})
-    sizes = {name: value for name, value in (settings or {}).items() if name not in free}
-    given: dict[str, int] = {}
-    for name, value in (settings or {}).items():
-        if name not in free:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            message = f"`{name}` is the length of an axis, a whole number of at least 1, not {value}"
-            raise TowerError([Diagnostic("size", message)])
-        given[name] = value
+    sizes, given = divided(spec, settings or {})
     compiled = compile_spec(spec, sizes, kernel)
     calls = Calls()
     occurrences = calls.occurrences(compiled.model.root)

@@ -111,7 +111,7 @@ def _score(score: DotScore, names: _Names) -> list[str]:
 def _visible(a: n.Average, locality: Locality, shown: _Names) -> Field:
     """Who is seen: the parts that must all hold."""
     if locality.never:
-        return _one("visible", "nothing")
+        return _one("locality, mask", "nothing")
 
     def texts(conjunct: int) -> tuple[str, str]:
         pair = []
@@ -125,8 +125,8 @@ def _visible(a: n.Average, locality: Locality, shown: _Names) -> Field:
 
     parts = [texts(k) for k in range(len(locality.bands) + len(locality.rest))]
     if not parts:
-        return Field("visible", ("everything",), ())
-    return Field("visible", tuple(s for s, _ in parts), tuple(c for _, c in parts))
+        return _one("locality, mask", "everything")
+    return Field("locality, mask", tuple(s for s, _ in parts), tuple(c for _, c in parts))
 
 
 def _data(a: n.Average) -> dict[str, str]:

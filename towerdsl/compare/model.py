@@ -12,10 +12,10 @@ from towerdsl.compare.show import text
 from towerdsl.compiler import Compiled, compile_spec, size_names
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
 from towerdsl.explain.spell import Speller, static_text
-from towerdsl.explain.work import Calls, calls_of, volume
+from towerdsl.explain.work import Calls, volume, walk
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
-from towerdsl.passes.static import Static
+from towerdsl.passes.static import Setting
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Kind:
         return names + more + (f" × {self.modules}" if self.modules > len(self.paths) else "")
 
 
-def diff(first: str | Path, second: str | Path, settings: Mapping[str, Static] | None = None) -> Diff:
+def diff(first: str | Path, second: str | Path, settings: Mapping[str, Setting] | None = None) -> Diff:
     """Compare the attentions of two specs, field by field. `settings` override sizes of those that have them.
 
     Definitions are expanded and conditions are in one form, so only what they mean counts; names do not. Raises
@@ -133,8 +133,8 @@ def _given(root: n.BlockInstance) -> Iterator[tuple[n.BlockInstance, dict[str, s
     seen: set[int] = set()
 
     def visit(block: n.BlockInstance) -> Iterator[tuple[n.BlockInstance, dict[str, str]]]:
-        spell = Speller(_NOTHING, {})
-        for inner, call in calls_of(block):
+        spell = Speller(None, {})
+        for inner, call in _calls(block):
             if id(inner) in seen:
                 continue
             seen.add(id(inner))
@@ -143,6 +143,35 @@ def _given(root: n.BlockInstance) -> Iterator[tuple[n.BlockInstance, dict[str, s
             yield from visit(inner)
 
     yield from visit(root)
+
+
+def _calls(block: n.BlockInstance) -> Iterator[tuple[n.BlockInstance, n.CallBlock]]:
+    """The calls in a block, each with every block that it may run."""
+    modules = dict(block.modules)
+
+    def leaves(slot: n.ModuleSlot) -> Iterator[n.BlockInstance]:
+        for item in slot.items:
+            yield from leaves(item)
+        if slot.block is not None:
+            yield slot.block
+
+    def values(steps: Sequence[n.Step]) -> Iterator[n.Value]:
+        for step in steps:
+            if isinstance(step, n.Set):
+                yield step.value
+            elif isinstance(step, n.Evaluate):
+                yield from (v for v in (step.average.query, step.average.key, step.average.value) if v is not None)
+            elif isinstance(step, n.Loop):
+                for body in {id(b): b for b in step.bodies}.values():
+                    yield from values(body)
+            else:
+                yield from values(step.body)
+
+    results = (r for r in block.results if isinstance(r, n.Value))
+    for value in walk([*values(block.body), *results]):
+        if isinstance(value, n.CallBlock):
+            for inner in leaves(modules[value.module.name]):
+                yield inner, value
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 A name is dotted. A part is plain text, or text around one `{x}` (which stands for one part or a piece of it,
 never for a dot), or `{x*}` (one or more whole parts, once in a name). So a name matches a pattern in one way only.
+`{x+1}` in a public name is the number after `x`, where a checkpoint counts from 1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from towerdsl.diagnostics import Diagnostics, Span
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(\*?)\}", re.ASCII)
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(\*|\+\d{1,9})?\}", re.ASCII)
 
 
 class Text(Protocol):
@@ -46,11 +47,22 @@ class Part:
     variable: str | None = None
     after: str = ""
     several: bool = False
+    add: int = 0
 
     def __str__(self) -> str:
         if self.variable is None:
             return self.before
-        return f"{self.before}{{{self.variable}{'*' if self.several else ''}}}{self.after}"
+        more = "*" if self.several else f"+{self.add}" if self.add else ""
+        return f"{self.before}{{{self.variable}{more}}}{self.after}"
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The part with its placeholder replaced. What is to be counted on and is no number gives no name."""
+        if self.variable is None:
+            return self.before
+        value = values[self.variable]
+        if self.add:
+            value = str(int(value) + self.add) if value.isdecimal() else f"{{{value}+{self.add}}}"
+        return self.before + value + self.after
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class Name:
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The name with each placeholder replaced; every one must be in `values`."""
-        return ".".join(p.before if p.variable is None else p.before + values[p.variable] + p.after for p in self.parts)
+        return ".".join(part.fill(values) for part in self.parts)
 
 
 @lru_cache(maxsize=4096)
@@ -154,7 +166,7 @@ def _parse_part(text: Text, piece: str, offset: int, found: Diagnostics) -> Part
         )
     elif not held:
         return Part(piece)
-    elif held[0][2] and rest:
+    elif held[0][2] == "*" and rest:
         x = held[0][1]
         found.add(
             "checkpoint-pattern",
@@ -163,5 +175,8 @@ def _parse_part(text: Text, piece: str, offset: int, found: Diagnostics) -> Part
             help=f"use `{{{x}}}` for a piece of a part",
         )
     else:
-        return Part(piece[: held[0].start()], held[0][1], piece[held[0].end() :], bool(held[0][2]))
+        more = held[0][2] or ""
+        return Part(
+            piece[: held[0].start()], held[0][1], piece[held[0].end() :], more == "*", int(more.removeprefix("*") or 0)
+        )
     return None

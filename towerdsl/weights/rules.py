@@ -286,6 +286,14 @@ def _resolve(public: Expr, ours: Expr, left: Text, right: Text, found: Diagnosti
                 expr.span,
                 help=f"put it on the right, with the public shape: `{expr.item}: reshape({right.text}, [...])`",
             )
+    for name in names_in(ours):
+        if any(part.add for part in name.parts):
+            found.add(
+                "checkpoint-pattern",
+                f"`{name}` counts on: the model's own numbers stand as they are",
+                name.span,
+                help="write `{l}` here, and `{l+1}` in the public name",
+            )
     for expr in _walk(ours):
         if isinstance(expr, Concat) and expr.parts is not None:
             found.add(
