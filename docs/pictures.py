@@ -26,7 +26,9 @@ from towerdsl.compiler import compile_spec
 
 FOLDER = Path(__file__).parent / "pictures"
 SHADES = "Blues"
-plt.rcParams.update({"font.size": 9, "axes.titlesize": 9, "svg.hashsalt": "towerdsl", "figure.constrained_layout.use": True})
+plt.rcParams.update(
+    {"font.size": 9, "axes.titlesize": 9, "svg.hashsalt": "towerdsl", "figure.constrained_layout.use": True}
+)
 
 
 def weights(spec: str, at: str, model: torch.nn.Module | None = None, sizes: dict | None = None, **inputs) -> Tensor:
@@ -77,7 +79,11 @@ def level1():
     """A decoder's steps over a source: everywhere, in a window around the step, around a place that is predicted."""
     figure, axes = panels(3)
     small = {"d": 16, "layers": 1, "source_words": 50, "target_words": 50}
-    titles = {"luong_global": "luong_global", "luong_local_m": "luong_local_m, D = 3", "luong_local_p": "luong_local_p, D = 3"}
+    titles = {
+        "luong_global": "luong_global",
+        "luong_local_m": "luong_local_m, D = 3",
+        "luong_local_p": "luong_local_p, D = 3",
+    }
     for axis, (spec, title) in zip(axes, titles.items(), strict=True):
         own = small if spec == "luong_global" else {**small, "D": 3}
         rows = []
@@ -143,7 +149,9 @@ def level5():
     figure, axes = panels(4, 2.1)
     axes[0].imshow(image)
     axes[0].set(title="the photo, three positions")
-    for axis, (row, column), color in zip(axes[1:], ((44, 30), (14, 25), (8, 48)), ("tab:red", "lime", "gold"), strict=True):
+    for axis, (row, column), color in zip(
+        axes[1:], ((44, 30), (14, 25), (8, 48)), ("tab:red", "lime", "gold"), strict=True
+    ):
         for one in (axes[0], axis):
             one.plot(column, row, "o", color=color, markersize=7, markeredgecolor="black")
         axis.imshow(w[row, column], cmap="magma")
@@ -169,7 +177,9 @@ def level7():
     into = [float(w[center, j]) for j in graph.nodes]
     nx.draw_networkx_edges(graph, places_of, ax=axes[0], edge_color="0.85")
     near = [(j, center) for j in graph.neighbors(center)]
-    nx.draw_networkx_edges(graph, places_of, near, ax=axes[0], width=[1 + 40 * into[j] for j, _ in near], edge_color="tab:blue")
+    nx.draw_networkx_edges(
+        graph, places_of, near, ax=axes[0], width=[1 + 40 * into[j] for j, _ in near], edge_color="tab:blue"
+    )
     colors = ["tab:red" if i == center else "white" for i in graph.nodes]
     nx.draw_networkx_nodes(graph, places_of, ax=axes[0], node_size=60, node_color=colors, edgecolors="0.3")
     axes[0].set(title="what the red node takes from its neighbours")
@@ -212,7 +222,9 @@ def level9():
         w = weights("swin", f"stage.0.{layer}.attention", sizes=small, pixels=pixels)[0, 0]
         axis.imshow(seen(w[5, 9]), cmap=SHADES, vmin=0, vmax=1.5)
         axis.plot(9, 5, "o", color="tab:red")
-        axis.set(title=title, xticks=np.arange(-0.5, 16, 4), yticks=np.arange(-0.5, 16, 4), xticklabels=[], yticklabels=[])
+        axis.set(
+            title=title, xticks=np.arange(-0.5, 16, 4), yticks=np.arange(-0.5, 16, 4), xticklabels=[], yticklabels=[]
+        )
         axis.grid(color="0.7")
     return figure
 
