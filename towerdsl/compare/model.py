@@ -72,9 +72,9 @@ class _Kind:
 
     @property
     def text(self) -> str:
-        names = ", ".join(path or "the model" for path in self.paths[:3])
-        more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
-        return names + more + (f" × {self.modules}" if self.modules > len(self.paths) else "")
+        first = self.paths[0] or "the model"
+        more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
+        return first + more + (f" × {self.modules}" if self.modules > len(self.paths) else "")
 
 
 def diff(first: str | Path, second: str | Path, settings: Mapping[str, Setting] | None = None) -> Diff:
