@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from towerdsl.compare.fields import Field
 from towerdsl.compare.model import kinds
 from towerdsl.compiler import compile_spec
 from towerdsl.lang import library
@@ -41,9 +42,17 @@ def rows(specs: Sequence[str | Path] | None = None) -> Iterator[Row]:
         if (specs is not None and name not in specs) or library.read(path).is_library:
             continue
         for kind in kinds(compile_spec(path)):
-            texts = {f.name: " and ".join(f.shown) for f in kind.fields}
+            texts = {f.name: _joined(f) for f in kind.fields}
             group = path.relative_to(root).parent.as_posix()
             yield Row(group, name, kind.text, tuple(texts[c] for c in COLUMNS))
+
+
+def _joined(field: Field) -> str:
+    """The parts of a field in one line: the terms of a score, or conditions that must all hold."""
+    if field.name != "locality, mask":
+        return " ".join(field.shown)
+    several = len(field.shown) > 1
+    return " and ".join(f"({x})" if several and " or " in x else x for x in field.shown)
 
 
 def markdown(found: Sequence[Row]) -> str:
