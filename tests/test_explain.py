@@ -37,11 +37,11 @@ every_spec = pytest.mark.parametrize("spec", [*LIBRARY, *ORACLE], ids=lambda p: 
 NOT_COUNTED_BY_TORCH = {
     "additive",
     "bahdanau",
+    "concatenation",
+    "feedback",
     "hard_attention",
     "luong_local_p",
-    "concatenation",
     "pooling",
-    "feedback",
 }
 
 HEADS = """
