@@ -222,7 +222,7 @@ def test_a_checkpoint_that_counts_from_one():
     state = {f"layer.{n}.w": torch.full((2,), float(n)) for n in range(12)}
     public = to_public(map, state)
     assert {name: x[0].item() for name, x in public.items()} == {f"block{n + 1}.w": n for n in range(12)}
-    back, report = to_model(map, public, {name: (2,) for name in state})
+    back, report = to_model(map, public, dict.fromkeys(state, (2,)))
     assert report.ok and all(torch.equal(back[name], x) for name, x in state.items())
     state, report = to_model(map, {"block0.w": torch.ones(2)}, {"layer.x.w": (2,)})
     assert not state and report.unexpected == ("block0.w",)
