@@ -11,6 +11,7 @@ from towerdsl.compiler import compile_spec
 from towerdsl.diagnostics import TowerError
 from towerdsl.explain import explain, to_data
 from towerdsl.explain.show import text
+from towerdsl.weights import CheckpointMap, to_public
 
 SPEC = """
 tower: words
@@ -252,3 +253,30 @@ def test_a_size_names_a_normalizer_that_there_is():
         compile_spec(WORDS.replace("'softmax', ", "'softmin', "))
     with pytest.raises(TowerError, match="heads cannot be merged by `first`"):
         compile_spec(WORDS.replace("'concat', ", "'first', "))
+
+
+MAPPED = """
+tower: mapped
+sizes: {d: 4, kind: "one_of('dot', 'concat')"}
+inputs: {x: "float[b, n, d]"}
+blocks:
+  look(x):
+    params: {wq: "float[d]", wk: "float[d]"}
+    query: x
+    key: x
+    value: linear(x, d)
+    score: dot(q, k) if kind == 'dot' else concat_score(wq, wk)
+outputs: look(x)
+checkpoints:
+  paper: {g.weight: look.value.weight, g.bias: look.value.bias, w_f: "concat(look.wq, look.wk)"}
+"""
+
+
+def test_a_map_names_parameters_of_other_choices():
+    for kind, public in (("dot", {"g.weight", "g.bias"}), ("concat", {"g.weight", "g.bias", "w_f"})):
+        model = towerdsl.compile(MAPPED, kind=kind)()
+        rules = CheckpointMap.from_data("paper", model.checkpoints["paper"])
+        assert set(to_public(rules, model.state_dict())) == public
+    for typo in (MAPPED.replace("look.wq,", "look.wp,"), MAPPED.replace("look.value.bias", "look.value.bais")):
+        with pytest.raises(TowerError, match="no parameter of the model"):
+            compile_spec(typo)

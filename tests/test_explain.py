@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -31,8 +32,17 @@ LIBRARY = sorted(p for p in (ROOT / "specs").rglob("*.yaml") if re.search(r"^(fl
 ORACLE = sorted(p for p in (ROOT / "tests/oracle/specs").glob("*.yaml") if p.stem != "library")
 every_spec = pytest.mark.parametrize("spec", [*LIBRARY, *ORACLE], ids=lambda p: p.stem)
 
-#: torch's counter leaves out recurrent layers and products of a matrix with one vector; `explain` counts both.
-NOT_COUNTED_BY_TORCH = {"additive", "bahdanau", "concatenation", "pooling"}
+#: torch's counter leaves out recurrent layers and products of a matrix with one vector; `explain` counts both, and both
+#: sides of a choice by a loop's index.
+NOT_COUNTED_BY_TORCH = {
+    "additive",
+    "bahdanau",
+    "concatenation",
+    "feedback",
+    "hard_attention",
+    "luong_local_p",
+    "pooling",
+}
 
 HEADS = """
     query: linear(x, d)
@@ -334,19 +344,29 @@ def test_data_is_json_and_its_formulas_are_arithmetic(spec: Path) -> None:
         return [c for v in value for c in costs(v)] if isinstance(value, list) else []
 
     found = costs(data)
-    assert len(found) == 4 + 4 * len(data["attentions"])
+    assert len(found) == 4 + 4 * len(data["attentions"]) + 3 * len(data["layers"]) + len(data["paths"])
+    functions = {"min": min, "max": max, "ceil": math.ceil, "log": math.log}
     for cost in found:
-        assert eval(cost["formula"], {"min": min, "max": max}, data["given"]) == cost["number"]
+        if cost["formula"] is None:
+            assert not cost["number"] and cost["unknown"]
+        elif "covers" in cost and eval(cost["size"], functions, data["given"]) < 2:
+            assert cost["number"] == 0
+        elif cost["number"] is not None or "covers" not in cost:
+            assert eval(cost["formula"], functions, data["given"]) == cost["number"]
+        else:  # these layers are too few
+            assert cost["covers"] < eval(cost["size"], functions, data["given"]) - 1
 
 
 def test_keys_of_the_data_are_those_documented() -> None:
     data = to_data(explain("bert", {"n": 4}))
     documented = sys.modules["towerdsl.explain"].__doc__ or ""
     (found,) = data["attentions"]
-    for keys in (data, found, data["total"]):
+    for keys in (data, found, data["total"], *data["layers"], *data["paths"]):
         for key in keys:
             assert re.search(rf"\b{key}\b", documented), f"{key} is not in the docstring of towerdsl.explain"
-    assert list(data) == ("name source paper about sizes choices free given inputs outputs attentions total".split())
+    assert list(data) == (
+        "name source paper about sizes choices free given inputs outputs attentions layers paths total".split()
+    )
     assert data["total"]["multiply_adds"]["all"]["number"] is None
     shares = to_data(explain("bert", {"b": 1, "n": 4}))["total"]["shares"]
     assert 0 < shares[0]["multiply_adds"] < 1

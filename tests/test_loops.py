@@ -116,6 +116,17 @@ def test_a_position_is_kept_inside_where_it_can_leave(read, code):
     torch.testing.assert_close(model(x), x[:, index].sum(1))
 
 
+@pytest.mark.parametrize("operator", ["+", "*"])
+def test_many_loops_in_loops(operator):
+    """Nothing grows with the number of ways through them."""
+    lines = [f"{'    ' * k}- for t{k} along n:" for k in range(16)]
+    position = f" {operator} ".join(f"t{k}" for k in range(16))
+    flow = "- h = zeros([b, d])\n" + "\n".join(lines) + f"\n{'    ' * 16}- h = h + x[n={position}]"
+    code = forward(flow, "h")
+    assert "max(" in code
+    assert "min(" in code
+
+
 def test_what_does_not_depend_on_the_loop_is_computed_before_it():
     code = forward(LOOP.format("linear(x, d)[n=t] + gelu(linear(x, d))[n=t]"), "h")
     before, inside = code.split("for t in range(n):")
@@ -211,6 +222,17 @@ def test_in_a_block_whose_instances_differ_in_the_length():
     source = towerdsl.source(text + "outputs: run(x, 2) + run(x, 3)\n")
     assert source.count("class Run(") == 1
     assert "for t in range(self.count):" in source
+
+
+def test_what_an_inner_loop_collects_is_collected_by_the_outer_one():
+    flow = "- for t along n:\n    - for u along n:\n        - a = dot(x[n=t], x[n=u])"
+    x = example()
+    torch.testing.assert_close(towerdsl.compile(spec(flow, "a"))()(x), torch.einsum("bid,bjd->bij", x, x))
+
+
+def test_a_position_of_an_outer_loop_is_read_in_its_place():
+    flow = "- h = zeros([b, d])\n- for t along n:\n    - for u along steps:\n        - h = h + dropout(x, 0.5)[n=t]"
+    assert "h = h + self.dropout(x)[:, t]" in forward(flow, "h")  # drawn anew in each step
 
 
 # --- torch -----------------------------------------------------------------------------------------------------

@@ -88,6 +88,29 @@ def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
     return names - set(resolved.sizes)
 
 
+def divided(spec: str | Path, settings: Mapping[str, Setting]) -> tuple[dict[str, Setting], dict[str, int]]:
+    """Settings --> (sizes that they override, free lengths that they give). Raises TowerError."""
+    free = free_lengths(spec, settings)
+    lengths: dict[str, int] = {}
+    for name, value in settings.items():
+        if name not in free:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            message = f"`{name}` is the length of an axis, a whole number of at least 1, not {value}"
+            raise TowerError([Diagnostic("size", message)])
+        lengths[name] = value
+    return {name: value for name, value in settings.items() if name not in free}, lengths
+
+
+def size_names(spec: str | Path) -> set[str]:
+    """The names of the sizes of a spec, those of the files that it uses too. Raises TowerError."""
+    errors = Diagnostics()
+    resolved = resolve(library.read(spec, errors), errors)
+    errors.raise_if_any()
+    assert resolved is not None
+    return set(resolved.sizes)
+
+
 @deep()
 def understand(spec: str | Path, sizes: Mapping[str, Setting]) -> tuple[Resolved, n.Model | None]:
     """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""

@@ -13,7 +13,7 @@ OPTIONS: dict[str, list[dict[str, float]]] = {
     "elu": [{"alpha": 1.0}, {"alpha": 0.4}],
     "clip": [{"low": -1.0, "high": 0.5}, {"low": 0.0, "high": 2.0}],
 }
-DOCUMENTED = """exp log sqrt rsqrt abs sign floor sin cos tanh sigmoid relu gelu gelu_tanh silu softplus erf
+DOCUMENTED = """exp log sqrt rsqrt abs sign floor round sin cos tanh sigmoid relu gelu gelu_tanh silu softplus erf
     leaky_relu elu clip min max where int float"""
 WIDTH = [torch.bool, torch.int64, torch.float64]
 
@@ -97,7 +97,7 @@ def test_gradients_are_finite(entry: Elementwise, options: dict[str, float]) -> 
     if x.grad is not None:
         assert torch.isfinite(x.grad).all()
     else:
-        assert entry.name in ("sign", "floor")
+        assert entry.name in ("sign", "floor", "round")
 
 
 @pytest.mark.parametrize("name", ["min", "max"])

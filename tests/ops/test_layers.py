@@ -143,6 +143,8 @@ def test_pool_lists() -> None:
         assert run.code == "F.max_pool2d(x, (2, 3))"
     for run in runs("avg_pool", "b c=4 h w", kernel=(2, 3), stride=1, padding=(1, 0)):
         assert run.code == "F.avg_pool2d(x, (2, 3), stride=1, padding=(1, 0))"
+    for run in runs("max_pool", "b c=4 h w", kernel=(1, 1)):
+        assert run.code == "x"
     assert result("max_pool", "b c h w", kernel=2).call == "F.max_pool2d({x}, {kernel})"
 
 

@@ -55,7 +55,7 @@ class InItsPlace:
 @pytest.fixture(scope="module")
 def package():
     if importlib.util.find_spec("anarcii") is None:
-        pytest.fail("These tests need trained weights: pip install --no-deps anarcii==2.0.8; pip install gemmi msgpack")
+        pytest.fail("These tests need trained weights: pip install anarcii==2.0.8")
     import anarcii
 
     before = torch.get_num_threads()

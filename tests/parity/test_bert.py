@@ -152,6 +152,8 @@ def test_a_pretraining_checkpoint(pretraining, suffix, gamma, tmp_path: Path):
     ids = torch.randint(0, sizes["vocab"], (3, 11))
     with torch.inference_mode():
         assert (ours(ids) - theirs.bert(ids).last_hidden_state).abs().max() <= 2e-5
+    saved = load_file(towerdsl.save_checkpoint(ours, tmp_path / "saved.safetensors", "huggingface"))
+    assert saved.keys() <= {name.removeprefix("bert.") for name in theirs.state_dict()}  # none of the old spellings
 
 
 def test_parameters_read_like_hand_written_ones(ours):

@@ -90,12 +90,6 @@ def test_the_default_is_bert_base():
     with torch.device("meta"):
         theirs = {n.removeprefix("bert."): x.shape for n, x in BertForPreTraining(BertConfig()).state_dict().items()}
     del theirs[TIED]
-    assert published(pretraining=True) == theirs
+    assert equal.published("bert", "huggingface", pretraining=True) == theirs
     heads = ("cls.", "pooler.")
-    assert published() == {n: x for n, x in theirs.items() if not n.startswith(heads)}
-
-
-def published(**sizes):
-    """Names and shapes, but for what the first public BERTs called weight and bias of a norm."""
-    found = equal.published("bert", "huggingface", **sizes)
-    return {n: x for n, x in found.items() if not n.endswith((".gamma", ".beta"))}
+    assert equal.published("bert", "huggingface") == {n: x for n, x in theirs.items() if not n.startswith(heads)}

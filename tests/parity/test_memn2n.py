@@ -45,11 +45,11 @@ def hop(u, memories, outputs, linear):
     return sum(p * c for p, c in zip(scores, outputs, strict=True))
 
 
-def network(weights, adjacent, linear, hops):
+def network(weights, tying, linear, hops):
     """The logits of the answer: a^ = Softmax(W u^{K+1}). Section 2.2 on how weights are shared."""
     answers = []
     for story, question in zip(STORIES, QUESTIONS, strict=True):
-        if adjacent:  # A^{k+1} = C^k, B = A^1, W^T = C^K
+        if tying == "adjacent":  # A^{k+1} = C^k, B = A^1, W^T = C^K
             outs, out_times = list(weights["C"]), list(weights["T_C"])
             ins, in_times = [weights["A"], *outs[:-1]], [weights["T_A"], *out_times[:-1]]
             first, last = ins[0], outs[-1]
@@ -62,7 +62,7 @@ def network(weights, adjacent, linear, hops):
             memories = [sentence(words, ins[k]) + in_times[k][i] for i, words in enumerate(story)]
             outputs = [sentence(words, outs[k]) + out_times[k][i] for i, words in enumerate(story)]
             o = hop(u, memories, outputs, linear)
-            if not adjacent:  # u^{k+1} = H u^k + o^k
+            if tying != "adjacent":  # u^{k+1} = H u^k + o^k
                 u = torch.stack([sum(h * x for h, x in zip(row, u, strict=True)) for row in weights["H.weight"]])
             u = u + o
         # the vector of the null symbol is constrained to be zero
@@ -81,12 +81,12 @@ def build(**sizes):
 
 
 @pytest.mark.parametrize("linear", [False, True], ids=["softmax", "linear"])
-@pytest.mark.parametrize("adjacent", [True, False], ids=["adjacent", "layerwise"])
+@pytest.mark.parametrize("tying", ["adjacent", "layerwise"])
 @pytest.mark.parametrize("hops", [1, 3])
-def test_loops(hops, adjacent, linear):
-    ours = build(hops=hops, adjacent=adjacent, linear_start=linear)
+def test_loops(hops, tying, linear):
+    ours = build(hops=hops, tying=tying, linear_start=linear)
     weights = {name: p.detach().clone().requires_grad_() for name, p in ours.named_parameters()}
-    mine, loops = ours(STORY, QUESTION), network(weights, adjacent, linear, hops)
+    mine, loops = ours(STORY, QUESTION), network(weights, tying, linear, hops)
     assert mine.shape == (2, SIZES["vocab"])
     torch.testing.assert_close(mine, loops, rtol=0, atol=1e-10)
     direction = torch.randn_like(loops)
@@ -96,11 +96,11 @@ def test_loops(hops, adjacent, linear):
         torch.testing.assert_close(parameter.grad, weights[name].grad, rtol=1e-10, atol=1e-10, msg=name)
 
 
-@pytest.mark.parametrize("adjacent", [True, False], ids=["adjacent", "layerwise"])
-def test_linear_start(adjacent):
+@pytest.mark.parametrize("tying", ["adjacent", "layerwise"])
+def test_linear_start(tying):
     """Training begins without the softmax and goes on with it: the same parameters, and the optimizer's state."""
     torch.manual_seed(0)
-    sizes = SIZES | {"adjacent": adjacent}
+    sizes = SIZES | {"tying": tying}
     linear = towerdsl.compile("memn2n", linear_start=True, **sizes)()
     softmax = towerdsl.compile("memn2n", **sizes)()
     answers = torch.tensor([9, 4])
@@ -126,25 +126,23 @@ def test_linear_start(adjacent):
     linear.load_state_dict(softmax.state_dict())  # and back
 
 
-@pytest.mark.parametrize("adjacent", [True, False], ids=["adjacent", "layerwise"])
-def test_the_letters_of_the_paper(adjacent, tmp_path):
-    ours = build(adjacent=adjacent).float()
+@pytest.mark.parametrize("tying", ["adjacent", "layerwise"])
+def test_the_letters_of_the_paper(tying, tmp_path):
+    ours = build(tying=tying).float()
     file = tmp_path / "memn2n.safetensors"
     towerdsl.save_checkpoint(ours, file, "paper")
-    outputs = range(SIZES["hops"] if adjacent else 1)
+    outputs = range(SIZES["hops"] if tying == "adjacent" else 1)
     names = {"A", "T_A", *(f"{letter}.{k}" for letter in ("C", "T_C") for k in outputs)}
-    assert set(load_file(file)) == names | (set() if adjacent else {"B", "W", "H"})
-    again = towerdsl.load("memn2n", checkpoint=file, format="paper", adjacent=adjacent, **SIZES)
+    assert set(load_file(file)) == names | (set() if tying == "adjacent" else {"B", "W", "H"})
+    again = towerdsl.load("memn2n", checkpoint=file, format="paper", tying=tying, **SIZES)
     assert torch.equal(again(STORY, QUESTION), ours(STORY, QUESTION))
 
 
-@pytest.mark.parametrize("adjacent", [True, False], ids=["adjacent", "layerwise"])
-def test_sizes_of_the_paper(adjacent):
+@pytest.mark.parametrize("tying", ["adjacent", "layerwise"])
+def test_sizes_of_the_paper(tying):
     """Three hops, 177 words, 50 sentences; joint training on all tasks has vectors of 50."""
     with torch.device("meta"):
-        shapes = {
-            name: tuple(p.shape) for name, p in towerdsl.compile("memn2n", adjacent=adjacent)().named_parameters()
-        }
-    tables = 3 if adjacent else 1
+        shapes = {name: tuple(p.shape) for name, p in towerdsl.compile("memn2n", tying=tying)().named_parameters()}
+    tables = 3 if tying == "adjacent" else 1
     expected = {"A": (177, 50), "C": (tables, 177, 50), "T_A": (50, 50), "T_C": (tables, 50, 50)}
-    assert shapes == expected | ({} if adjacent else {"B": (177, 50), "W": (177, 50), "H.weight": (50, 50)})
+    assert shapes == expected | ({} if tying == "adjacent" else {"B": (177, 50), "W": (177, 50), "H.weight": (50, 50)})

@@ -238,3 +238,74 @@ def test_a_wrong_map_is_said_before_anything():
     for go in (lambda m: to_public(m, {"a": torch.ones(2)}), lambda m: to_model(m, {}, {"a": (2,)})):
         with pytest.raises(TowerError, match="two dims or more"):
             go(make({"a": "transpose(a)"}))
+
+
+# --- old spellings -----------------------------------------------------------------------------------------------
+
+RENAMED = {"rules": {"layer.{l}.norm.{p}": "norm.{l}.{p}"}, "rename": {"gamma": "weight", "beta": "bias"}}
+NORMS = {f"norm.{n}.{p}": (3,) for n in range(2) for p in ("weight", "bias")}
+
+
+def renamed(**options):
+    return make(RENAMED["rules"], rename=RENAMED["rename"], **options)
+
+
+def old(public):
+    return {name.replace("weight", "gamma").replace("bias", "beta"): tensor for name, tensor in public.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_old_spellings_are_read_and_never_written(prefix):
+    state = random_state(NORMS)
+    public = to_public(renamed(), state)
+    assert sorted(public) == [f"layer.{n}.norm.{p}" for n in range(2) for p in ("bias", "weight")]
+    found = {prefix + name: tensor for name, tensor in old(public).items()}
+    back, report = to_model(renamed(prefix=["bert."]), found, NORMS)
+    assert report.ok and not report.unexpected
+    assert_same(back, state)
+    assert {name for name, _ in report.loaded} == set(found)
+
+
+def test_old_and_new_spellings_may_be_mixed():
+    state = random_state(NORMS)
+    public = to_public(renamed(), state)
+    mixed = {name: public[name] for name in list(public)[:2]} | old({n: public[n] for n in list(public)[2:]})
+    back, report = to_model(renamed(), mixed, NORMS)
+    assert report.ok
+    assert_same(back, state)
+
+
+def test_the_new_spelling_counts_where_both_are_there():
+    state = random_state(NORMS)
+    public = to_public(renamed(), state)
+    both = public | {name: tensor + 1 for name, tensor in old(public).items()}
+    back, report = to_model(renamed(), both, NORMS)
+    assert_same(back, state)
+    assert set(report.unexpected) == set(old(public))
+
+
+def test_layers_that_the_model_lacks_are_seen_under_old_spellings():
+    public = old(to_public(renamed(), random_state(NORMS)))
+    _, report = to_model(renamed(), public, {name: shape for name, shape in NORMS.items() if ".0." in name})
+    assert set(report.surplus) == {"layer.1.norm.gamma", "layer.1.norm.beta"}
+
+
+def test_a_part_that_the_map_expects_keeps_its_name():
+    map = make({"scale.gamma": "gamma", "norm.weight": "norm.weight"}, rename={"gamma": "weight"})
+    state = random_state({"gamma": (2,), "norm.weight": (2,)})
+    public = to_public(map, state)
+    assert sorted(public) == ["norm.weight", "scale.gamma"]
+    back, _ = to_model(
+        map, {"norm.gamma": public["norm.weight"], "scale.gamma": public["scale.gamma"]}, NORMS | shapes_of(state)
+    )
+    assert torch.equal(back["gamma"], state["gamma"]) and torch.equal(back["norm.weight"], state["norm.weight"])
+
+
+def test_a_map_with_old_spellings_is_the_same_from_its_data():
+    assert CheckpointMap.from_data("hf", renamed().to_data()) == renamed()
+
+
+@pytest.mark.parametrize("rename", [{"a.b": "c"}, {"a": "{p}"}, {"": "c"}, {"a": "b c"}])
+def test_a_spelling_is_one_part(rename):
+    with pytest.raises(TowerError, match="`rename` is about one part of a name"):
+        make({"a": "b"}, rename=rename)

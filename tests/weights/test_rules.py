@@ -36,6 +36,7 @@ class Section:
     rules: tuple[tuple[Words, Words], ...]
     ignore: tuple[Words, ...] = ()
     prefix: tuple[Words, ...] = ()
+    rename: tuple[tuple[Words, Words], ...] = ()
 
 
 def words(source, text, quoted=None):

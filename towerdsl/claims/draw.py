@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from towerdsl.explain.work import Occurrence
+from towerdsl.explain.work import Calls, Occurrence
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
-from towerdsl.ir.size import Size
+from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import RelationType, Type
 
 #: Lengths that are tried for free axes, until the model runs with them: first all different, then all the same.
@@ -22,11 +22,13 @@ POOL = 1_000_003
 
 
 class _Unfilled(TorchFunctionMode):
-    """While a model is built, parameters are not drawn: `fill` does that in one go."""
+    """While a model is built its parameters are not drawn: `build` does that in one go."""
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_", "erfinv_"):
-            return args[0] if args else kwargs["tensor"]
+            found: Tensor = args[0] if args else kwargs["tensor"]
+            with torch.no_grad():
+                return found.zero_()  # not left as it is: some draw again until a number is within bounds
         return func(*args, **(kwargs or {}))
 
 
@@ -85,6 +87,22 @@ def lengths(model: n.Model, occurrences: Sequence[Occurrence], given: Mapping[st
         found = {**batch, **{name: tried[k % len(tried)] for k, name in enumerate(others)}, **given}
         if all(_pairs(o, found) >= 4 for o in occurrences) or tried is TRIED[-1]:
             yield found
+
+
+def most_weights(model: n.Model, given: Mapping[str, int]) -> int:
+    """How many weights the largest attention of a model has with the first lengths that would be tried."""
+    occurrences = Calls().occurrences(model.root)
+    values = {name: Size.of(length) for name, length in next(lengths(model, occurrences, given), {}).items()}
+    found = [0]
+    for o in occurrences:
+        average = o.block.average
+        assert average is not None
+        heads = (average.heads,) if average.heads is not None else ()
+        shape = [
+            a.size.substitute(dict(o.lengths)) for a in (*average.batch, *heads, *average.positions, *average.over)
+        ]
+        found.append(product([s.substitute(values) for s in shape]).integer or 0)
+    return max(found)
 
 
 def _pairs(occurrence: Occurrence, found: Mapping[str, int]) -> int:

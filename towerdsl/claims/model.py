@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from towerdsl.claims import draw
 from towerdsl.claims.capture import Call, places, watch
 from towerdsl.claims.check import Measured, measure
 from towerdsl.claims.data import Checked, Verified
-from towerdsl.compiler import Compiled, compile_spec, free_lengths
+from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
@@ -27,27 +28,26 @@ from towerdsl.kernels.reference import Reference
 from towerdsl.lang import library
 from towerdsl.passes.static import Setting
 
+#: The weights of an attention are made whole, in float64, and so are their gradients: so many at most.
+MOST_WEIGHTS = 10_000_000
+#: What is tried of a size that makes more: lengths that are divided again and again are seldom prime.
+PARTS = [Fraction(*x) for x in ((3, 4), (5, 7), (5, 8), (4, 7), (1, 2), (3, 7), (3, 8), (2, 7), (1, 4), (1, 7), (1, 8))]
+
 
 def verify_spec(
     spec: str | Path, settings: Mapping[str, Setting] | None = None, kernel: str | None = None, seed: int = 0
 ) -> Verified:
     """Verify a spec with random weights and inputs. `settings` override its sizes, or give free lengths.
 
-    The model runs until every attention has been seen; each is then verified by itself, in float64, with what it was
-    given. Raises TowerError.
+    Sizes are the spec's own; where an attention has more than ten million weights, the size that its lengths are
+    made of is a part of that. The model runs until every attention has been seen; each is then verified by itself, in
+    float64, with what it was given. Raises TowerError.
     """
     start = time.perf_counter()
-    free = free_lengths(spec, settings or {})
-    sizes = {name: value for name, value in (settings or {}).items() if name not in free}
-    given: dict[str, int] = {}
-    for name, value in (settings or {}).items():
-        if name not in free:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            message = f"`{name}` is the length of an axis, a whole number of at least 1, not {value}"
-            raise TowerError([Diagnostic("size", message)])
-        given[name] = value
+    sizes, given = divided(spec, settings or {})
     compiled = compile_spec(spec, sizes, kernel)
+    compiled, smaller = _affordable(spec, compiled, sizes, kernel, given)
+    sizes |= smaller
     calls = Calls()
     occurrences = calls.occurrences(compiled.model.root)
     if not occurrences:
@@ -81,6 +81,28 @@ def verify_model(model: nn.Module, compiled: Compiled, inputs: Mapping[str, Any]
     finally:
         model.train(training)
     return _verified(compiled, {}, {}, "the inputs given", Calls(), seen, seed, start)
+
+
+def _affordable(
+    spec: str | Path, compiled: Compiled, sizes: Mapping[str, Setting], kernel: str | None, given: Mapping[str, int]
+) -> tuple[Compiled, dict[str, Setting]]:
+    """The spec with one of its sizes made smaller, where the weights of its largest attention are too many to hold."""
+    most = draw.most_weights(compiled.model, given)
+    if most <= MOST_WEIGHTS:
+        return compiled, {}
+    own = {k: v for k, v in compiled.model.sizes if isinstance(v, int) and not isinstance(v, bool) and k not in sizes}
+    for name, size in sorted(own.items(), key=lambda x: -x[1]):
+        for part in PARTS:
+            try:
+                found = compile_spec(spec, {**sizes, name: int(size * part)}, kernel)
+            except TowerError:
+                continue
+            now = draw.most_weights(found.model, given)
+            if now >= most:
+                break
+            if now <= MOST_WEIGHTS:
+                return found, {name: int(size * part)}
+    return compiled, {}
 
 
 def _captured(

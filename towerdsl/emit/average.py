@@ -28,24 +28,25 @@ class AverageWriter:
         heads = (average.heads,) if average.heads is not None else ()
         self.lead: tuple[Axis, ...] = (*average.batch, *heads)
 
-    def write(self, part: str = "result") -> None:
+    def write(self, part: str, names: Sequence[str]) -> None:
         """Write an attention, or one of the parts that `Evaluate` names."""
         self._sources()
         if part == "weights":
-            self._parts()
+            self._parts(*names)
             return
         result = self.plan.kernel.write(self.average, self.plan.facts, self)
         self.frame.assign("y", result)
         self.frame.assign("y", (self._result if part == "result" else self._each_head)(Code("y")).text)
 
-    def _parts(self) -> None:
-        """`weights` with all their axes, `message` with dims of length 1 (or none, in front) for those it lacks."""
+    def _parts(self, weights_name: str, message_name: str) -> None:
+        """Weights with all their axes, messages with dims of length 1 (or none, in front) for those they lack."""
         frame, message = self.frame, self.average.message
         weights, axes = self.weights()
         every = (*self.lead, *self.average.positions, *self.average.over)
         code = frame.spread(Code(weights), axes, every)
-        frame.assign("weights", self._expanded(code, axes, every, set(every)).text if axes != every else code.text)
-        frame.assign("message", frame.aligned(message, (*every, message.axes[-1])).text)
+        full = self._expanded(code, axes, every, set(every)) if axes != every else code
+        frame.assign(weights_name, full.text)
+        frame.assign(message_name, frame.aligned(message, (*every, message.axes[-1])).text)
 
     # --- sources ----------------------------------------------------------------------------------------------
 
@@ -54,7 +55,7 @@ class AverageWriter:
         average, frame = self.average, self.frame
         used = average.uses
         frame.taken |= {"q", "k", "v", "y"}
-        codes: dict[str, list[str]] = {}  # the names of each code: sources may be laid out alike
+        codes: dict[tuple[str, str], list[str]] = {}  # the names of each code: sources may be laid out alike
         for name, value, features, moved, heads in (
             ("q", average.query, average.query_features, average.positions, average.heads),
             ("k", average.key, average.key_features, average.over, average.heads),
@@ -66,8 +67,10 @@ class AverageWriter:
                 average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
             )
             code = self._laid_out(value, features, [a.on("") for a in moved], count)
-            codes.setdefault(code.text, []).append(name)
-        for text, names in codes.items():
+            # a module may draw (dropout), so what two calls of one give may differ
+            calls = any(isinstance(v, n.CallBlock) or (isinstance(v, n.Apply) and v.module) for v in value.walk())
+            codes.setdefault((code.text, name if calls else ""), []).append(name)
+        for (text, _), names in codes.items():
             frame.assign(" = ".join(names), text)
         if "q" in used:
             frame.device_from = frame.dtype_from = "q"
@@ -115,18 +118,18 @@ class AverageWriter:
     def weights(self) -> tuple[str, tuple[Axis, ...]]:
         """Write the weights, dense; returns their variable and axes [batch, head, i, j] (some may be missing)."""
         average, frame = self.average, self.frame
-        score, axes = self._score()
-        frame.assign("score", score)
+        text, axes = self._score()
+        score = frame.assign(frame.fresh("score"), text)
         visible = "None"
         if average.visible is not None:
-            shown = self._full_keys(frame.aligned(average.visible, axes), average.visible, axes)
+            shown = self._full_keys(frame.aligned(average.visible, axes), average.visible, axes, score)
             visible = frame.assign(frame.fresh("visible"), self._or_none(shown))
         entry = NORMALIZERS[average.normalize]
         flat = len(average.over) > 1
         dims = f"-{len(average.over)}"
-        score_code, visible_code = "score", visible
+        score_code, visible_code = score, visible
         if flat:
-            score_code = f"score.flatten({dims})"
+            score_code = f"{score}.flatten({dims})"
             visible_code = visible if visible == "None" else self._or_none(f"{visible}.flatten({dims})", visible)
         arguments = [score_code, visible_code]
         if entry.draws:
@@ -135,15 +138,13 @@ class AverageWriter:
         function = entry.function.__name__
         frame.helpers.add(function)
         call = f"{function}({', '.join(arguments)})"
-        if average.log_prob:
-            frame.line(f"weights, log_prob = {call}")
-        else:
-            frame.line(f"weights = {call}")
+        weights = frame.fresh("weights")
+        frame.line(f"{weights}, log_prob = {call}" if average.log_prob else f"{weights} = {call}")
         if flat:
-            frame.line(f"weights = weights.unflatten(-1, ({frame.sizes(average.over)}))")
+            frame.line(f"{weights} = {weights}.unflatten(-1, ({frame.sizes(average.over)}))")
         if average.dropout:
-            frame.line(f"weights = F.dropout(weights, {python(average.dropout)}, self.training)")
-        return "weights", axes
+            frame.line(f"{weights} = F.dropout({weights}, {python(average.dropout)}, self.training)")
+        return weights, axes
 
     def _or_none(self, code: str, variable: str | None = None) -> str:
         """The code of the condition; None where the parameter that it is made of may be None, and is."""
@@ -188,10 +189,10 @@ class AverageWriter:
             sizes = sizes[first:]
         return Code(f"{code.atom}.expand({', '.join(sizes)})")
 
-    def _full_keys(self, code: Code, value: n.Value, axes: Sequence[Axis]) -> str:
+    def _full_keys(self, code: Code, value: n.Value, axes: Sequence[Axis], score: str) -> str:
         """A condition that will be flattened over several averaged axes needs them all."""
         if value.type.scalar:
-            return f"torch.full_like(score, {code.text}, dtype=torch.bool)"
+            return f"torch.full_like({score}, {code.text}, dtype=torch.bool)"
         over = self.average.over
         missing = [a for a in over if a not in value.axes]
         if len(over) == 1 or not missing:
@@ -332,19 +333,19 @@ class AverageWriter:
             return None
         if bias is None:
             assert visible is not None
-            code = frame.code(visible)
+            code, mask = frame.code(visible), frame.fresh("mask")
             if code.strength < ATOM:
-                code = Code(frame.assign("mask", code.text))
-            return frame.assign("mask", self._or_none(self._pairs(code, visible.axes).text))
+                code = Code(frame.assign(mask, code.text))
+            return frame.assign(mask, self._or_none(self._pairs(code, visible.axes).text))
         if visible is not None:
-            frame.assign("bias", bias.text)
+            name = Code(frame.assign(frame.fresh("bias"), bias.text))
             every = tuple(a for a in axes if a in own or a in visible.axes)
-            spread_bias = frame.spread(Code("bias"), own, every) if own else Code("bias")
+            spread_bias = frame.spread(name, own, every) if own else name
             hidden = frame.aligned(visible, every)
             bias = Code(f'{spread_bias.atom}.masked_fill(~{hidden.at(ATOM)}, float("-inf"))')
             own = every
-        frame.assign("mask", bias.text)
-        return frame.assign("mask", self._pairs(Code("mask"), own).text)
+        mask = frame.assign(frame.fresh("mask"), bias.text)
+        return frame.assign(mask, self._pairs(Code(mask), own).text)
 
     def _pairs(self, code: Code, own: Sequence[Axis]) -> Code:
         """A mask or bias as [batch, head, query, key], dims of length 1 where it does not vary."""

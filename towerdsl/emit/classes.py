@@ -181,7 +181,7 @@ class ClassWriter:
             targets = ", ".join(frame.variable(name) for name in step.names)
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part)
+            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:
@@ -318,7 +318,8 @@ class ClassWriter:
         message = _words(body.message) if body.message else "v"
         at = "[i]" if average.positions else ""
         lines = [f"    y{at} = sum over j of w{'[i, j]' if at else '[j]'} * {_indexed(message)}"]
-        formula = {"softmax": "softmax over j of", "none": ""}.get(average.normalize, f"{average.normalize} over j of")
+        alone = {"none": "", "sigmoid": "sigmoid of"}  # the weight of j does not depend on the others
+        formula = alone.get(average.normalize, f"{average.normalize} over j of")
         lines.append(f"    w{'[i, j]' if at else '[j]'} = {f'{formula} {_indexed(score)}'.strip()}")
         conditions = [_words(e) for e in (body.locality, body.mask) if e is not None]
         if conditions:

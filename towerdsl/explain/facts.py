@@ -8,8 +8,7 @@ from fractions import Fraction
 from pathlib import Path as FilePath
 from typing import Any
 
-from towerdsl.compiler import Compiled, compile_spec, free_lengths
-from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.explain.flow import Follower
 from towerdsl.explain.spell import Speller, short
 from towerdsl.explain.work import ZERO, Calls, Occurrence, Work, merged, pairs_work, volume, walk
@@ -186,18 +185,8 @@ class Explained:
 
 def explain(spec: str | FilePath, settings: Mapping[str, Setting] | None = None) -> Explained:
     """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with. Raises TowerError."""
-    free = free_lengths(spec, settings or {})
-    given: dict[str, int] = {}
-    overridden: dict[str, Setting] = {}
-    for name, value in (settings or {}).items():
-        if name not in free:
-            overridden[name] = value
-        elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            message = f"`{name}` is the length of an axis, a whole number of at least 1, not {value}"
-            raise TowerError([Diagnostic("size", message)])
-        else:
-            given[name] = value
-    return explain_compiled(compile_spec(spec, overridden), given)
+    sizes, given = divided(spec, settings or {})
+    return explain_compiled(compile_spec(spec, sizes), given)
 
 
 def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:

@@ -106,10 +106,12 @@ class Follower:
                         found[origin] = max(found.get(origin, stack), stack, key=_depth)
                 for origin, (stack, _) in flow.pooled.items():
                     pooled[origin] = max(pooled.get(origin, stack), stack, key=_depth)
+        axes = {origin: Axis(origin[1], origin[2]) for origin in (*found, *pooled)}  # type: ignore[arg-type]
+        # features have a length that is known: what is read whole along any other axis is read by positions
         return [
-            (Axis(origin[1], origin[2]), stack)  # type: ignore[arg-type]
+            (axes[origin], stack)
             for origin, stack in {**pooled, **found}.items()
-            if any(not reach.features for reach, _ in stack.runs)
+            if stack.runs and not (axes[origin].size.constant and all(reach.features for reach, _ in stack.runs))
         ]
 
     # --- statements -----------------------------------------------------------------------------------------------
@@ -267,8 +269,9 @@ class Follower:
         moves = value.result.moves
         if moves is None:
             for flow in flows:
-                for tracks in flow.axes.values():
-                    result.pool(tracks, unknown(f"`{value.op.name}` does not say what it reads"))
+                for key, tracks in flow.axes.items():
+                    if isinstance(key, int):
+                        result.pool(tracks, unknown(f"`{value.op.name}` does not say what it reads"))
             return result
         for move in moves:
             tracks = flows[move.argument].axes.get(move.dim, {})
@@ -322,8 +325,7 @@ class Follower:
                     for origin, stack in tracks.items():
                         read[origin] = stack.then(reach)
             result.add(layout, read)
-            # a query that reads what the keys read adds nothing: where one key is visible its weight is 1,
-            # whatever it says
+            # a query that has read what the keys have adds nothing: it does not matter where one key alone is visible
             result.add(layout, {o: x for o, x in own.items() if all(t.get(o) != x for t in keys.axes.values())})
         if isinstance(n.plain(average.message), n.Local) and len(average.features) == len(average.value_features):
             value_flow = self.value(average.value, names)

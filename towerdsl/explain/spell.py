@@ -50,10 +50,10 @@ def axis_text(name: str | None, size: Size) -> str:
 class Speller:
     """Writes typed values as the language would, with lengths of the model's own."""
 
-    def __init__(self, average: n.Average, lengths: Mapping[str, Size]) -> None:
+    def __init__(self, average: n.Average | None, lengths: Mapping[str, Size]) -> None:
         self.lengths = lengths
         self._known: dict[int, tuple[str, int]] = {}
-        self.several = len(average.positions) > 1 or len(average.over) > 1
+        self.several = average is not None and max(len(average.positions), len(average.over)) > 1
 
     def size(self, size: Size) -> str:
         return str(size.substitute(self.lengths))

@@ -274,7 +274,7 @@ class Stack:
         if self == other:
             return self
         for one, whole in ((self, other), (other, self)):
-            everything = len(whole.runs) == 1 and whole.runs[0][0].everything and whole.runs[0][1] == 1
+            everything = whole.runs and all(reach.everything for reach, _ in whole.runs)
             if not one.runs and everything and one.flipped == whole.flipped:
                 return whole
         if self.offset != other.offset or self.flipped != other.flipped:
@@ -364,7 +364,7 @@ def path(stack: Stack, n: Size) -> Path:
 
     Towards later and towards earlier positions are two questions; the longer answer counts.
     """
-    layers = [(reach, count) for reach, count in stack.runs if reach.combs != (STILL,) or reach.unknown or reach.hubs]
+    layers = [(reach, count) for reach, count in stack.runs if replace(reach, features=False) != ITSELF]
     if stack.offset != ZERO or stack.flipped:
         return Path("unknown", reason="positions are moved")
     if not layers:
@@ -397,7 +397,7 @@ def _onward(layers: list[tuple[Reach, int]], n: Size) -> Path:
     if any(r.moves > 1 for r, _ in moving):
         return Path("unknown", reason="layers of several moves")
     if sum(count for r, count in moving if r.hubs) > 1:
-        return Path("constant", 2, exact=not more and all(_bounded(r) for r, _ in moving))
+        return Path("constant", 2, exact=False)
     if any(r.serial for r, _ in moving):
         if any(_covers(c, n) for r, _ in moving if r.serial for c in r.combs):
             return Path("ratio", 1, exact=len(moving) == 1 and not more, serial=True)
@@ -420,10 +420,6 @@ def _strided(layers: list[tuple[list[tuple[int, int | None]], int]]) -> Path:
         if stride is not None and near + 1 >= stride:
             return Path("constant", 2, exact=False)
     return Path("unknown", reason="some positions are connected only with those some steps apart")
-
-
-def _bounded(r: Reach) -> bool:
-    return all(c.high is not None and c.high.constant is not None for c in r.combs)
 
 
 def _may(c: Comb) -> bool:

@@ -425,14 +425,18 @@ class _Reader(Nodes):
         found = []
         for name, value in self.mapping(node, "checkpoints"):
             rules: list[tuple[t.Text, t.Text]] = []
+            rename: list[tuple[t.Text, t.Text]] = []
             lists: dict[str, tuple[t.Text, ...]] = {"ignore": (), "prefix": ()}
             for key, item in self.mapping(value, name.text):
                 if key.text in lists:
                     texts = [self.text(n) for n in self.sequence(item, key.text)]
                     lists[key.text] = tuple(x for x in texts if x)
+                elif key.text == "rename":
+                    pairs = [(old, self.text(new)) for old, new in self.mapping(item, "rename")]
+                    rename += [(old, new) for old, new in pairs if new]
                 else:
                     right = self.text(item)
                     if right:
                         rules.append((key, right))
-            found.append(t.CheckpointSection(name, tuple(rules), lists["ignore"], lists["prefix"]))
+            found.append(t.CheckpointSection(name, tuple(rules), lists["ignore"], lists["prefix"], tuple(rename)))
         return tuple(found)

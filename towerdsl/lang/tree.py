@@ -309,6 +309,7 @@ class CheckpointSection:
     rules: tuple[tuple[Text, Text], ...]
     ignore: tuple[Text, ...]
     prefix: tuple[Text, ...]
+    rename: tuple[tuple[Text, Text], ...]
 
 
 @dataclass(frozen=True)

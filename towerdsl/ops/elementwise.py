@@ -89,6 +89,7 @@ _TABLE = (
     Elementwise("floor", 1, "torch.floor({0})", "same", math.floor, "rounded down", "math.floor({0})", reads="int"),
     Elementwise("sin", 1, "torch.sin({0})", "float", math.sin, "the sine", "math.sin({0})"),
     Elementwise("cos", 1, "torch.cos({0})", "float", math.cos, "the cosine", "math.cos({0})"),
+    Elementwise("round", 1, "torch.round({0})", "same", round, "the nearest whole number", "round({0})", reads="int"),
     Elementwise("tanh", 1, "torch.tanh({0})", "float", math.tanh, "the hyperbolic tangent", "math.tanh({0})"),
     Elementwise("sigmoid", 1, "torch.sigmoid({0})", "float", _sigmoid, "1 / (1 + exp(-x))"),
     Elementwise("relu", 1, "F.relu({0})", "same", lambda x: max(x, 0), "max(x, 0)", "max({0}, 0)", reads="int"),

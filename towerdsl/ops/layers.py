@@ -430,6 +430,8 @@ def _pool(call: OpCall, kind: str) -> OpResult:
                 help=f"use a padding of at most {k // 2}",
                 argument="padding",
             )
+    if not any(padding) and {*kernel, *stride} == {1}:
+        return OpResult(x, "{x}", moves=staying(x))
     slid = [_slid(call, *each) for each in zip(x.axes[2:], kernel, stride, padding, strict=True)]
     named: list[tuple[str, Any]] = [("stride", _short(stride))] if stride != kernel else []
     named += [("padding", _short(padding))] if any(padding) else []

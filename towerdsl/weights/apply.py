@@ -182,14 +182,19 @@ def covered(map: CheckpointMap, public: Collection[str], model_shapes: Mapping[s
 
 
 def _strip(map: CheckpointMap, expected: Collection[str], public: Collection[str]) -> dict[str, str]:
-    """Names without the prefix that fits best -> names as the checkpoint spells them."""
+    """Names without the prefix that fits best, in their new spelling -> names as the checkpoint spells them."""
     best: dict[str, str] = {}
+    forms = {_without_numbers(name) for name in expected} if map.rename else set()
     most = -1
     for prefix in dict.fromkeys(wrapper + own for wrapper in WRAPPERS for own in ("", *map.prefix)):
         spelled = {name[len(prefix) :]: name for name in public if name.startswith(prefix)}
         for name in public:  # names without the prefix may stand beside those with it
             if not name.startswith(prefix):
                 spelled.setdefault(name, name)
+        for name in list(spelled) if map.rename else ():
+            new = map.renamed(name)
+            if new not in spelled and name not in expected and _without_numbers(new) in forms:
+                spelled[new] = spelled.pop(name)
         hits = sum(name in spelled for name in expected)
         if hits > most:
             best, most = spelled, hits

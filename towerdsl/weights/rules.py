@@ -109,16 +109,27 @@ class Section(Protocol):
     def ignore(self) -> Sequence[Text]: ...
     @property
     def prefix(self) -> Sequence[Text]: ...
+    @property
+    def rename(self) -> Sequence[tuple[Text, Text]]: ...
 
 
 @dataclass(frozen=True)
 class CheckpointMap:
-    """A parsed map. Equal maps have equal rules, wherever they were written."""
+    """A parsed map. Equal maps have equal rules, wherever they were written.
+
+    `rename` has old spellings of a part of public names, with the new ones: they are read, and never written.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     ignore: tuple[Name, ...] = ()
     prefix: tuple[str, ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
+
+    def renamed(self, name: str) -> str:
+        """A public name in its new spelling."""
+        new = dict(self.rename)
+        return ".".join(new.get(part, part) for part in name.split("."))
 
     @classmethod
     def identity(cls) -> CheckpointMap:
@@ -132,6 +143,7 @@ class CheckpointMap:
         rules: Mapping[str, str],
         ignore: Iterable[str] = (),
         prefix: Iterable[str] = (),
+        rename: Mapping[str, str] | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> CheckpointMap:
         """The map written as plain strings; TowerError with every mistake in them."""
@@ -142,6 +154,7 @@ class CheckpointMap:
             tuple((_quote(where, left), _quote(where, right)) for left, right in rules.items()),
             tuple(_quote(where, text) for text in ignore),
             tuple(_quote(where, text) for text in prefix),
+            tuple((_quote(where, old), _quote(where, new)) for old, new in (rename or {}).items()),
         )
         result = parse_map(section, found, sizes)
         found.raise_if_any()
@@ -151,14 +164,15 @@ class CheckpointMap:
     def from_data(cls, name: str, data: object) -> CheckpointMap:
         """The map from `to_data()`'s form, as a model's `checkpoints` holds it; TowerError if it has another form."""
         lists: dict[str, list[str]] = {"ignore": [], "prefix": []}
-        rules: dict[str, str] = {}
-        bad = not isinstance(data, Mapping) or not set(data) <= {"rules", "ignore", "prefix"}
+        texts: dict[str, dict[str, str]] = {"rules": {}, "rename": {}}
+        bad = not isinstance(data, Mapping) or not set(data) <= {*lists, *texts}
         if isinstance(data, Mapping):
-            given = data.get("rules", {})
-            if isinstance(given, Mapping) and all(isinstance(x, str) for pair in given.items() for x in pair):
-                rules = {str(left): str(right) for left, right in given.items()}
-            else:
-                bad = True
+            for key in texts:
+                given = data.get(key, {})
+                if isinstance(given, Mapping) and all(isinstance(x, str) for pair in given.items() for x in pair):
+                    texts[key] = {str(left): str(right) for left, right in given.items()}
+                else:
+                    bad = True
             for key in lists:
                 entry = data.get(key, ())
                 if isinstance(entry, (list, tuple)) and all(isinstance(x, str) for x in entry):
@@ -170,10 +184,10 @@ class CheckpointMap:
             found.add(
                 "checkpoint-map",
                 f"the checkpoint map `{name}` of this model is not in a map's form",
-                help='a map is {"rules": {public: ours, ...}, "ignore": [...], "prefix": [...]}, all of it strings',
+                help='a map is {"rules": {public: ours}, "ignore": [...], "prefix": [...], "rename": {old: new}}',
             )
             found.raise_if_any()
-        return cls.from_strings(name, rules, lists["ignore"], lists["prefix"])
+        return cls.from_strings(name, texts["rules"], lists["ignore"], lists["prefix"], texts["rename"])
 
     def to_data(self) -> dict[str, dict[str, str] | list[str]]:
         """The map as plain strings, sizes replaced by numbers: `from_data(name, to_data())` is the same map."""
@@ -182,6 +196,8 @@ class CheckpointMap:
             data["ignore"] = [str(name) for name in self.ignore]
         if self.prefix:
             data["prefix"] = list(self.prefix)
+        if self.rename:
+            data["rename"] = dict(self.rename)
         return data
 
 
@@ -197,6 +213,7 @@ class _Strings:
     rules: tuple[tuple[Text, Text], ...]
     ignore: tuple[Text, ...]
     prefix: tuple[Text, ...]
+    rename: tuple[tuple[Text, Text], ...]
 
 
 def _quote(where: str, text: str) -> _Quoted:
@@ -235,7 +252,17 @@ def parse_map(section: Section, found: Diagnostics, sizes: Mapping[str, int] | N
                 text.span,
                 help="write it with its dot: `prefix: [bert.]`",
             )
-    return CheckpointMap(section.name.text, tuple(rules), tuple(ignore), tuple(t.text for t in section.prefix))
+    for text in (text for pair in section.rename for text in pair):
+        if not text.text or any(c in "{}." or c.isspace() for c in text.text):
+            found.add(
+                "checkpoint-rename",
+                f"`rename` is about one part of a name, `{text.text}` is not one",
+                text.span,
+                help="write the part alone, as in `rename: {gamma: weight}`",
+            )
+    prefix = tuple(t.text for t in section.prefix)
+    rename = tuple((old.text, new.text) for old, new in section.rename)
+    return CheckpointMap(section.name.text, tuple(rules), tuple(ignore), prefix, rename)
 
 
 def _resolve(public: Expr, ours: Expr, left: Text, right: Text, found: Diagnostics) -> Rule | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from towerdsl.diagnostics import did_you_mean
 from towerdsl.ir import nodes as n
-from towerdsl.ir.size import Size
+from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
@@ -19,6 +19,9 @@ from towerdsl.passes.infer.scope import Fault, Scope
 
 if TYPE_CHECKING:
     from towerdsl.passes.infer.expression import ExpressionTyper, Result
+
+
+MAX_INDICES = 4  # of loops, in one position that is known to stay inside
 
 
 def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
@@ -80,6 +83,9 @@ def _picks(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n
         if not item.is_range:
             assert item.start is not None
             at = _position(typer, item.start, value, axis, scope)
+            if isinstance(at, n.Value) and not at.type.scalar:
+                value = _taken(value, axis, at, e)
+                continue
             kind = TensorType(value.type.dtype, value.type.without([axis]))
             if isinstance(at, n.Value):
                 value = _before_loop(value, at, scope)
@@ -117,12 +123,12 @@ def _position(typer: ExpressionTyper, e: t.Expr, base: n.Value, axis: Axis, scop
     found = typer.any(e, scope)
     if not isinstance(found, n.Value | n.Relation):
         return _whole(found, e)
-    if isinstance(found, n.Relation) or not found.type.scalar:
-        note = f"`{e.span.text}` is {found.type}"
-        help = "a table is read at several places by indices: `table[ids]`"
-        raise Fault("not-static", "a position along an axis is one number", e.span, (note,), help)
+    if isinstance(found, n.Relation):
+        raise Fault("type", f"`{found.name}` is a relation, not a position", e.span)
     if found.type.dtype != "int":
         raise Fault("size", "a position is a whole number", e.span, (), "round it: `//` rounds down")
+    if not found.type.scalar:
+        return found
     if isinstance(found, n.Local) and found.name in scope.along:
         loop = scope.along[found.name].axis
         if loop.size != axis.size:
@@ -141,6 +147,23 @@ def _position(typer: ExpressionTyper, e: t.Expr, base: n.Value, axis: Axis, scop
     return found
 
 
+def _taken(value: n.Value, axis: Axis, at: n.Value, e: t.Index) -> n.Value:
+    """`x[n=end]` with a tensor of positions: of each of its entries, what stands there. Shared axes go together."""
+    if any(a.same(axis) for a in at.axes):
+        help = "name its axes in a statement of its own: `end[b, m] = ...`"
+        message = f"the positions have axis {axis.shown} themselves, which is the one they are taken from"
+        raise Fault("axis-mismatch", message, e.span, (combining.describe("positions", at),), help)
+    notes = (combining.describe("tensor", value), combining.describe("positions", at))
+    for a in value.axes:
+        other = next((b for b in at.axes if b.same(a) and b.size != a.size), None)
+        if other is not None and a != axis:
+            raise Fault("axis-mismatch", f"axis {a} has two lengths, {a.size} and {other.size}", e.span, notes)
+    lead = [a for a in value.axes if a in at.axes]
+    rest = [a for a in value.axes if a != axis and a not in lead]
+    table = n.Rename(TensorType(value.type.dtype, (*lead, axis, *rest)), e.span, value)
+    return n.Gather(TensorType(value.type.dtype, (*at.axes, *rest)), e.span, table, len(lead), (at,))
+
+
 def _never_negative(sizes: list[Size] | None) -> bool:
     least = [st.least(size) for size in sizes or ()]
     return sizes is not None and all(x is not None and x >= 0 for x in least)
@@ -148,14 +171,20 @@ def _never_negative(sizes: list[Size] | None) -> bool:
 
 def _corners(value: n.Value, scope: Scope) -> list[Size] | None:
     """What a number is with each loop's index first or last: where it is linear in each, it is never outside these."""
-    found = _polynomial(value, scope)
+    try:
+        found = _polynomial(value, scope)
+    except SizeLimitError:
+        return None
     if found is None:
         return None
     corners = [found]
-    for name, loop in scope.along.items():
-        if any(power > 1 for m, _ in found.terms for atom, power in m if atom.name == f"@{name}"):
-            return None
-        corners = [c.substitute({f"@{name}": end}) for c in corners for end in (Size.of(0), loop.axis.size - 1)]
+    used = [name for name in scope.along if f"@{name}" in found.free_names]
+    squares = any(power > 1 and atom.name.startswith("@") for m, _ in found.terms for atom, power in m)
+    if squares or len(used) > MAX_INDICES:
+        return None
+    for name in used:
+        ends = Size.of(0), scope.along[name].axis.size - 1
+        corners = [c.substitute({f"@{name}": end}) for c in corners for end in ends]
     return corners
 
 
