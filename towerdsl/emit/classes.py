@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.frame import MARK, MODULE_NAMES, Frame, mark, unmark
+from towerdsl.emit.frame import LIKE, MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import WIDTH, tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -169,6 +169,8 @@ class ClassWriter:
             lines.append(template)
         for name, slot in self.block.modules:
             lines.append(f"self.{name} = {module_code(slot, self.constructors)}")
+        if any(f"{LIKE}." in line for line in (*self.frame.lines, *self.frame.prelude())):
+            lines.append(f'self.register_buffer("{LIKE.removeprefix("self.")}", torch.empty(0), persistent=False)')
         return lines
 
     # --- forward ----------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
     base = typer.any(e.base, scope)
     if isinstance(base, n.Relation):
         return _member(typer, base, e, scope)
+    if isinstance(base, bool):
+        return base  # a condition that is the same at every position
     if not isinstance(base, n.Value) or base.type.scalar:
         raise Fault("type", "a number has no axes to index", e.base.span)
     if any(isinstance(x, t.Pick) for x in e.items):
