@@ -156,6 +156,33 @@ def level5():
     return figure
 
 
+def level6():
+    """An image as words, one for each patch; and what an encoder sees of two images of different sizes in one batch."""
+    image = photo("astronaut", 224)
+    figure, axes = panels(3, 2.3)
+    axes[0].imshow(image)
+    ticks = np.arange(-0.5, 224, 16)
+    axes[0].set(title="vit: 14 x 14 words", xticks=ticks, yticks=ticks, xticklabels=[], yticklabels=[])
+    axes[0].grid(color="white", linewidth=0.6)
+    axes[0].tick_params(length=0)
+    pixels = torch.zeros(2, 3, 224, 224)
+    pixels[0] = torch.tensor(image).permute(2, 0, 1)
+    pixels[1, :, :128, :160] = torch.tensor(photo("cat", 224)).permute(2, 0, 1)[:, :128, :160]
+    keep = torch.zeros(2, 224, 224, dtype=torch.bool)
+    keep[0], keep[1, :128, :160] = True, True
+    small = {"d": 16, "ff": 16, "heads": 1, "depth": 1, "queries": 4, "width": 8, "depths": [1, 1, 1, 1]}
+    w = weights("detr", "encoder.0.self_attn", sizes=small, pixels=pixels, keep=keep)
+    for axis, number in zip(axes[1:], (0, 1), strict=True):
+        axis.imshow(pixels[number].permute(1, 2, 0), extent=(0, 7, 7, 0))
+        hidden = np.where(seen(w[number, 0, 0]).reshape(7, 7) > 0, np.nan, 1.0)
+        axis.imshow(hidden, extent=(0, 7, 7, 0), cmap="Greys", vmin=0, vmax=6)
+        axis.set(title=f"detr: seen of image {number + 1}", xticks=range(8), yticks=range(8))
+        axis.set(xticklabels=[], yticklabels=[])
+        axis.grid(color="0.6", linewidth=0.6)
+        axis.tick_params(length=0)
+    return figure
+
+
 def level7():
     """A graph whose nodes average their neighbours; an edge is as thick as one node counts for the other."""
     import networkx as nx
