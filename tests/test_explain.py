@@ -34,7 +34,15 @@ every_spec = pytest.mark.parametrize("spec", [*LIBRARY, *ORACLE], ids=lambda p: 
 
 #: torch's counter leaves out recurrent layers and products of a matrix with one vector; `explain` counts both, and both
 #: sides of a choice by a loop's index.
-NOT_COUNTED_BY_TORCH = {"additive", "bahdanau", "luong_local_p", "concatenation", "pooling", "feedback"}
+NOT_COUNTED_BY_TORCH = {
+    "additive",
+    "bahdanau",
+    "concatenation",
+    "feedback",
+    "hard_attention",
+    "luong_local_p",
+    "pooling",
+}
 
 HEADS = """
     query: linear(x, d)

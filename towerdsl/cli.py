@@ -112,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = command("specs", _specs, "list the spec library")
     listing.add_argument("--json", action="store_true", help="write the list as JSON")
+    listing.add_argument(
+        "--fields", action="store_true", help="write a table (Markdown) of what every attention of the library averages"
+    )
     return parser
 
 
@@ -278,6 +281,11 @@ def _diff(arguments: argparse.Namespace) -> int:
 def _specs(arguments: argparse.Namespace) -> int:
     from towerdsl.lang import library
 
+    if arguments.fields:
+        from towerdsl.compare import markdown, rows
+
+        print(markdown(list(rows())))
+        return 0
     root = library.library_folder()
     found = [(path.relative_to(root).parent.as_posix(), name, path) for name, path in library.library().items()]
     entries = [{"group": group, "name": name, **_about(path)} for group, name, path in found]

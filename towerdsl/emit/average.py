@@ -55,7 +55,7 @@ class AverageWriter:
         average, frame = self.average, self.frame
         used = average.uses
         frame.taken |= {"q", "k", "v", "y"}
-        codes: dict[str, list[str]] = {}  # the names of each code: sources may be laid out alike
+        codes: dict[tuple[str, str], list[str]] = {}  # the names of each code: sources may be laid out alike
         for name, value, features, moved, heads in (
             ("q", average.query, average.query_features, average.positions, average.heads),
             ("k", average.key, average.key_features, average.over, average.heads),
@@ -67,8 +67,10 @@ class AverageWriter:
                 average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
             )
             code = self._laid_out(value, features, [a.on("") for a in moved], count)
-            codes.setdefault(code.text, []).append(name)
-        for text, names in codes.items():
+            # a module may draw (dropout), so what two calls of one give may differ
+            calls = any(isinstance(v, n.CallBlock) or (isinstance(v, n.Apply) and v.module) for v in value.walk())
+            codes.setdefault((code.text, name if calls else ""), []).append(name)
+        for (text, _), names in codes.items():
             frame.assign(" = ".join(names), text)
         if "q" in used:
             frame.device_from = frame.dtype_from = "q"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.frame import MARK, MODULE_NAMES, Frame, mark, unmark
+from towerdsl.emit.frame import LIKE, MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import WIDTH, tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -169,6 +169,8 @@ class ClassWriter:
             lines.append(template)
         for name, slot in self.block.modules:
             lines.append(f"self.{name} = {module_code(slot, self.constructors)}")
+        if any(f"{LIKE}." in line for line in (*self.frame.lines, *self.frame.prelude())):
+            lines.append(f'self.register_buffer("{LIKE.removeprefix("self.")}", torch.empty(0), persistent=False)')
         return lines
 
     # --- forward ----------------------------------------------------------------------------------------------
@@ -316,7 +318,8 @@ class ClassWriter:
         message = _words(body.message) if body.message else "v"
         at = "[i]" if average.positions else ""
         lines = [f"    y{at} = sum over j of w{'[i, j]' if at else '[j]'} * {_indexed(message)}"]
-        formula = {"softmax": "softmax over j of", "none": ""}.get(average.normalize, f"{average.normalize} over j of")
+        alone = {"none": "", "sigmoid": "sigmoid of"}  # the weight of j does not depend on the others
+        formula = alone.get(average.normalize, f"{average.normalize} over j of")
         lines.append(f"    w{'[i, j]' if at else '[j]'} = {f'{formula} {_indexed(score)}'.strip()}")
         conditions = [_words(e) for e in (body.locality, body.mask) if e is not None]
         if conditions:
