@@ -245,7 +245,7 @@ flow:
 outputs: look(linear(x, d))
 """
     verified = towerdsl.verify(spec)
-    assert verified.ok and verified.lengths == {"b": 2, "h": 16, "w": 16}
+    assert verified.ok and verified.lengths == {"b": 2, "h": 24, "w": 24}
     assert towerdsl.verify(spec, h=24, w=8).lengths == {"b": 2, "h": 24, "w": 8}
     with pytest.raises(towerdsl.TowerError, match=r"(?s)no lengths were found .*--set b=.. --set h=.. --set w=.."):
         towerdsl.verify(spec, h=9)

@@ -110,9 +110,8 @@ def _captured(
 ) -> tuple[dict[str, int], list[Call]]:
     """Run the model with the first lengths and inputs that it takes."""
     often: dict[int, int] = {}
-    for o in occurrences:  # an attention that is called again and again is watched at its second call
-        again = o.calls != Size.of(o.modules)
-        often[id(o.block)] = max(often.get(id(o.block), 1), 2 if again else 1)
+    for o in occurrences:  # of many calls the second is watched: what the first is given may be zeros
+        often[id(o.block)] = 2 if id(o.block) in often or o.calls != Size.of(1) else 1
     found = list(places(compiled.model.root, model))
     reason = ""
     for lengths in draw.lengths(compiled.model, occurrences, given):

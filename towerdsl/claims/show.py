@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST_FAILURES = 20
 _WIDEST = 36
 #: Words of these columns stay whole where they are narrow.
-_LONGEST = {"kernels": "reference", "W is": "positive,"}
+_LONGEST = {"kernels": "reference", "W is": "positive", "": "holds"}
 
 
 def render(verified: Verified, console: Console | None = None) -> None:
@@ -144,17 +144,17 @@ def _all(found: Sequence[tuple[str, str, Verified | str]]) -> RenderableType:
             table.add_row(Text(place, style="dim"))
             group = place
         if isinstance(v, str):
-            table.add_row(Text(f"  {name}"), *[Text()] * 7, Text("mistake", style="bold red"))
+            table.add_row(Text(f" {name}"), *[Text()] * 7, Text("mistake", style="bold red"))
             continue
         a = v.attentions
         pairs, hidden = sum(x.pairs for x in a), sum(x.hidden for x in a)
         table.add_row(
-            Text(f"  {name}"),
+            Text(f" {name}"),
             Text(str(sum(x.modules for x in a))),
-            Text(", ".join(dict.fromkeys(x.kernel for x in a)) or "no attention"),
+            Text("\n".join(dict.fromkeys(x.kernel for x in a)) or "none"),
             Text(difference(max((x.values for x in a if x.values is not None), default=None))),
             Text(difference(max((x.gradients for x in a if x.gradients is not None), default=None))),
-            Text(", ".join(dict.fromkeys(x.weights for x in a))),
+            Text("\n".join(dict.fromkeys(x.weights for x in a))),
             Text(_rows(a)),
             Text(f"{hidden / pairs:.0%}" if pairs else ""),
             _verdict(v.ok) if a else Text(),
