@@ -1,6 +1,7 @@
 """docs/tower.md: what it quotes stands in the specs, its table is what the library says, its pictures can be drawn."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,20 @@ def test_every_system_is_in_it():
 def test_its_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#:]+)\)", TOWER):
         assert (ROOT / "docs" / target).exists(), target
+
+
+def draw(level: str):
+    pictures = runpy.run_path(str(ROOT / "docs" / "pictures.py"))
+    figure = pictures["PICTURES"][level]()
+    assert figure.axes
+    pictures["plt"].close(figure)
+
+
+def test_a_picture_is_drawn():
+    draw("level4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [f"level{k}" for k in range(1, 10)])
+def test_every_picture_is_drawn(level: str):
+    draw(level)

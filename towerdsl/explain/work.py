@@ -279,11 +279,10 @@ def _bodies(loop: n.Loop) -> list[tuple[tuple[n.Step, ...], frozenset[int]]]:
 
 
 def _values(step: n.Set | n.Evaluate) -> list[n.Value]:
-    """The values of a statement; of an attention its sources, equal ones once, the rest is `pairs_work`."""
+    """The values of a statement; of an attention its sources, the rest is `pairs_work`."""
     if isinstance(step, n.Set):
         return [step.value]
-    sources = (step.average.query, step.average.key, step.average.value)
-    return list(dict.fromkeys(v for v in sources if v is not None))
+    return [v for v in (step.average.query, step.average.key, step.average.value) if v is not None]
 
 
 def walk(values: Iterable[n.Value]) -> Iterator[n.Value]:
