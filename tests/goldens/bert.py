@@ -14,7 +14,7 @@ class Attention(nn.Module):
 
         y[i] = sum over j of w[i, j] * v[j]
         w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk)
-        j is visible to i where sees(keep) and (not causal or j <= i)
+        j is visible to i where keep[j]
 
     Averaged over n, heads merged by concat, dropout of weights 0.1; kernel: sdpa.
 
@@ -42,7 +42,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """feed_forward(x), specs/blocks/transformer_layers.yaml:11.
 
-        linear(activation(linear(x, ff, name=up)), d, name=down)
+        linear(gelu(linear(x, ff, name=up)), d, name=down)
 
     x float[b, n, d=16] -> float[b, n, d=16]
     """
@@ -59,14 +59,8 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """encoder_layer(x, keep), specs/blocks/transformer_layers.yaml:14.
 
-        if norm_first:
-            h = layernorm(x, eps=eps, name=attention_norm)
-            x = residual(x, attention(h, h, h, keep))
-            h = layernorm(x, eps=eps, name=feed_forward_norm)
-            x = residual(x, feed_forward(h))
-        else:
-            x = layernorm(residual(x, attention(x, x, x, keep)), eps=eps, name=attention_norm)
-            x = layernorm(residual(x, feed_forward(x)), eps=eps, name=feed_forward_norm)
+        x = layernorm(x + dropout(attention(x, x, x, keep), dropout), eps=eps, name=attention_norm)
+        x = layernorm(x + dropout(feed_forward(x), dropout), eps=eps, name=feed_forward_norm)
         return x
 
     x float[b, n, d=16], keep bool[b, n] -> float[b, n, d=16]

@@ -60,8 +60,8 @@ class Look(nn.Module):
     """look(s, memory, keep, t), decoder.yaml:20.
 
         y = sum over j of w[j] * v[j]
-        w[j] = softmax over j of dot(q[i], k[j]) / (1 + abs(j - t))
-        j is visible to i where keep[j] and j <= t + 1
+        w[j] = softmax over j of dot(q, k[j]) / (1 + abs(j - t))
+        j is visible where keep[j] and j <= t + 1
 
     Averaged over n; kernel: reference.
 

@@ -12,7 +12,7 @@ class Look(nn.Module):
 
         y[i] = sum over j of w[i, j] * v[j]
         w[i, j] = softmax over j of dot(rope(q[i], i, dk), rope(k[j], j, dk)) / sqrt(dk)
-        j is visible to i where causal
+        j is visible to i where j <= i
 
     Averaged over n, heads on 2 key heads merged by concat; kernel: sdpa.
 

@@ -13,7 +13,7 @@ class Attention(nn.Module):
 
         y[i] = sum over j of w[i, j] * v[j]
         w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk)
-        j is visible to i where sees(keep) and (not causal or j <= i)
+        j is visible to i where keep[j]
 
     Averaged over n, heads merged by concat; kernel: sdpa.
 

@@ -53,7 +53,8 @@ class Glimpse(nn.Module):
     """glimpse(x, keep), score_function.yaml:8.
 
         y[i] = sum over j of w[i, j] * v[j]
-        w[i, j] = hard(score_function) over j of dot(q[i], k[j]) / sqrt(dk)
+        f[i, j] = dot(q[i], k[j]) / sqrt(dk)
+        w[i, j] = 1 for one j, drawn from softmax(f); log_prob is its log p
         j is visible to i where keep[j]
 
     Averaged over n, heads merged by concat; kernel: reference.

@@ -15,6 +15,7 @@ class WindowAttention(nn.Module):
             win - 1]
         j is visible to i where (i.h + shift) // win == (j.h + shift) // win and (i.w + shift) // win == (j.w
             + shift) // win
+        with win = 2
 
     Averaged over h, w, heads merged by concat; kernel: sdpa.
 

@@ -33,6 +33,7 @@ class WindowAttention(nn.Module):
             win - 1]
         j is visible to i where (i.h - shift) // win == (j.h - shift) // win and (i.w - shift) // win == (j.w
             - shift) // win
+        with win = 3
 
     Averaged over h, w, heads merged by concat; kernel: sdpa.
 
@@ -83,6 +84,7 @@ class WindowAttention2(nn.Module):
             win - 1]
         j is visible to i where (i.h - shift) // win == (j.h - shift) // win and (i.w - shift) // win == (j.w
             - shift) // win
+        with win = 3, shift = 0
 
     Averaged over h, w, heads merged by concat; kernel: sdpa.
 
@@ -122,11 +124,10 @@ class WindowAttention2(nn.Module):
 class Layer(nn.Module):
     """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
 
-        shift = win // 2 if shifted and min(h, w) > win else 0
-        x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
-            p)
+        shift = 0
+        x = x + window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention)
         y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
-        x + drop_path(linear(y, c, name=down), p)
+        x + linear(y, c, name=down)
 
     x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
     """
@@ -180,7 +181,7 @@ class Layer2(nn.Module):
 class Layer3(nn.Module):
     """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
 
-        shift = win // 2 if shifted and min(h, w) > win else 0
+        shift = 0
         x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
             p)
         y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))

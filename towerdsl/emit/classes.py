@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from towerdsl.emit.average import AverageWriter
+from towerdsl.emit.describe import docstring
 from towerdsl.emit.frame import LIKE, MARK, MODULE_NAMES, Frame, mark, unmark
-from towerdsl.emit.layout import WIDTH, tidy, wrapped
+from towerdsl.emit.layout import tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read, statements, values
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType, Type
 from towerdsl.kernels.base import Plan
-from towerdsl.lang import tree as t
 from towerdsl.ops import python
 from towerdsl.passes.infer.scope import safe
-from towerdsl.passes.resolve import Resolved
 
 INIT = {
     "zeros": "nn.init.zeros_({w})",
@@ -37,13 +35,6 @@ INIT = {
 }
 
 
-#: Stands in a docstring for the axes that are averaged, until it is known for which instances the class is.
-OVER = "\x02"
-NO_BREAK = "\xa0"
-#: How many instances of a class have their shapes in its docstring.
-MOST_SHAPES = 4
-
-
 @dataclass
 class Draft:
     """A class before its name and arguments are known: text with marked numbers."""
@@ -51,9 +42,6 @@ class Draft:
     block: n.BlockInstance
     init: list[str]
     forward: list[str]
-    docstring: list[str]
-    over: str  # the axes that are averaged
-    shapes: str
     signature: str
     returns: str
     helpers: set[str] = field(default_factory=set)
@@ -62,7 +50,7 @@ class Draft:
     @property
     def skeleton(self) -> tuple[str, ...]:
         """The text without its numbers and the names of axes: classes with the same skeleton can be one."""
-        text = "\n".join((*self.init, "", *self.forward, self.signature, self.returns, *self.docstring))
+        text = "\n".join((*self.init, "", *self.forward, self.signature, self.returns))
         return (MARK.sub("\x01", text),)
 
     @property
@@ -114,10 +102,9 @@ class ClassWriter:
         block: n.BlockInstance,
         plans: Mapping[int, Plan],
         constructors: Mapping[int, str],
-        resolved: Resolved,
         optional: Optional,
     ) -> None:
-        self.block, self.plans, self.constructors, self.resolved = block, plans, constructors, resolved
+        self.block, self.plans, self.constructors = block, plans, constructors
         self.frame = Frame(block, optional.parameters(block))
 
     def draft(self) -> Draft:
@@ -139,16 +126,10 @@ class ClassWriter:
             for name, kind in block.parameters
         ]
         signature = ", ".join(["self", *arguments])
-        shapes = [f"{name} {kind}" for name, kind in block.parameters]
-        given = ", ".join(str(r.type) for r in block.results)
-        average = block.average
         return Draft(
             block,
             self._init(),
             forward,
-            self._docstring(),
-            ", ".join(str(a.on("")) for a in average.over) if average is not None else "",
-            ", ".join(s.replace(" ", NO_BREAK) for s in shapes) + f" -> {given.replace(' ', NO_BREAK)}",
             signature,
             returns,
             self.frame.helpers,
@@ -293,47 +274,6 @@ class ClassWriter:
         dtype = dtype or frame.wide
         return f"{stack} if {variable} else torch.zeros({sizes}, dtype={dtype}, device={frame.device})"
 
-    # --- docstring --------------------------------------------------------------------------------------------
-
-    def _docstring(self) -> list[str]:
-        block = self.block
-        spec = self.resolved.blocks.get(block.name)
-        if spec is None or block.span is None:
-            return []
-        where = f"{block.span.source.name}:{block.span.line}"
-        head = f"{spec.signature.span.text}, {where}."
-        lines = [head]
-        if block.about:
-            lines += ["", *textwrap.wrap(block.about, WIDTH - 8)]
-        body = spec.body
-        if isinstance(body, t.Attention) and block.average is not None:
-            lines += ["", *self._formula(body, block.average)]
-        elif isinstance(body, t.Composition):
-            lines += ["", *(f"    {line}" for s in body.body for line in _statement_text(s))]
-        return lines
-
-    def _formula(self, body: t.Attention, average: n.Average) -> list[str]:
-        plan = self.plans[id(self.block)]
-        score = _words(body.score) if body.score else "dot(q, k) / sqrt(dk)" if average.query and average.key else "0"
-        message = _words(body.message) if body.message else "v"
-        at = "[i]" if average.positions else ""
-        lines = [f"    y{at} = sum over j of w{'[i, j]' if at else '[j]'} * {_indexed(message)}"]
-        alone = {"none": "", "sigmoid": "sigmoid of"}  # the weight of j does not depend on the others
-        formula = alone.get(average.normalize, f"{average.normalize} over j of")
-        lines.append(f"    w{'[i, j]' if at else '[j]'} = {f'{formula} {_indexed(score)}'.strip()}")
-        conditions = [_words(e) for e in (body.locality, body.mask) if e is not None]
-        if conditions:
-            joined = " and ".join(f"({c})" if len(conditions) > 1 and " or " in c else c for c in conditions)
-            lines.append(f"    j is visible to i where {joined}")
-        facts = [OVER]
-        if average.heads is not None:
-            shared = f" on {average.key_heads} key heads" if average.key_heads is not None else ""
-            facts.append(f"heads{shared} merged by {average.merge}")
-        if average.dropout:
-            facts.append(f"dropout of weights {python(average.dropout)}")
-        lines += ["", f"Averaged {', '.join(facts)}; kernel: {plan.kernel.name}."]
-        return lines
-
 
 def _assigned(step: n.Set | n.Evaluate) -> list[tuple[str, TensorType]]:
     """The tensors that a statement assigns, with their types."""
@@ -341,38 +281,6 @@ def _assigned(step: n.Set | n.Evaluate) -> list[tuple[str, TensorType]]:
         return []
     kinds = step.value.results if isinstance(step.value, n.CallBlock) and len(step.names) > 1 else (step.value.type,)
     return [(name, kind) for name, kind in zip(step.names, kinds, strict=True) if isinstance(kind, TensorType)]
-
-
-def _folded(line: str) -> list[str]:
-    """A line of a docstring, in as many lines as it takes."""
-    indent = line[: len(line) - len(line.lstrip())]
-    more = f"{indent}    " if indent else ""
-    found = textwrap.wrap(line, WIDTH - 4, subsequent_indent=more, break_long_words=False, break_on_hyphens=False)
-    return found or [line]
-
-
-def _words(e: t.Expr) -> str:
-    return " ".join(e.span.text.split())
-
-
-def _indexed(text: str) -> str:
-    """`dot(q, k)` --> `dot(q[i], k[j])`, for the formula in a docstring."""
-    for name, index in (("q", "i"), ("k", "j"), ("v", "j")):
-        text = re.sub(rf"\b{name}\b(?!\s*[\[(=])", f"{name}[{index}]", text)
-    return text
-
-
-def _statement_text(s: t.Statement, indent: str = "") -> list[str]:
-    if isinstance(s, t.For):
-        inner = [x for b in s.body for x in _statement_text(b, indent + "    ")]
-        return [f"{indent}{' '.join(s.span.text.split())}:", *inner]
-    if isinstance(s, t.If):
-        lines = [f"{indent}{' '.join(s.span.text.split())}:"]
-        lines += [x for b in s.body for x in _statement_text(b, indent + "    ")]
-        if s.orelse:
-            lines += [f"{indent}else:", *(x for b in s.orelse for x in _statement_text(b, indent + "    "))]
-        return lines
-    return [indent + " ".join(s.span.text.split())]
 
 
 def _annotation(kind: Type) -> str:
@@ -394,8 +302,11 @@ class Written:
     helpers: set[str]
 
 
-def merge(drafts: Sequence[Draft], name: str) -> Written:
-    """Drafts with one skeleton --> one class; numbers that differ become arguments of `__init__`."""
+def merge(drafts: Sequence[Draft], name: str, about: Sequence[str]) -> Written:
+    """Drafts with one skeleton --> one class; numbers that differ become arguments of `__init__`.
+
+    `about` is its docstring.
+    """
     columns = list(zip(*(d.numbers for d in drafts), strict=True))
     arguments: dict[tuple[str, ...], str] = {}
     hints: dict[str, int] = {}
@@ -433,7 +344,7 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
     init = [fill(line, "") for line in first.init]
     forward = [fill(line, "self.") for line in first.forward]
     kept = [f"self.{a} = {a}" for a in used_in_forward]
-    head = [f"class {name}(nn.Module):", *docstring(_described(drafts), 1)]
+    head = [f"class {name}(nn.Module):", *docstring(about, 1)]
     lines: list[str] = []
     signature = ", ".join(
         ["self", *(f"{a}: {'int' if all(x.isdecimal() for x in v) else 'float'}" for v, a in arguments.items())]
@@ -450,26 +361,3 @@ def merge(drafts: Sequence[Draft], name: str) -> Written:
         constructors[id(d.block)] = f"{name}({given})"
     body = [x for line in lines for x in wrapped(line)]
     return Written(name, [*head, *body], constructors, set().union(*(d.helpers for d in drafts)))
-
-
-def _described(drafts: Sequence[Draft]) -> list[str]:
-    """The docstring of all drafts in one: the axes that any of them averages, and the shapes of each."""
-    text = drafts[0].docstring
-    if not text:
-        return []
-    over = " or ".join(dict.fromkeys(d.over for d in drafts))
-    shapes = list(dict.fromkeys(d.shapes for d in drafts))
-    lines = [line.replace(OVER, f"over {over}") for line in text]
-    lines += ["", *shapes[:MOST_SHAPES], *(["..."] if len(shapes) > MOST_SHAPES else [])]
-    return [x.replace(NO_BREAK, " ") for line in lines for x in _folded(line)]
-
-
-def docstring(text: Sequence[str], level: int) -> list[str]:
-    """Lines of text as a docstring, indented by `level`."""
-    if not text:
-        return []
-    pad = "    " * level
-    safe = [line.replace("\\", "\\\\").replace('"""', "'''") for line in text]
-    if len(safe) == 1:
-        return [f'{pad}"""{safe[0]}"""', ""]
-    return [f'{pad}"""{safe[0]}', *(f"{pad}{line}".rstrip() for line in safe[1:]), f'{pad}"""', ""]

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from towerdsl import runtime
-from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, docstring, merge
+from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
+from towerdsl.emit.describe import described, docstring
 from towerdsl.emit.frame import unmark
 from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
@@ -37,12 +38,14 @@ def write_source(
     for name, instances in _groups(model.root).items():
         drafts: dict[tuple[str, ...], list[Draft]] = {}
         for block in instances:
-            draft = ClassWriter(block, plans, constructors, resolved, optional).draft()
+            draft = ClassWriter(block, plans, constructors, optional).draft()
             drafts.setdefault(draft.skeleton, []).append(draft)
         for group in drafts.values():
             own = camel(name)
             class_name = _unique(f"{own}Block" if own == camel(model.name) else own, taken)
-            found = merge(group, class_name)
+            blocks = [d.block for d in group]
+            about = described(blocks, plans.get(id(blocks[0])), resolved, dict(model.sizes))
+            found = merge(group, class_name, about)
             constructors.update(found.constructors)
             written.append(found)
     root = _Root(model, plans, constructors, resolved, optional, checkpoints)
@@ -126,7 +129,7 @@ class _Root:
         optional: Optional,
         checkpoints: Mapping[str, Any],
     ) -> None:
-        writer = ClassWriter(model.root, plans, constructors, resolved, optional)
+        writer = ClassWriter(model.root, plans, constructors, optional)
         draft = writer.draft()
         self.helpers = draft.helpers
         name = camel(model.name)
@@ -270,7 +273,7 @@ def _source_of(name: str) -> str:
     """The text of a function, as it is copied into a standalone file."""
     function = getattr(normalizers, name, None) or getattr(runtime, name)
     lines = inspect.getsource(function).rstrip().split("\n")
-    while lines[0].startswith("@"):
+    while not lines[0].startswith("def "):  # a decorator, on one line or several
         lines.pop(0)
     # the emitted module imports torch itself
     return "\n".join(lines).replace("    import torch\n\n", "")

@@ -21,6 +21,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.kernels.choose import attentions
 from towerdsl.lang import tree as t
+from towerdsl.lang.words import statement_lines, words
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.choices import Choice
 from towerdsl.passes.locality import analyze
@@ -248,7 +249,7 @@ def attention_facts(
 ) -> Attention:
     """What is said of one attention block; `lengths` are its free lengths in terms of the model's."""
     average = block.average
-    body = resolved.blocks[block.name].body
+    body = block.written
     assert average is not None and isinstance(body, t.Attention)
     spell = Speller(average, lengths)
 
@@ -256,7 +257,7 @@ def attention_facts(
         return tuple((a.name, a.size.substitute(lengths)) for a in found)
 
     def source(e: t.Expr | None, value: n.Value | None) -> Source | None:
-        return None if value is None else Source(_words(e) if e is not None else "", axes(value.axes))
+        return None if value is None else Source(words(e) if e is not None else "", axes(value.axes))
 
     value = source(body.value, average.value)
     assert value is not None
@@ -275,7 +276,7 @@ def attention_facts(
         block=block.name,
         constants=block.constants,
         at=f"{block.span.source.name}:{block.span.line}" if block.span is not None else "",
-        let=tuple(x for s in body.let for x in _statement(s)),
+        let=tuple(statement_lines(body.let)),
         query=source(body.query, average.query),
         key=source(body.key, average.key),
         value=value,
@@ -283,21 +284,21 @@ def attention_facts(
         positions=axes(average.positions),
         over=axes(average.over),
         heads=heads,
-        heads_text=", ".join(dict.fromkeys(map(_words, body.heads))) if body.heads is not None else "",
+        heads_text=", ".join(dict.fromkeys(map(words, body.heads))) if body.heads is not None else "",
         key_heads=key_heads,
         key_size=features.get("k", features.get("q")),
         value_size=features.get("v", average.message.axes[-1].size.substitute(lengths)),
         merge=average.merge,
         dropout=average.dropout,
-        score=_words(body.score) if body.score is not None else default_score,
+        score=words(body.score) if body.score is not None else default_score,
         score_formula=spell.text(average.score),
-        score_defined=_uses_definitions(body.score, resolved),
+        score_defined=_uses_definitions(resolved.blocks[block.name].body, resolved),
         score_kind=kind,
         score_found=found,
-        message=_words(body.message) if body.message is not None else "v",
+        message=words(body.message) if body.message is not None else "v",
         message_formula=spell.text(average.message),
-        locality=_words(body.locality) if body.locality is not None else None,
-        mask=_words(body.mask) if body.mask is not None else None,
+        locality=words(body.locality) if body.locality is not None else None,
+        mask=words(body.mask) if body.mask is not None else None,
         everything=locality.everything,
         causal=locality.causal(average),
         never=locality.never,
@@ -314,7 +315,7 @@ def attention_facts(
         normalize=average.normalize,
         normalize_options=average.options,
         normalize_formula=NORMALIZERS[average.normalize].formula,
-        output=_words(body.output) if body.output is not None else "y",
+        output=words(body.output) if body.output is not None else "y",
         results=tuple(spell.type(r.type) for r in block.results if isinstance(r, n.Value)),
         kernel=plan.kernel.name,
         how=plan.kernel.how,
@@ -414,14 +415,7 @@ def _plain(text: str) -> str:
     return "".join(c for c in " ".join(text.split()) if c.isprintable())
 
 
-def _words(e: t.Expr) -> str:
-    return _plain(e.span.text)
-
-
-def _statement(s: t.Statement) -> list[str]:
-    text = _plain(s.span.text)
-    return [f"{text}: ..."] if isinstance(s, (t.For, t.If)) else [text]
-
-
-def _uses_definitions(e: t.Expr | None, resolved: Resolved) -> bool:
-    return e is not None and any(isinstance(x, t.Name) and x.id in resolved.definitions for x in expressions(e))
+def _uses_definitions(body: t.Attention | t.Composition, resolved: Resolved) -> bool:
+    """Whether the score is written with names for formulas."""
+    score = body.score if isinstance(body, t.Attention) else None
+    return score is not None and any(isinstance(x, t.Name) and x.id in resolved.definitions for x in expressions(score))

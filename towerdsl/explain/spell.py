@@ -8,21 +8,11 @@ from typing import Any
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
+from towerdsl.lang.words import ATOM, LEVELS
 from towerdsl.ops import python
 
 ZERO = Size.of(0)
 LONGEST = 500
-_LEVELS = {
-    **dict.fromkeys(("or",), 1),
-    **dict.fromkeys(("and",), 2),
-    **dict.fromkeys(("not",), 3),
-    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), 4),
-    **dict.fromkeys(("+", "-"), 5),
-    **dict.fromkeys(("*", "/", "//", "%"), 6),
-    **dict.fromkeys(("neg",), 7),
-    **dict.fromkeys(("**",), 8),
-}
-_ATOM = 9
 
 
 def static_text(value: Any) -> str:
@@ -85,7 +75,7 @@ class Speller:
         return self._code(value)[0]
 
     def factor(self, value: n.Value) -> str:
-        return self._inside(value, _LEVELS["*"])
+        return self._inside(value, LEVELS["*"])
 
     def _inside(self, value: n.Value, level: int) -> str:
         text, own = self._code(value)
@@ -98,62 +88,62 @@ class Speller:
         """The text, and how tightly its outermost operation binds; `...` where it is longer than anyone reads."""
         if id(value) not in self._known:
             text, level = self._written(value)
-            self._known[id(value)] = (text, level) if len(text) <= LONGEST else ("...", _ATOM)
+            self._known[id(value)] = (text, level) if len(text) <= LONGEST else ("...", ATOM)
         return self._known[id(value)]
 
     def _written(self, value: n.Value) -> tuple[str, int]:
         match value:
             case n.Const():
                 text = static_text(value.value)
-                return text, _LEVELS["neg"] if text.startswith("-") else _ATOM
+                return text, LEVELS["neg"] if text.startswith("-") else ATOM
             case n.SizeOf():
                 text = self.size(value.size)
-                return text, _ATOM if text.isidentifier() or text.isdigit() else 0
+                return text, ATOM if text.isidentifier() or text.isdigit() else 0
             case n.Local():
-                return value.name, _ATOM
+                return value.name, ATOM
             case n.Weight():
-                return ".".join(value.path), _ATOM
+                return ".".join(value.path), ATOM
             case n.Position():
-                return self.name(value.axes[0]), _ATOM
+                return self.name(value.axes[0]), ATOM
             case n.Range():
-                return f"range({self.name(value.axes[0])})", _ATOM
+                return f"range({self.name(value.axes[0])})", ATOM
             case n.Fill():
-                return python(value.value), _ATOM
+                return python(value.value), ATOM
             case n.Rename():
                 sided = [self.name(a) for a in value.axes if a.side and a not in value.arg.axes]
                 if not sided:
                     return self._code(value.arg)
-                return f"{self._inside(value.arg, _ATOM)}[{', '.join(sided)}]", _ATOM
+                return f"{self._inside(value.arg, ATOM)}[{', '.join(sided)}]", ATOM
             case n.Cast() | n.Shared():
                 return self._code(value.arg)
             case n.Pointwise():
                 return self._pointwise(value)
             case n.Dot():
-                return f"dot({self.text(value.left)}, {self.text(value.right)})", _ATOM
+                return f"dot({self.text(value.left)}, {self.text(value.right)})", ATOM
             case n.Reduce():
                 last = value.over == value.arg.axes[-1:]
                 names = "" if last else f", [{', '.join(map(self.name, value.over))}]"
-                return f"{value.op}({self.text(value.arg)}{names})", _ATOM
+                return f"{value.op}({self.text(value.arg)}{names})", ATOM
             case n.Gather():
-                return f"{self._inside(value.table, _ATOM)}[{self._list(value.indices)}]", _ATOM
+                return f"{self._inside(value.table, ATOM)}[{self._list(value.indices)}]", ATOM
             case n.Member():
-                return f"{value.relation}[j, i]", _ATOM
+                return f"{value.relation}[j, i]", ATOM
             case n.Pick():
                 at = value.start
                 start = "" if at is None else self.size(at) if isinstance(at, Size) else self.text(at)
                 stop = "" if value.stop is None else self.size(value.stop)
                 part = f"{start}:{stop}" if value.is_range else start
-                return f"{self._inside(value.arg, _ATOM)}[{self.name(value.axis)}={part}]", _ATOM
+                return f"{self._inside(value.arg, ATOM)}[{self.name(value.axis)}={part}]", ATOM
             case n.Apply():
-                return f"{value.op.name}({self._list(value.args)})", _ATOM
+                return f"{value.op.name}({self._list(value.args)})", ATOM
             case n.CallBlock():
-                return f"{value.block.name}({self._list(value.operands)})", _ATOM
-        return type(value).__name__.lower(), _ATOM
+                return f"{value.block.name}({self._list(value.operands)})", ATOM
+        return type(value).__name__.lower(), ATOM
 
     def _pointwise(self, value: n.Pointwise) -> tuple[str, int]:
-        level = _LEVELS.get(value.op)
+        level = LEVELS.get(value.op)
         if level is None:
-            return f"{value.op}({self._list(value.args)})", _ATOM
+            return f"{value.op}({self._list(value.args)})", ATOM
         if value.op == "neg":
             return f"-{self._inside(value.args[0], level)}", level
         if value.op == "not":

@@ -15,6 +15,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 
 if TYPE_CHECKING:
+    from towerdsl.lang import tree as t
     from towerdsl.ops.base import Op, OpResult
 
 
@@ -335,7 +336,8 @@ class WeightDecl:
 class BlockInstance:
     """A block with the types of its arguments known: one class of the emitted source.
 
-    `sizes` maps the free lengths used inside to where they can be read: (argument, dim).
+    `written` is the block in the words of the spec, as far as they are about this instance: without the branches that
+    sizes left out, with the spec's own definitions put in.
     """
 
     name: str
@@ -348,6 +350,7 @@ class BlockInstance:
     about: str | None
     constants: tuple[tuple[str, Any], ...]  # static arguments, for naming and docs
     span: Span | None = field(compare=False, repr=False)
+    written: t.Attention | t.Composition | None = field(default=None, compare=False, repr=False)
 
     @property
     def average(self) -> Average | None:

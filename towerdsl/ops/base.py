@@ -130,6 +130,7 @@ class Op:
     weights: bool = False  # has a module with weights, which needs a name
     #: imports that the emitted code needs, such as "import torch.nn.functional as F"
     imports: tuple[str, ...] = ()
+    idle: str | None = None  # the static argument at whose 0 the operation gives its tensor back
 
     @property
     def signature(self) -> str:
@@ -153,6 +154,7 @@ def op(
     imports: tuple[str, ...] = (),
     extra_statics: bool = False,
     weights: bool = False,
+    idle: str | None = None,
 ) -> Callable[[Callable[[OpCall], OpResult]], Callable[[OpCall], OpResult]]:
     """Register an operation: `statics` is written `size:size bias:bool=true`, with kinds after the colon."""
 
@@ -173,6 +175,7 @@ def op(
             extra_statics,
             weights,
             imports,
+            idle,
         )
         return rule
 

@@ -521,7 +521,7 @@ def _probability(call: OpCall) -> float:
     return float(p)
 
 
-@op("dropout", statics="p:float")
+@op("dropout", statics="p:float", idle="p")
 def dropout(call: OpCall) -> OpResult:
     """Zero entries with probability `p` while training, and scale the others by 1 / (1 - p)."""
     x = tensor_argument(call, "float")
@@ -531,7 +531,7 @@ def dropout(call: OpCall) -> OpResult:
     return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", p),), moves=staying(x))
 
 
-@op("drop_path", statics="p:float")
+@op("drop_path", statics="p:float", idle="p")
 def drop_path(call: OpCall) -> OpResult:
     """Zero everything at a position of the first axis with probability `p` while training (stochastic depth)."""
     x = tensor_argument(call, "float")

@@ -138,7 +138,7 @@ def hard(score: Tensor, visible: Tensor | None, training: bool) -> Tensor:
     return _pick(score, visible, training)[0]
 
 
-@normalizer("hard(straight_through)", "convex", "1 for one j; the gradient is that of softmax(f)")
+@normalizer("hard(straight_through)", "convex", "1 for one j, as in hard; the gradient is that of softmax(f)")
 def hard_straight_through(score: Tensor, visible: Tensor | None, training: bool) -> Tensor:
     """One key for each query, with the gradient of softmax (Bengio et al. 2013)."""
     onehot, probability = _pick(score, visible, training)
@@ -154,7 +154,7 @@ def hard_gumbel(score: Tensor, visible: Tensor | None, training: bool, temperatu
     return onehot + probability - probability.detach()
 
 
-@normalizer("hard(score_function)", "convex", "1 for one j; log_prob gives log p of the choice")
+@normalizer("hard(score_function)", "convex", "1 for one j, drawn from softmax(f); log_prob is its log p")
 def hard_score_function(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
     """One key for each query, and the log of its probability, [B..., Q...], for REINFORCE (Williams 1992).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from towerdsl.diagnostics import Span
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.lang import tree as t
-from towerdsl.ops import ELEMENTWISE
+from towerdsl.ops import ELEMENTWISE, OPS
 from towerdsl.passes import static as st
 from towerdsl.passes.infer.scope import Fault, Poison, Scope
 from towerdsl.passes.infer.statements import assigned
@@ -108,6 +108,72 @@ class Branches:
             return False
         return all(self._is_static(c, scope) for c in e.children())
 
+    # --- what a reader is shown -------------------------------------------------------------------------------
+
+    def reading(self, e: t.Expr, scope: Scope) -> t.Expr:
+        """The expression without what sizes decide, and with those definitions put in that a reader may not know.
+
+        A definition stays where putting it in would write a call twice, which runs once.
+        """
+        open_ = self.infer.open_definitions
+        names = {*open_, *(name for name, op in OPS.items() if op.idle is not None)}
+        if not any(isinstance(x, t.Cond | t.Logic) or (isinstance(x, t.Name) and x.id in names) for x in walk(e)):
+            return e
+        put_in = self.infer.expanded(e, scope, open_)
+        once = [x.arg for x in walk(put_in) if isinstance(x, t.Once)]
+        repeated = any(isinstance(x, t.Call) for arg in once for x in walk(arg))
+        return self._read(e if repeated else put_in, scope)
+
+    def _read(self, e: t.Expr, scope: Scope) -> t.Expr:
+        if isinstance(e, t.Once):
+            return self._read(e.arg, scope)
+        if isinstance(e, t.Cond) and (test := self._decided(e.test, scope)) is not None:
+            return self._read(e.then if test else e.otherwise, scope)
+        if isinstance(e, t.Logic):
+            return self._joined(e, scope)
+        if isinstance(e, t.Call) and self._is_idle(e, scope):
+            return self._read(e.args[0], scope)
+        changes: dict[str, Any] = {}
+        for f in fields(e):
+            old = getattr(e, f.name)
+            if isinstance(old, t.Expr | tuple):
+                changes[f.name] = _each(old, lambda x: self._read(x, scope))
+        return replace(e, **changes)
+
+    def _joined(self, e: t.Logic, scope: Scope) -> t.Expr:
+        """`and` or `or` of what is not decided."""
+        ends = e.op == "or"  # the truth value that decides all
+        left: list[t.Expr] = []
+        for operand in e.operands:
+            known = self._decided(operand, scope)
+            inner = self._read(operand, scope) if known is None else t.Bool(operand.span, known)
+            if isinstance(inner, t.Bool):
+                if inner.value == ends:
+                    return inner
+            elif inner not in left:
+                left += inner.operands if isinstance(inner, t.Logic) and inner.op == e.op else [inner]
+        if not left:
+            return t.Bool(e.span, not ends)
+        return left[0] if len(left) == 1 else replace(e, operands=tuple(left))
+
+    def _is_idle(self, e: t.Call, scope: Scope) -> bool:
+        """Whether it is an operation that does nothing with these arguments: `dropout(x, 0)`."""
+        op = OPS.get(e.func.id) if isinstance(e.func, t.Name) and e.func.id not in scope.names else None
+        if op is None or op.idle is None:
+            return False
+        given = dict(zip([*op.tensors, *(p.name for p in op.statics)], e.args, strict=False)) | dict(e.kwargs)
+        number = self.infer.expand(given[op.idle], scope)
+        return self._is_static(number, scope) and self.infer.expressions.any(number, scope) == 0
+
+    def _decided(self, test: t.Expr, scope: Scope) -> bool | None:
+        if isinstance(test, t.Bool):
+            return test.value
+        test = self.infer.expanded(test, scope)
+        if any(isinstance(x, t.Cond) for x in walk(test)) or not self._is_static(test, scope):
+            return None
+        value = self.infer.expressions.any(test, scope)
+        return value if isinstance(value, bool) else None
+
     # --- what is not taken --------------------------------------------------------------------------------------
 
     def unused(self, e: t.Expr, scope: Scope) -> None:
@@ -157,6 +223,13 @@ class Branches:
             elif isinstance(x, t.Pick):
                 words.append(x.axis)
         return {*words, *(a.name for a in declared if a.name is not None)}
+
+
+def _each(value: Any, change: Callable[[t.Expr], t.Expr]) -> Any:
+    """An expression changed, or each expression in a tuple."""
+    if isinstance(value, t.Expr):
+        return change(value)
+    return tuple(_each(x, change) for x in value) if isinstance(value, tuple) else value
 
 
 def _names(e: t.Expr) -> Iterator[t.Name]:

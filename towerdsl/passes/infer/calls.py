@@ -493,6 +493,7 @@ class Calls:
         if isinstance(body, t.Attention):
             try:
                 weights, steps, results = type_attention(self.infer, block, body, scope)
+                written: t.Attention | t.Composition = scope.builder.readings.attention(body)
             except Fault as fault:
                 self.infer.report(fault)
                 return None
@@ -520,6 +521,7 @@ class Calls:
                 x if isinstance(x, n.Relation) else self.infer.expressions.to_value(x, block.span)  # type: ignore[arg-type]
                 for x in last
             ]
+            written = scope.builder.readings.composition(body)
         return n.BlockInstance(
             name=block.signature.name,
             parameters=tuple(bound.types),
@@ -531,6 +533,7 @@ class Calls:
             about=block.about,
             constants=tuple(bound.constants),
             span=block.span,
+            written=written,
         )
 
     def _call_value(

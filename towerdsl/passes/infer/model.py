@@ -15,6 +15,7 @@ from towerdsl.ir.liveness import weights_read, without_unused
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 from towerdsl.lang import tree as t
+from towerdsl.lang.library import standard_library
 from towerdsl.passes import static as st
 from towerdsl.passes.expand import expand
 from towerdsl.passes.infer.branches import Branches
@@ -23,7 +24,7 @@ from towerdsl.passes.infer.expression import ExpressionTyper
 from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, safe
 from towerdsl.passes.infer.statements import Statements, local
 from towerdsl.passes.lists import written
-from towerdsl.passes.resolve import INITIALIZERS, Resolved, walk
+from towerdsl.passes.resolve import INITIALIZERS, RESERVED, Resolved, walk
 from towerdsl.passes.static import Static
 
 T = TypeVar("T")
@@ -42,6 +43,14 @@ class Infer:
         self.calls = Calls(self)
         self.statements = Statements(self)
         self.branches = Branches(self)
+        #: what a reader is shown in place of a name: the spec's own formulas, and those of the standard library that
+        #: read what they are not given, as `window(w)` reads i and j; `rope(q, i, dk)` says what it needs
+        standard = {d.signature.name for d in standard_library().define}
+        self.open_definitions = {
+            name: d
+            for name, d in resolved.definitions.items()
+            if name not in standard or any(isinstance(x, t.Name) and x.id in RESERVED for x in walk(d.body))
+        }
         self.sizes: dict[str, Static | Poison] = {}
         self.pinned: dict[str, Static] = {}
         self._evaluate_sizes(overrides)
@@ -416,13 +425,15 @@ class Infer:
 
     def expand(self, e: t.Expr, scope: Scope) -> t.Expr:
         """Replace definitions, and take the branches that sizes decide. Raises Fault, Unknown."""
-        return self.branches.expression(self.expanded(e, scope), scope)
+        found = self.branches.expression(self.expanded(e, scope), scope)
+        scope.builder.readings.read(e, self.branches.reading(e, scope))
+        return found
 
-    def expanded(self, e: t.Expr, scope: Scope) -> t.Expr:
-        """Replace definitions; names that are variables here are not definitions. Raises Fault."""
+    def expanded(self, e: t.Expr, scope: Scope, definitions: Mapping[str, t.Definition] | None = None) -> t.Expr:
+        """Replace definitions (all of them); names that are variables here are not definitions. Raises Fault."""
         hidden = frozenset({*scope.names, *self.sizes, *self.resolved.broken})
         try:
-            return expand(e, self.resolved.definitions, hidden)
+            return expand(e, self.resolved.definitions if definitions is None else definitions, hidden)
         except TowerError as error:
             d = error.diagnostics[0]
             assert d.span is not None

@@ -11,6 +11,7 @@ from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Set, Value
 from towerdsl.ir.types import Axis
 from towerdsl.lang import tree as t
 from towerdsl.ops import Op, OpResult
+from towerdsl.passes.infer.reading import Readings
 from towerdsl.passes.static import Static
 
 
@@ -156,6 +157,7 @@ class Builder:
     placed: list[str] = field(default_factory=list)  # names of modules in the order they were placed
     field_name: str | None = None  # the attention field that is being typed
     field_modules: int = 0  # how many modules that field has
+    readings: Readings = field(default_factory=Readings)
 
     def name(self, function: str, explicit: t.Expr | None) -> str:
         """The attribute name for a new module. Raises Fault if an explicit name is taken."""

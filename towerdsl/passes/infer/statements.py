@@ -175,6 +175,7 @@ class Statements:
             raise Fault(
                 "not-boolean", f"the condition of `if` is a truth value, not {st.show(test)}", s.test.span, (), help
             )
+        scope.builder.readings.decided(s, test)
         self.infer.branches.unused_statements(s.orelse if test else s.body, scope)
         inner, last = self.steps(s.body if test else s.orelse, scope)
         steps += inner
