@@ -10,7 +10,7 @@ from transformers.core_model_loading import revert_weight_conversion
 import towerdsl
 from towerdsl.weights import load_checkpoint
 
-from .equal import assert_equals_peer, assert_exchanges_files, assert_published_size, draw
+from .equal import assert_equals_peer, assert_exchanges_files, assert_published_size, draw, stir
 
 SIZES = {"d": 16, "ff": 24, "heads": 2, "depth": 2, "queries": 5, "classes": 3, "width": 4, "depths": [2, 1, 2, 1]}
 
@@ -104,11 +104,8 @@ def test_the_default_is_the_published_model():
 
 
 def test_the_published_model_computes_the_same():
-    theirs = peer(small=False).eval()
-    with torch.no_grad():  # weights as they are drawn for training, but no norm and no bias that does nothing
-        for name, x in theirs.state_dict().items():
-            x.mul_(0.5 + torch.rand(x.shape)) if name.endswith("var") else x.add_(0.03 * torch.randn(x.shape))
-        theirs.model.query_position_embeddings.weight.normal_()
+    theirs = stir(peer(small=False), 0.03).eval()
+    torch.nn.init.normal_(theirs.model.query_position_embeddings.weight)
     ours = towerdsl.compile("detr")().eval()
     load_checkpoint(ours, revert_weight_conversion(theirs, theirs.state_dict()), "huggingface", strict="all")
     inputs = images((160, 224), (256, 130))
