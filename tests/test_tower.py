@@ -58,3 +58,8 @@ def test_a_picture_is_drawn():
 @pytest.mark.parametrize("level", [f"level{k}" for k in range(1, 10)])
 def test_every_picture_is_drawn(level: str):
     draw(level)
+
+
+def test_its_contents_lead_to_its_headings():
+    headings = {re.sub(r"[^\w -]", "", x).lower().replace(" ", "-") for x in re.findall(r"(?m)^#+ (.*)$", TOWER)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", TOWER)) <= headings
