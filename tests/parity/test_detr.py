@@ -47,8 +47,15 @@ def images(*sizes: tuple[int, int]) -> dict[str, torch.Tensor]:
     return {"pixels": torch.randn(len(sizes), 3, *keep.shape[1:], generator=draw) * keep[:, None], "keep": keep}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("sizes", [[(96, 160), (129, 65)], [(70, 100)]], ids=["padded", "one"])
+@pytest.mark.parametrize(
+    ("sizes", "dtype"),
+    [
+        ([(96, 160), (129, 65)], torch.float32),
+        ([(96, 160), (129, 65)], torch.float64),
+        ([(70, 100)], torch.float64),
+    ],
+    ids=["padded-float32", "padded-float64", "one-float64"],
+)
 def test_small(sizes, dtype):
     theirs = draw(peer().requires_grad_()).eval().to(dtype)
     ours = towerdsl.compile("detr", **SIZES)().eval().to(dtype)
