@@ -38,7 +38,6 @@ NOT_COUNTED_BY_TORCH = {
     "additive",
     "bahdanau",
     "concatenation",
-    "detr",
     "feedback",
     "hard_attention",
     "luong_local_p",
