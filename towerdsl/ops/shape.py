@@ -262,6 +262,8 @@ def rearrange(call: OpCall) -> OpResult:
     for group, atoms in zip(right, merged, strict=True):
         name = group[0] if len(group) == 1 and group[0].isidentifier() else None
         kept = whole.get(atoms[0].names) if len(atoms) == 1 and name is not None else None
+        if kept is not None and kept.side:  # in a score: a position of the query or key stays one, however it is called
+            name = kept.name
         axes.append(replace(kept, name=name) if kept else Axis(name, product([atom.size for atom in atoms])))
     place = {atoms[0].names: dim for dim, atoms in enumerate(merged) if len(atoms) == 1}
     moves = []
