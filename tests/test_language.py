@@ -7,7 +7,9 @@ import ast
 from itertools import pairwise
 
 import pytest
+import torch
 
+import towerdsl
 from towerdsl.compiler import Compiled, compile_spec
 from towerdsl.ir.types import Axis
 
@@ -304,3 +306,56 @@ def test_windows_nest():
     for a, b in pairwise([2, 3, 7]):
         same(LINE, f"window({a}) and window({b})", f"window({b}) and window({a})")
         same(LINE, f"window({a})", f"window({b}) and window({a})")
+
+
+def test_a_condition_that_is_decided_has_all_positions():
+    """`keep[j]` of a parameter that is `true` hides nothing: one block serves calls with and without a mask."""
+    spec = LINE.replace("look(x, keep, doc):", "look(x, keep = true, doc = 0):")
+    a = compile_spec(
+        spec.replace("look(x, keep, doc)", "look(x)").format(
+            field="mask", condition="keep[j] and j <= i", score="scaled_dot"
+        )
+    )
+    b = compile_spec(
+        spec.replace("look(x, keep, doc)", "look(x)").format(field="mask", condition="j <= i", score="scaled_dot")
+    )
+    assert code_of(a) == code_of(b)
+    none = compile_spec(
+        spec.replace("look(x, keep, doc)", "look(x, false)").format(
+            field="mask", condition="not keep[j]", score="scaled_dot"
+        )
+    )
+    assert "is_causal" not in code_of(none) and "mask" not in code_of(none)
+
+
+TALKING = """
+tower: talking
+sizes: {d: 8, heads: 2}
+inputs:
+  x: float[b, n, d]
+blocks:
+  look(x):
+    modules: {mix: linear(heads)}
+    query: linear(x, d)
+    key: linear(x, d)
+    value: linear(x, d)
+    heads: heads
+    score: rearrange(mix(rearrange(dot(q, k), "b head i j -> b i j head")), "b i j head -> b head i j")
+outputs: look(x)
+"""
+
+
+def test_positions_stay_positions_when_a_score_is_rearranged():
+    model = towerdsl.compile(TALKING)()
+    x = torch.randn(2, 5, 8)
+    q, k, v = (getattr(model.look, name)(x).unflatten(-1, (2, 4)) for name in ("query", "key", "value"))
+    score = torch.einsum("gh,bihc,bjhc->bgij", model.look.mix.weight, q, k) + model.look.mix.bias[:, None, None]
+    expected = torch.einsum("bgij,bjgc->bigc", score.softmax(-1), v).flatten(-2)
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_a_condition_becomes_a_number_once():
+    spec = "tower: t\ninputs: {x: 'float[b, n]', keep: 'bool[b, n]'}\noutputs: x * float(keep)\n"
+    assert ".to(wide).to(wide)" not in compile_spec(spec).source()
+    x, keep = torch.randn(2, 3), torch.rand(2, 3) > 0.5
+    assert torch.equal(towerdsl.compile(spec)()(x, keep), x * keep)

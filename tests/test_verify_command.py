@@ -43,6 +43,22 @@ def test_the_library_holds(capsys):
     assert "bert" in out and "fails" not in out and "mistake" not in out
 
 
+def test_an_input_may_have_a_name_of_python():
+    """`global` is the argument `global_` of forward."""
+    spec = """
+tower: named
+inputs: {x: "float[b, n, d = 4]", global: "bool[b, n]"}
+blocks:
+  look(x, global):
+    query: x
+    key: x
+    value: x
+    mask: global[j]
+outputs: look(x, global)
+"""
+    assert verify_spec(spec).ok
+
+
 # --- kernels that are wrong ------------------------------------------------------------------------------------
 
 

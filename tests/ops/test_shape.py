@@ -221,6 +221,8 @@ def expected(run, dim: int, rank: int, dims: list[list[int]]) -> torch.Tensor:
          "float[b, m, n, d=4]", [[0, 1, 2, 3], [1, 3]]),
         # other names in the same place
         (["b n d=4", "b n e=6"], "d", "torch.cat([parts0, parts1], dim=-1)", "float[b, n, d=10]", [[0, 1, 2]] * 2),
+        (["b n d=4", "n e=6"], "d", "torch.cat([parts0, parts1.expand(len_b, -1, -1)], dim=-1)",
+         "float[b, n, d=10]", [[0, 1, 2], [1, 2]]),
         (["b c=3 h w", "b _=5 h w"], "c", "torch.cat([parts0, parts1], dim=1)",
          "float[b, c=8, h, w]", [[0, 1, 2, 3]] * 2),
         (["b n d=4", "b n _=4"], "n", "torch.cat([parts0, parts1], dim=1)", "float[b, n, d=4]", [[0, 1, 2]] * 2),

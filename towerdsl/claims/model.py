@@ -131,7 +131,7 @@ def _captured(
 
 
 def _run(model: nn.Module, inputs: Mapping[str, Tensor]) -> Callable[[], object]:
-    return lambda: model(**inputs)
+    return lambda: model(*inputs.values())  # in order: an input called `global` is the parameter `global_`
 
 
 def _finite(seen: Iterable[Call]) -> bool:

@@ -221,6 +221,8 @@ class _Reader(Nodes):
             return self.expressions(node, "outputs")
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         found = [self.expression(n, "`outputs`") for n in nodes]
+        if nodes and not any(found):
+            self.broken.add("outputs")
         return tuple((None, e) for e in found if e is not None)
 
     # --- blocks and statements --------------------------------------------------------------------------------

@@ -190,6 +190,15 @@ def embed(call: OpCall) -> OpResult:
 def _eps(call: OpCall, default: float | None = 1e-5) -> tuple[str, tuple[tuple[str, Any], ...]]:
     """The template and the attribute for `eps`, where it is not torch's default."""
     eps = float(in_range(call, "eps", 0, open_low=True))
+    if eps >= 1:
+        call.fail(
+            "value-range",
+            f"`eps` of {call.op.name} is a small number, got {eps:g}",
+            help=f"the size is read from {call.text('x')}: write `{call.op.name}({call.text('x')})`"
+            if call.op.name != "groupnorm"
+            else "use a number such as 1e-5",
+            argument="eps",
+        )
     return (", eps={eps}", (("eps", eps),)) if eps != default else ("", ())
 
 

@@ -262,6 +262,8 @@ def rearrange(call: OpCall) -> OpResult:
     for group, atoms in zip(right, merged, strict=True):
         name = group[0] if len(group) == 1 and group[0].isidentifier() else None
         kept = whole.get(atoms[0].names) if len(atoms) == 1 and name is not None else None
+        if kept is not None and kept.side:  # in a score: a position of the query or key stays one, however it is called
+            name = kept.name
         axes.append(replace(kept, name=name) if kept else Axis(name, product([atom.size for atom in atoms])))
     place = {atoms[0].names: dim for dim, atoms in enumerate(merged) if len(atoms) == 1}
     moves = []
@@ -356,7 +358,7 @@ def _disagree(call: OpCall, parts: tuple[TensorType, ...], axis: Axis, a: Axis, 
         f"concatenated along {axis} the others have to agree: {_with_length(a)}, {_with_length(b)}",
         *(f"`{call.text(f'parts{n}')}` is {part}" for n, part in enumerate(parts)),
         help=f"to put them one after another along the last axis, write `axis={first_last[0].name}`"
-        if first_last and first_last[0].name and first_last[0] in (a, b)
+        if first_last and first_last[0].name not in (None, axis.name) and first_last[0] in (a, b)
         else "bring them to the same axes first, with `linear`, `mean` or `rearrange`",
     )
 
@@ -410,6 +412,8 @@ def _matched(call: OpCall, parts: tuple[TensorType, ...], axis: Axis, n: int, sl
             continue
         if a.name is None or slots[place].axis.name is None or dim == last:
             match(dim, slots[place])
+    if last not in found and slots[-1].axis.same(axis) and slots[-1] not in found.values():
+        found[last] = slots[-1]
     missing = [dim for dim in range(len(axes)) if dim not in found]
     open_slots = [slot for slot in slots if slot not in found.values()]
     if len(missing) == 1 and len(open_slots) == 1 and open_slots[0].axis.same(axis):

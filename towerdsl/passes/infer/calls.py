@@ -95,6 +95,10 @@ class Calls:
         if with_tensors:
             for name in operation.tensors:
                 if name.endswith("..."):
+                    for expr in positional:
+                        if isinstance(expr, t.List):
+                            brackets = f"{written}, the tensors without brackets"
+                            raise Fault("type", f"`{operation.name}` takes no list of tensors", expr.span, (), brackets)
                     tensor_exprs += positional
                     positional = []
                 elif positional:

@@ -68,6 +68,8 @@ def cast(value: n.Value, dtype: str) -> n.Value:
 
 def converted(op: str, values: Sequence[n.Value], dtype: str) -> list[n.Value]:
     """Positions enter floating point as "wide", and what was computed from them meets tensors in the model's dtype."""
+    if op == "float":  # it converts by itself
+        return list(values)
     comparison = op in ("==", "!=", "<", "<=", ">", ">=") and promote(values) == "float"
     if dtype == "float" or comparison:
         return [cast(v, "float") if v.type.dtype == "wide" else v for v in values]

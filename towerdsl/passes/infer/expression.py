@@ -172,6 +172,11 @@ class ExpressionTyper:
             block = scope.signature.name if scope.signature else "block"
             help = f"make it a parameter, `{block}({', '.join([*parameters, name])})`, and pass it"
             return Fault("unknown-name", message, e.span, notes, help)
+        learned = {key.text for key, _ in (*resolved.spec.params, *resolved.spec.modules)}
+        if help is None and not scope.is_flow and name in learned:
+            message = f"`{name}` belongs to the model; a block sees only its parameters"
+            help = "declare it in the `params:` or `modules:` of the block"
+            return Fault("unknown-name", message, e.span, notes, help)
         if help is None and name in {*ELEMENTWISE, *resolved.definitions, *resolved.blocks}:
             return Fault("unknown-name", f"`{name}` is a function here: call it", e.span, notes, f"write `{name}(...)`")
         if help is None and known:
@@ -243,9 +248,11 @@ class ExpressionTyper:
                 return self.infer.calls.shared_weight(found, tuple(reversed(path)), e.span)
             if found is None and base.id not in self.infer.sizes:
                 raise self.unknown_name(base, scope)
-        raise Fault(
-            "type", f"this has no part `{e.name}`", e.span, (), "parts are `i.h`, or `words.weight` of a module"
-        )
+        help = {
+            "shape": "the name of an axis is its length, as in `range(n)`",
+            "T": 'axes go by name; `rearrange(x, "n d -> d n")` reorders them',
+        }.get(e.name, "parts are `i.h`, or `words.weight` of a module")
+        raise Fault("type", f"this has no part `{e.name}`", e.span, (), help)
 
     def _position_part(self, base: t.Name, e: t.Attribute, scope: Scope) -> n.Value:
         attention = scope.attention
@@ -422,6 +429,11 @@ class ExpressionTyper:
 
     def _arguments(self, e: t.Call, least: int, most: int, written: str) -> None:
         assert isinstance(e.func, t.Name)
+        known = ("axis",) if e.func.id in REDUCTIONS else ()
+        for name, value in e.kwargs if e.func.id not in ELEMENTWISE else ():
+            if name not in known:
+                message = f"`{e.func.id}` has no option `{name}`"
+                raise Fault("arguments", message, keyword_span(name, value), (), f"write `{written}`")
         if not least <= len(e.args) <= most:
             number = str(least) if least == most else f"{least} or {most}"
             message = f"`{e.func.id}` takes {number} argument{'s' if most != 1 else ''}, not {len(e.args)}"
@@ -433,6 +445,9 @@ class ExpressionTyper:
         names = [name for name, _ in entry.options]
         operands = "x" if entry.arity == 1 else ", ".join("abc"[: entry.arity])
         written = f"{entry.name}({', '.join([operands, *names])})"
+        if entry.name in ("min", "max") and (len(e.args) == 1 or any(name == "axis" for name, _ in e.kwargs)):
+            message = f"`{entry.name}` compares two values at each place"
+            raise Fault("arguments", message, e.span, (), f"along an axis write `a{entry.name}(x, n)`")
         self._arguments(e, entry.arity, entry.arity + len(names), written)
         given = dict(zip(names, e.args[entry.arity :], strict=False))
         for name, value in e.kwargs:
@@ -592,6 +607,10 @@ class ExpressionTyper:
 def _foreign(name: str) -> str | None:
     """Help for words of Python and YAML that the language spells otherwise."""
     words = {"True": "true", "False": "false", "yes": "true", "no": "false", "on": "true", "off": "false"}
+    if name in ("inf", "infinity", "Infinity"):
+        return "a condition in `mask:` hides a key; elsewhere write a large number"
+    if name in ("None", "none", "null"):
+        return "there is no empty value: an input with a default, `keep: bool[b, n] = true`, may be left out"
     return f"write `{words[name]}`" if name in words else None
 
 

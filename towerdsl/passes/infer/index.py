@@ -6,12 +6,12 @@ position (`keep[j]`, `distance[i, j]`, `table[head, ...]`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from towerdsl.diagnostics import did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, SizeLimitError
-from towerdsl.ir.types import Axis, TensorType
+from towerdsl.ir.types import Axis, TensorType, shown
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
@@ -19,6 +19,8 @@ from towerdsl.passes.infer.scope import Fault, Scope
 
 if TYPE_CHECKING:
     from towerdsl.passes.infer.expression import ExpressionTyper, Result
+
+CONDITION = "a condition picks nothing: `where(keep, x, 0)` chooses entries, and `mask:` hides them from an attention"
 
 
 MAX_INDICES = 4  # of loops, in one position that is known to stay inside
@@ -31,8 +33,9 @@ def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
     base = typer.any(e.base, scope)
     if isinstance(base, n.Relation):
         return _member(typer, base, e, scope)
-    if isinstance(base, bool):
-        return base  # a condition that is the same at every position
+    if isinstance(base, bool):  # a condition that is decided is the same at every position
+        typer.all([x for x in e.items if not isinstance(x, t.Pick)], scope)
+        return base
     if not isinstance(base, n.Value) or base.type.scalar:
         raise Fault("type", "a number has no axes to index", e.base.span)
     if any(isinstance(x, t.Pick) for x in e.items):
@@ -126,7 +129,10 @@ def _position(typer: ExpressionTyper, e: t.Expr, base: n.Value, axis: Axis, scop
     if isinstance(found, n.Relation):
         raise Fault("type", f"`{found.name}` is a relation, not a position", e.span)
     if found.type.dtype != "int":
-        raise Fault("size", "a position is a whole number", e.span, (), "round it: `//` rounds down")
+        help = "round it: `//` rounds down"
+        if found.type.dtype == "bool":
+            help = CONDITION
+        raise Fault("size", "a position is a whole number", e.span, (), help)
     if not found.type.scalar:
         return found
     if isinstance(found, n.Local) and found.name in scope.along:
@@ -266,7 +272,7 @@ def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> 
             renames[len(kept)] = value.axes[0]
         else:
             if isinstance(value, n.Position) and axis.size.integer is None:
-                _wrong_axis(axis, value, base, item, scope)
+                _wrong_axis(axis, value, base, indexed, item, scope)
             indices.append(value)
         kept.append(axis)
     at_positions = [renames.get(k, axis) for k, axis in enumerate(kept)]
@@ -285,6 +291,7 @@ def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> 
     if not indices:
         return table
     index_axes = combining.union(combining.together(indices, e.span, "indices", scope.attention), scope.attention)
+    _check_apart(base, indices, index_axes, rest, e)
     before = [a for a in (*lead, *aligned) if a not in index_axes]
     kind = TensorType(base.type.dtype, (*before, *index_axes, *rest))
     front = (*lead, *aligned)
@@ -293,14 +300,32 @@ def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> 
     return n.Gather(kind, e.span, ordered, len(front), tuple(indices))
 
 
-def _wrong_axis(axis: Axis, value: n.Value, base: n.Value, item: t.Expr, scope: Scope) -> None:
+def _check_apart(base: n.Value, indices: list[n.Value], at: Sequence[Axis], rest: list[Axis], e: t.Index) -> None:
+    """No axis of the indices is one that the tensor keeps. Raises Fault."""
+    twice = next((a for a in rest if any(a.same(b) for b in at)), None)
+    if twice is None:
+        return
+    notes = (combining.describe("tensor", base), *(combining.describe("index", x) for x in indices if x.axes))
+    help = f"name the axis to take positions of another one for each entry of {twice}: `x[n=...]`"
+    if any(x.type.dtype == "bool" for x in indices):
+        help = CONDITION
+    raise Fault("axis-mismatch", f"the index has axis {twice}, and the tensor has it too", e.span, notes, help)
+
+
+def _wrong_axis(axis: Axis, value: n.Value, base: n.Value, indexed: list[Axis], item: t.Expr, scope: Scope) -> None:
     found = value.axes[0]
     message = f"axis {axis} is indexed by a position of axis {found.name}"
     other = "i" if found.side == "j" else "j"
     assert scope.attention is not None
     sides = scope.attention.positions if other == "i" else scope.attention.over
     fits = any(a.size == axis.size for a in sides)
-    help = f"did you mean `{other}`?" if fits else did_you_mean(str(axis), [a.name or "" for a in sides])
+    help = f"did you mean `{other}`?" if fits and found.side and axis.name else None
+    if help is None and any(a.size == found.size for a in indexed):
+        help = f"indices stand in the order of the axes, {shown(indexed)}"
+    elif help is None and found.name:
+        help = (
+            f"if both are one axis, name it {found.name} where the tensor is made, as in `keep[b, {found.name}] = ...`"
+        )
     raise Fault("axis-mismatch", message, item.span, (combining.describe("tensor", base),), help)
 
 

@@ -110,6 +110,9 @@ class Infer:
                 self._absorb(error)
                 self.sizes[name] = POISON
             except Fault as fault:
+                if fault.code == "unknown-name" and fault.help is None and isinstance(expr, t.Name):
+                    word = f"a word is one of several: `{name}: one_of('{expr.id}', 'other')`"
+                    fault.help = f"a size is a number or a formula; {word}"
                 self.report(fault)
                 self.sizes[name] = POISON
             except Unknown:
@@ -236,7 +239,7 @@ class Infer:
                 scope.names[name.text] = POISON
             except Unknown:
                 scope.names[name.text] = POISON
-        if len(inputs) == len(spec.inputs):
+        if len(inputs) == len(spec.inputs) and not spec.broken:
             self._check_bound(inputs)
         self._check_order(inputs)
         weights = self.weights(spec.params, scope)

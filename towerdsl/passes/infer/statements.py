@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,13 @@ class Statements:
         assert target.axes is not None
         if len(target.axes) != len(value.axes):
             message = f"`{target.name}` is given {len(target.axes)} axes, but it has {len(value.axes)}"
-            raise Fault("rank", message, target.span, (f"got {shown(value.axes)}",), "name each of its axes")
+            help = "name each of its axes"
+            pairs = itertools.combinations([a for a in value.axes if a.name and (a.size.integer or 0) > 1], 2)
+            if alike := next(
+                (f"{a.name} and {b.name}" for a, b in pairs if a.size == b.size and a.name != b.name), None
+            ):
+                help = f"name each of its axes; if {alike} are to be one axis, call them alike"
+            raise Fault("rank", message, target.span, (f"got {shown(value.axes)}",), help)
         axes = []
         for decl, axis in zip(target.axes, value.axes, strict=True):
             declared = None
