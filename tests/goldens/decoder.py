@@ -72,13 +72,15 @@ class Look(nn.Module):
         super().__init__()
         self.query = nn.Linear(6, 6)
 
-    def forward(self, s: Tensor, memory: Tensor, keep: Tensor, t: int) -> Tensor:
+    def forward(self, s: Tensor, memory: Tensor, keep: Tensor | None, t: int) -> Tensor:
         n = memory.shape[1]
         q = self.query(s)
         k = v = memory
         j = torch.arange(n, device=q.device)
         score = torch.einsum("bd,bjd->bj", q, k) / (1 + torch.abs(j - t))
-        visible = keep & (j <= t + 1)
+        visible = j <= t + 1
+        if keep is not None:
+            visible = visible & keep
         weights = softmax(score, visible)
         return torch.einsum("bj,bjd->bd", weights, v)
 

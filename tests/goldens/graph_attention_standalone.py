@@ -86,8 +86,7 @@ class Last(nn.Module):
             + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
             0.2,
         )
-        i = torch.arange(n, device=q.device)
-        j = torch.arange(n, device=q.device)
+        i = j = torch.arange(n, device=q.device)
         visible = adjacency(edges, n, n).transpose(-2, -1) | (i[:, None] == j)
         weights = softmax(score, visible)
         return torch.einsum("hij,hjd->hid", weights, v).mean(0)

@@ -56,21 +56,18 @@ class WindowAttention(nn.Module):
         self.output = nn.Linear(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4)
+        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         k = self.key(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         v = self.value(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = torch.arange(self.h, device=q.device)
-        j_h = torch.arange(self.h, device=q.device)
+        i_h = j_h = torch.arange(self.h, device=q.device)
         offset_h = i_h[:, None] - j_h + 2
-        i_w = torch.arange(self.h, device=q.device)
-        j_w = torch.arange(self.h, device=q.device)
+        i_w = j_w = torch.arange(self.h, device=q.device)
         offset_w = i_w[:, None] - j_w + 2
         bias = self.table[:, offset_h[:, None, :, None].clamp(0, 4), offset_w[:, None, :].clamp(0, 4)]
         visible_h = ((i_h - self.shift) // 3)[:, None] == (j_h - self.shift) // 3
         visible_w = ((i_w - self.shift) // 3)[:, None] == (j_w - self.shift) // 3
         mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
         mask = mask.flatten(1, 2).flatten(2, 3)
-        q = q.flatten(-3, -2)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (self.h, self.h))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)
@@ -101,21 +98,18 @@ class WindowAttention2(nn.Module):
         self.output = nn.Linear(64, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4)
+        q = self.query(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         k = self.key(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         v = self.value(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = torch.arange(3, device=q.device)
-        j_h = torch.arange(3, device=q.device)
+        i_h = j_h = torch.arange(3, device=q.device)
         offset_h = i_h[:, None] - j_h + 2
-        i_w = torch.arange(3, device=q.device)
-        j_w = torch.arange(3, device=q.device)
+        i_w = j_w = torch.arange(3, device=q.device)
         offset_w = i_w[:, None] - j_w + 2
         bias = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]]
         visible_h = ((i_h - 0) // 3)[:, None] == (j_h - 0) // 3
         visible_w = ((i_w - 0) // 3)[:, None] == (j_w - 0) // 3
         mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
         mask = mask.flatten(1, 2).flatten(2, 3)
-        q = q.flatten(-3, -2)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (3, 3))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)

@@ -31,7 +31,7 @@ def write_source(
     standalone: bool = False,
 ) -> str:
     """The source of a module with the model's class. `standalone` copies in the functions that it uses."""
-    optional = Optional(plans)
+    optional = Optional()
     written: list[Written] = []
     constructors: dict[int, str] = {}
     taken = {camel(model.name), f"{camel(model.name)}Output", "Tensor", "NamedTuple"}
