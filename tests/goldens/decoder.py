@@ -121,7 +121,7 @@ class Decoder(nn.Module):
         m = target.shape[1]
         b, n, _ = x.shape
         if keep is None:
-            keep = torch.full((b, n), True, dtype=torch.bool, device=x.device)
+            keep = torch.ones(b, n, device=x.device, dtype=torch.bool)
         memory = self.encode(x, keep) + self.encode_2(x.flip(1), keep.flip(-1)).flip(1)
         s = memory[:, 0]
         all_c = []

@@ -110,4 +110,4 @@ class GraphAttention(nn.Module):
         self.last = Last()
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        return self.last(F.elu(self.gat(x, edges), 1.0), edges)
+        return self.last(F.elu(self.gat(x, edges)), edges)

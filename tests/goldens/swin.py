@@ -164,12 +164,11 @@ class Layer2(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(features)
         self.up = nn.Linear(features, features_out)
         self.down = nn.Linear(features_out, features)
-        self.drop_path_2 = nn.Dropout3d(p)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attention(self.attention_norm(x))[None])[0]
         y = F.gelu(self.up(self.feed_forward_norm(x)))
-        return x + self.drop_path_2(self.down(y)[None])[0]
+        return x + self.drop_path(self.down(y)[None])[0]
 
 
 class Layer3(nn.Module):
@@ -192,12 +191,11 @@ class Layer3(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(64)
         self.up = nn.Linear(64, 256)
         self.down = nn.Linear(256, 64)
-        self.drop_path_2 = nn.Dropout3d(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attention(self.attention_norm(x))[None])[0]
         y = F.gelu(self.up(self.feed_forward_norm(x)))
-        return x + self.drop_path_2(self.down(y)[None])[0]
+        return x + self.drop_path(self.down(y)[None])[0]
 
 
 class Merge(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from towerdsl.emit.frame import ATOM, BITAND, PRODUCT, SUM, Code, Frame, Letters
+from towerdsl.emit.frame import ATOM, BITAND, PRODUCT, SUM, Code, Frame, Letters, full
 from towerdsl.emit.optional import left_out
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
@@ -33,10 +33,13 @@ class AverageWriter:
     def write(self, part: str = "result") -> None:
         """Write an attention, or one of the parts that `Evaluate` names."""
         self._sources()
+        self.frame.averaging = True
         if part == "weights":
             self._parts()
+            self.frame.averaging = False
             return
         result = self.plan.kernel.write(self.average, self.plan.facts, self)
+        self.frame.averaging = False
         self.frame.assign("y", result)
         self.frame.assign("y", (self._result if part == "result" else self._each_head)(Code("y")).text)
 
@@ -118,6 +121,9 @@ class AverageWriter:
         """Write the weights, dense; returns their variable and axes [batch, head, i, j] (some may be missing)."""
         average, frame = self.average, self.frame
         score, axes = self._score()
+        if average.visible is None and NORMALIZERS[average.normalize].everywhere == "{0}":
+            frame.assign("weights", score)
+            return self._dropped(), axes
         frame.assign("score", score)
         visible = self._visible(axes)
         entry = NORMALIZERS[average.normalize]
@@ -133,18 +139,25 @@ class AverageWriter:
         if entry.draws:
             arguments.append("self.training")
         arguments += [f"{key}={python(value)}" for key, value in average.options]
-        function = entry.function.__name__
-        frame.helpers.add(function)
-        call = f"{function}({', '.join(arguments)})"
+        if average.visible is None and entry.everywhere is not None:
+            call = entry.everywhere.format(score_code)
+        else:
+            function = entry.function.__name__
+            frame.helpers.add(function)
+            call = f"{function}({', '.join(arguments)})"
         if average.log_prob:
             frame.line(f"weights, log_prob = {call}")
         else:
             frame.line(f"weights = {call}")
         if flat:
             frame.line(f"weights = weights.unflatten(-1, ({frame.sizes(average.over)}))")
-        if average.dropout:
-            frame.line(f"weights = F.dropout(weights, {python(average.dropout)}, self.training)")
-        return "weights", axes
+        return self._dropped(), axes
+
+    def _dropped(self) -> str:
+        """Write the dropout of the weights; returns their variable."""
+        if self.average.dropout:
+            self.frame.line(f"weights = F.dropout(weights, {python(self.average.dropout)}, self.training)")
+        return "weights"
 
     def _visible(self, axes: tuple[Axis, ...]) -> str:
         """Write the condition that holds between all axes of the score; returns its variable, or `None`."""
@@ -178,10 +191,7 @@ class AverageWriter:
         axes = tuple(a for a in (*self.lead, *average.positions, *average.over) if a in present)
         needed = [a for a in axes if a not in average.score.axes]
         if average.score.type.scalar:
-            number = frame.text(average.score)
-            sizes = frame.sizes(axes)
-            comma = "," if len(axes) == 1 else ""
-            return f"torch.full(({sizes}{comma}), {number}, device={frame.device}, dtype={frame.dtype})", axes
+            return full(frame.sizes(axes), len(axes), frame.text(average.score), frame.device, frame.dtype), axes
         code = frame.aligned(average.score, axes)
         must = [a for a in needed if a in average.over or NORMALIZERS[average.normalize].draws or average.dropout]
         if self.left_out is not None:  # the condition may be None, and then gives the weights no axes

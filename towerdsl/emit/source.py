@@ -12,7 +12,7 @@ from typing import Any
 from towerdsl import runtime
 from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
 from towerdsl.emit.describe import described, docstring
-from towerdsl.emit.frame import unmark
+from towerdsl.emit.frame import full, unmark
 from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -172,9 +172,9 @@ class _Root:
             dtype = {"int": "torch.long", "bool": "torch.bool"}.get(i.type.dtype, frame.dtype)
             sizes = ", ".join(unmark(frame.size(a.size)) for a in i.type.axes)
             required = next((frame.variable(x.name) for x in model.inputs if x.default is None), variable)
-            like = f"({sizes}{',' if len(i.type.axes) == 1 else ''}), {python(i.default)}"
             filled.append(f"if {variable} is None:")
-            filled.append(f"    {variable} = torch.full({like}, dtype={dtype}, device={required}.device)")
+            value = full(sizes, len(i.type.axes), python(i.default), f"{required}.device", dtype)
+            filled.append(f"    {variable} = {value}")
         prelude = frame.prelude()
         return [*prelude, *filled, *draft.forward[draft.prelude :]]
 
