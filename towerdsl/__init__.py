@@ -16,6 +16,7 @@ __all__ = [
     "Diagnostic",
     "TowerError",
     "compile",
+    "diff",
     "load",
     "load_checkpoint",
     "register_op",
@@ -26,6 +27,7 @@ __all__ = [
 
 _LAZY = {
     "compile": "towerdsl.api",
+    "diff": "towerdsl.api",
     "load": "towerdsl.api",
     "source": "towerdsl.api",
     "verify": "towerdsl.api",

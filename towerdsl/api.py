@@ -1,4 +1,4 @@
-"""The Python interface: `compile`, `load`, `source`, `verify`."""
+"""The Python interface: `compile`, `load`, `source`, `verify`, `diff`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from towerdsl.claims import Verified
+    from towerdsl.compare import Diff
 
 #: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
 _COMPILED: dict[type, Compiled] = {}
@@ -94,3 +95,14 @@ def verify(
         message = "a model is verified as it is, on inputs"
         raise TowerError([Diagnostic("arguments", message, help="give inputs by name, and no sizes or kernel")])
     return verify_model(spec, compiled, inputs, seed)
+
+
+def diff(first: str | Path, second: str | Path, **settings: Any) -> Diff:
+    """In which fields the averages of two specs differ; `print` shows it on one screen.
+
+    `settings` override sizes of those that have them. `same` is true where no field differs, `pairs` has the
+    differences of each attention. Names do not count, and neither does how a condition is written. Raises TowerError.
+    """
+    from towerdsl.compare import diff
+
+    return diff(first, second, settings)

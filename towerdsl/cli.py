@@ -1,4 +1,4 @@
-"""The command line: `towerdsl compile | check | explain | verify | specs`.
+"""The command line: `towerdsl compile | check | explain | verify | diff | specs`.
 
 Exit codes: 0 fine, 1 a mistake in the spec, a claim that does not hold, or a file that cannot be read or written, 2 a
 mistake on the command line. Results go to stdout, mistakes to stderr. Nothing here imports torch, but for `verify`.
@@ -66,10 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         return found
 
     def takes_spec(
-        command: argparse.ArgumentParser, set_help: str = "override a size of the spec", many: str | None = None
+        command: argparse.ArgumentParser,
+        set_help: str = "override a size of the spec",
+        many: str | None = None,
+        name: str = "SPEC",
     ) -> None:
         help = f"{SPEC_HELP}; without one, the whole library" if many else SPEC_HELP
-        command.add_argument("spec", metavar="SPEC", nargs=many, help=help)
+        command.add_argument("spec", metavar=name, nargs=many, help=help)
         command.add_argument(
             "--set", metavar="NAME=VALUE", action="append", default=[], type=_setting, dest="settings", help=set_help
         )
@@ -102,8 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     verifying.add_argument("--seed", metavar="N", type=int, default=0, help="of random weights and inputs (default: 0)")
     verifying.add_argument("--json", action="store_true", help="write what was measured as JSON")
 
+    comparing = command("diff", _diff, "show in which fields the averages of two specs differ")
+    comparing.add_argument("first", metavar="A", help=SPEC_HELP)
+    takes_spec(comparing, "override a size of those that have it", name="B")
+    comparing.add_argument("--json", action="store_true", help="write the differences as JSON")
+
     listing = command("specs", _specs, "list the spec library")
     listing.add_argument("--json", action="store_true", help="write the list as JSON")
+    listing.add_argument(
+        "--fields", action="store_true", help="write a table (Markdown) of what every attention of the library averages"
+    )
     return parser
 
 
@@ -254,9 +265,27 @@ def _verify_library(arguments: argparse.Namespace) -> int:
     return 0 if all(not isinstance(v, str) and v.ok for _, _, v in found) else 1
 
 
+def _diff(arguments: argparse.Namespace) -> int:
+    from towerdsl.compare import diff, render, text, to_data
+
+    found = diff(Path(arguments.first), Path(arguments.spec), _sizes(arguments.settings))
+    if arguments.json:
+        print(json.dumps(to_data(found), indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        render(found)
+    else:
+        sys.stdout.write(text(found))
+    return 0
+
+
 def _specs(arguments: argparse.Namespace) -> int:
     from towerdsl.lang import library
 
+    if arguments.fields:
+        from towerdsl.compare import markdown, rows
+
+        print(markdown(list(rows())))
+        return 0
     root = library.library_folder()
     found = [(path.relative_to(root).parent.as_posix(), name, path) for name, path in library.library().items()]
     entries = [{"group": group, "name": name, **_about(path)} for group, name, path in found]

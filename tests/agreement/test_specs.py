@@ -38,8 +38,9 @@ SMALL = {
 OF_SPEC: dict[str, dict[str, Any]] = {
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
     "danet": {"features": 64},
+    "detr": {"d": 8, "width": 2, "depths": [2, 1, 1, 1], "queries": 3},
     "hard_attention": {"m": 4, "n": 5},
-    "non_local": {"c": 6, "pool": [1, 1]},
+    "non_local": {"c": 6, "pool": 1},
     "dinov2": {"image": 2, "patch": 1},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},

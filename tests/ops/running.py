@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.ops import OPS, OpCall, OpError, OpResult, SizeArg, python
+from towerdsl.ops.base import Move
 
 DTYPES = {"float": torch.float64, "int": torch.int64, "bool": torch.bool}
 #: what free lengths are at run time; two sets, so that no shape is right by chance
@@ -126,4 +128,70 @@ def run_once(made: OpCall, lengths: dict[str, int]) -> Run:
     assert value(found.macs, lengths) >= 0
     used = {"F.": "import torch.nn.functional as F"}
     assert all(line in made.op.imports for prefix, line in used.items() if prefix in found.call)
+    if module is not None:
+        module.eval()
+    types = [t for x in made.tensors.values() for t in (x if isinstance(x, tuple) else (x,))]
+
+    def again(changed: dict[str, Tensor]) -> Tensor:
+        result = eval(code, {**names, **inputs, **changed, "module": module})
+        assert isinstance(result, Tensor)
+        return result
+
+    if found.moves is not None:
+        with torch.no_grad():
+            moves(found.moves, types, inputs, again, lengths)
+    else:
+        assert not made.op.rule.__module__.startswith("towerdsl."), "which positions does it read?"
+    if module is not None:
+        module.train()
     return Run(found, code, module, list(inputs.values()), output)
+
+
+def moves(
+    said: tuple[Move, ...],
+    types: list[TensorType],
+    inputs: dict[str, Tensor],
+    again: Callable[[dict[str, Tensor]], Tensor],
+    lengths: dict[str, int],
+) -> None:
+    """The result says how information moves: a position that changes is read where its moves say, and nowhere else."""
+    before = again({})
+    for k, (name, tensor_) in enumerate(inputs.items()):
+        own = [m for m in said if m.argument == k]
+        assert sorted(m.dim for m in own) == list(range(tensor_.dim()))
+        assert len({m.to for m in own if m.to is not None}) == sum(m.to is not None for m in own)
+        if types[k].dtype != "float":
+            continue
+        for move in own:
+            if move.to is None or (move.reach is not None and move.reach.unknown):
+                continue
+            for j in range(tensor_.shape[move.dim]):
+                changed = tensor_.clone()
+                changed.select(move.dim, j).mul_(-3).add_(1)
+                after = again({name: changed})
+                different = (
+                    (after != before)
+                    .movedim(move.to, 0)
+                    .reshape(before.shape[move.to], -1)
+                    .any(1)
+                    .nonzero()
+                    .flatten()
+                    .tolist()
+                )
+                allowed = set(different) & _readers(move, j, tensor_.shape[move.dim], before.shape[move.to], lengths)
+                assert set(different) == allowed, (move, j, different)
+
+
+def _readers(move: Move, j: int, length: int, many: int, lengths: dict[str, int]) -> set[int]:
+    """The positions of the result that may read position j."""
+    if move.reach is None:
+        return {length - 1 - j if move.flipped else j + value(move.offset, lengths)}
+    found = set()
+    for comb in move.reach.combs:
+        low, high = (None if x is None else value(x, lengths) for x in (comb.low, comb.high))
+        start = low if low is not None else high if high is not None else 0
+        for i in range(many):
+            inside = (low is None or low <= i - j) and (high is None or i - j <= high)
+            if inside and (i - j - start) % comb.step == 0:
+                found.add(i)
+    return found

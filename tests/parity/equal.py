@@ -31,6 +31,18 @@ def draw(model: nn.Module, std: float = 0.5, seed: int = 0) -> nn.Module:
     return model
 
 
+def stir(model: nn.Module, std: float = 0.02, seed: int = 0) -> nn.Module:
+    """Noise on what a model starts with: nothing is idle, and signals keep their size through many layers."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, x in model.state_dict().items():
+            if x.is_floating_point() and name.endswith("var"):
+                x.mul_(0.5 + torch.rand(x.shape, generator=generator))
+            elif x.is_floating_point():
+                x.add_(std * torch.randn(x.shape, generator=generator))
+    return model
+
+
 def measure(call: Callable, parameters: Named, inputs: Named) -> Named:
     """The results of `call(**inputs)`, and the gradients of one projection of them."""
     inputs = {n: x.detach().clone().requires_grad_(x.is_floating_point()) for n, x in inputs.items()}

@@ -11,10 +11,10 @@ import towerdsl
 from .equal import assert_equals_oracle, draw
 
 SPACES = {
-    "text": (["n"], [2], (5,)),
-    "image": (["h", "w"], [2, 2], (5, 4)),
-    "whole image": (["h", "w"], [1, 1], (3, 2)),
-    "film": (["t", "h", "w"], [1, 2, 2], (3, 2, 4)),
+    "text": (["n"], 2, (5,)),
+    "image": (["h", "w"], 2, (5, 4)),
+    "whole image": (["h", "w"], 1, (3, 2)),
+    "film": (["t", "h", "w"], 2, (3, 2, 4)),
 }
 KINDS = ["embedded_gaussian", "gaussian", "dot", "concat"]
 C = 6
@@ -32,6 +32,9 @@ def convolved(p, name, x):
 
 def pooled(x, pool):
     """The largest number of each window, feature by feature; what does not fill a window is left out."""
+    pool = [pool] * (x.dim() - 1)
+    if len(pool) == 3:  # a film is not subsampled over time
+        pool[0] = 1
     shape = [n // p for n, p in zip(x.shape[1:], pool, strict=True)]
     found = x.new_empty(len(x), *shape)
     for c, place in itertools.product(range(len(x)), itertools.product(*map(range, shape))):
@@ -91,7 +94,7 @@ def test_equations(kind, space, pool, lengths, training):
 def test_at_first_the_block_changes_nothing(kind):
     """So that it can be put into a trained network (section 4.1)."""
     x = torch.randn(2, C, 4, 4)
-    assert torch.equal(compile(kind, ["h", "w"], [2, 2]).eval()(x), x)
+    assert torch.equal(compile(kind, ["h", "w"], 2).eval()(x), x)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from towerdsl.explain.work import Occurrence
+from towerdsl.explain.work import Calls, Occurrence
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
-from towerdsl.ir.size import Size
+from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import RelationType, Type
 
 #: Lengths that are tried for free axes, until the model runs with them: first all different, then all the same.
 TRIED = ((9, 10, 11, 12, 13, 14), *((k,) * 6 for k in (12, 16, 8, 24, 32, 64, 128, 224, 7, 4)))
 LARGEST_INT = 4
 POOL = 1_000_003
+#: How many keys an attention should have at least, where its axes are free.
+KEYS = 9
 
 
 class _Unfilled(TorchFunctionMode):
@@ -49,7 +51,8 @@ def build(model: type[nn.Module], seed: int) -> nn.Module:
                 start = 1.0 if bool((p == 1).all()) else 0.0
                 p.copy_(start + 0.2 * numbers)
             else:
-                torch.mul(numbers, min(0.5, 1.5 * (p.numel() // p.shape[0]) ** -0.5), out=p)
+                gain = 1.5 if p.dim() == 2 else 1.0  # many convolutions with residuals after each other stay bounded
+                torch.mul(numbers, min(0.5, gain * (p.numel() // p.shape[0]) ** -0.5), out=p)
     return found.eval()
 
 
@@ -85,8 +88,24 @@ def lengths(model: n.Model, occurrences: Sequence[Occurrence], given: Mapping[st
     for tried in TRIED:
         others = [name for name in free if name not in batch]
         found = {**batch, **{name: tried[k % len(tried)] for k, name in enumerate(others)}, **given}
-        if all(_pairs(o, found) >= 4 for o in occurrences) or tried is TRIED[-1]:
+        if all(_pairs(o, found) >= KEYS for o in occurrences) or tried is TRIED[-1]:
             yield found
+
+
+def most_weights(model: n.Model, given: Mapping[str, int]) -> int:
+    """How many weights the largest attention of a model has with the first lengths that would be tried."""
+    occurrences = Calls().occurrences(model.root)
+    values = {name: Size.of(length) for name, length in next(lengths(model, occurrences, given), {}).items()}
+    found = [0]
+    for o in occurrences:
+        average = o.block.average
+        assert average is not None
+        heads = (average.heads,) if average.heads is not None else ()
+        shape = [
+            a.size.substitute(dict(o.lengths)) for a in (*average.batch, *heads, *average.positions, *average.over)
+        ]
+        found.append(product([s.substitute(values) for s in shape]).integer or 0)
+    return max(found)
 
 
 def _pairs(occurrence: Occurrence, found: Mapping[str, int]) -> int:
@@ -97,7 +116,7 @@ def _pairs(occurrence: Occurrence, found: Mapping[str, int]) -> int:
     for axis in occurrence.block.average.over:
         size = axis.size.substitute(dict(occurrence.lengths))
         if not size.free_names:
-            return 4
+            return KEYS
         total *= size.substitute(values).integer or 0
     return total
 
@@ -111,7 +130,8 @@ def _axes(kind: Type) -> Sequence[Any]:
 
 def inputs(model: n.Model, found: Mapping[str, int], seed: int, empty: bool = True) -> dict[str, Tensor]:
     """Random inputs. Ints stay below the tables that they are looked up in. A condition has a tail that is false,
-    some more that are, and with `empty` one row that is all false. A relation leaves nodes alone."""
+    some more that are, and with `empty` is all false for the last entry of its first axis. A relation leaves nodes
+    alone."""
     draw = torch.Generator().manual_seed(seed)
     below = _counts(model.root)
     values = {name: Size.of(length) for name, length in found.items()}
@@ -141,12 +161,11 @@ def _condition(shape: Sequence[int], draw: torch.Generator, empty: bool) -> Tens
     found = torch.rand(shape, generator=draw) < 0.8
     if not shape:
         return found
-    tail = torch.randint(0, max(1, shape[-1] // 2), (*shape[:-1], 1), generator=draw)
+    tail = torch.randint(0, max(1, shape[-1] * 3 // 4), (*shape[:-1], 1), generator=draw)
     found &= torch.arange(shape[-1]) < shape[-1] - tail
     found[..., 0] = True
-    rows = found.view(-1, shape[-1])
-    if empty and len(rows) > 1:
-        rows[-1] = False
+    if empty and len(shape) > 1 and shape[0] > 1:
+        found[-1] = False
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,26 @@ from towerdsl.kernels.reference import Reference
 from towerdsl.lang import library
 from towerdsl.passes.static import Setting
 
+#: The weights of an attention are made whole, in float64, and so are their gradients: so many at most.
+MOST_WEIGHTS = 10_000_000
+#: What is tried of a size that makes more: lengths that are divided again and again are seldom prime.
+PARTS = [Fraction(*x) for x in ((3, 4), (5, 7), (5, 8), (4, 7), (1, 2), (3, 7), (3, 8), (2, 7), (1, 4), (1, 7), (1, 8))]
+
 
 def verify_spec(
     spec: str | Path, settings: Mapping[str, Setting] | None = None, kernel: str | None = None, seed: int = 0
 ) -> Verified:
     """Verify a spec with random weights and inputs. `settings` override its sizes, or give free lengths.
 
-    The model runs until every attention has been seen; each is then verified by itself, in float64, with what it was
-    given. Raises TowerError.
+    Sizes are the spec's own; where an attention has more than ten million weights, the size that its lengths are
+    made of is a part of that. The model runs until every attention has been seen; each is then verified by itself, in
+    float64, with what it was given. Raises TowerError.
     """
     start = time.perf_counter()
     sizes, given = divided(spec, settings or {})
     compiled = compile_spec(spec, sizes, kernel)
+    compiled, smaller = _affordable(spec, compiled, sizes, kernel, given)
+    sizes |= smaller
     calls = Calls()
     occurrences = calls.occurrences(compiled.model.root)
     if not occurrences:
@@ -74,14 +83,35 @@ def verify_model(model: nn.Module, compiled: Compiled, inputs: Mapping[str, Any]
     return _verified(compiled, {}, {}, "the inputs given", Calls(), seen, seed, start)
 
 
+def _affordable(
+    spec: str | Path, compiled: Compiled, sizes: Mapping[str, Setting], kernel: str | None, given: Mapping[str, int]
+) -> tuple[Compiled, dict[str, Setting]]:
+    """The spec with one of its sizes made smaller, where the weights of its largest attention are too many to hold."""
+    most = draw.most_weights(compiled.model, given)
+    if most <= MOST_WEIGHTS:
+        return compiled, {}
+    own = {k: v for k, v in compiled.model.sizes if isinstance(v, int) and not isinstance(v, bool) and k not in sizes}
+    for name, size in sorted(own.items(), key=lambda x: -x[1]):
+        for part in PARTS:
+            try:
+                found = compile_spec(spec, {**sizes, name: int(size * part)}, kernel)
+            except TowerError:
+                continue
+            now = draw.most_weights(found.model, given)
+            if now >= most:
+                break
+            if now <= MOST_WEIGHTS:
+                return found, {name: int(size * part)}
+    return compiled, {}
+
+
 def _captured(
     compiled: Compiled, model: nn.Module, occurrences: Sequence[Occurrence], given: Mapping[str, int], seed: int
 ) -> tuple[dict[str, int], list[Call]]:
     """Run the model with the first lengths and inputs that it takes."""
     often: dict[int, int] = {}
-    for o in occurrences:  # an attention that is called again and again is watched at its second call
-        again = o.calls != Size.of(o.modules)
-        often[id(o.block)] = max(often.get(id(o.block), 1), 2 if again else 1)
+    for o in occurrences:  # of many calls the second is watched: what the first is given may be zeros
+        often[id(o.block)] = 2 if id(o.block) in often or o.calls != Size.of(1) else 1
     found = list(places(compiled.model.root, model))
     reason = ""
     for lengths in draw.lengths(compiled.model, occurrences, given):

@@ -57,38 +57,46 @@ def values(compiled: Compiled, block: n.BlockInstance, wanted: Sequence[n.Value]
     Results: the values wanted, then those of query, key and value that the attention has.
     """
     body, sources = _before(block)
-    names = tuple(f"wanted_{k}" for k in range(len(wanted)))
-    found = replace(block, body=body, results=(*wanted, *sources), result_names=(None,) * (len(wanted) + len(sources)))
-    return Probe(_compiled(compiled, found, None), (*names, *(s.name for s in sources)))
+    names = (*(f"wanted_{k}" for k in range(len(wanted))), *(f"{name}_source" for name in sources))
+    found = replace(block, body=body, results=(*wanted, *sources.values()), result_names=(None,) * len(names))
+    return Probe(_compiled(compiled, found, None), names)
 
 
-def _before(block: n.BlockInstance) -> tuple[tuple[n.Step, ...], tuple[n.Local, ...]]:
+def _before(block: n.BlockInstance) -> tuple[tuple[n.Step, ...], dict[str, n.Local]]:
     """The statements before the average, and the sources of the average as variables that they set."""
     average = block.average
     assert average is not None
     at = next(k for k, step in enumerate(block.body) if isinstance(step, n.Evaluate))
-    body, sources = list(block.body[:at]), []
+    body, sources = list(block.body[:at]), {}
     for name in SOURCES:
         value: n.Value | None = getattr(average, name)
         if value is not None:
-            body.append(n.Set((f"{name}_source",), value))
-            sources.append(n.Local(value.type, value.span, f"{name}_source"))
-    return tuple(body), tuple(sources)
+            variable = _unused(block, f"{name}_source")
+            body.append(n.Set((variable,), value))
+            sources[name] = n.Local(value.type, value.span, variable)
+    return tuple(body), sources
+
+
+def _unused(block: n.BlockInstance, name: str) -> str:
+    """A name that no variable of a block has."""
+    taken = {name for name, _ in block.parameters} | {x for s in block.body if isinstance(s, n.Set) for x in s.names}
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _probe(compiled: Compiled, block: n.BlockInstance, part: str, plan: Plan) -> Probe:
     average = block.average
     assert average is not None
     body, sources = _before(block)
-    known = {s.name: s for s in sources}
-    query, key, value = known.get("query_source"), known.get("key_source"), known["value_source"]
-    inner = replace(average, query=query, key=key, value=value)
+    inner = replace(average, query=sources.get("query"), key=sources.get("key"), value=sources["value"])
     names = ("weights", "message") if part == "weights" else ("y",)
-    own = tuple(n.Local(TensorType("float", ()), None, name) for name in names)
-    results = (*own, *sources)
-    step = n.Evaluate(names, inner, part)
+    variables = tuple(_unused(block, name) for name in names)
+    own = tuple(n.Local(TensorType("float", ()), None, name) for name in variables)
+    results = (*own, *sources.values())
+    step = n.Evaluate(variables, inner, part)
     found = replace(block, body=(*body, step), results=results, result_names=(None,) * len(results))
-    return Probe(_compiled(compiled, found, plan), tuple(r.name for r in results))
+    return Probe(_compiled(compiled, found, plan), (*names, *(f"{name}_source" for name in sources)))
 
 
 @deep()

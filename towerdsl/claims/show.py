@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MOST_FAILURES = 20
 _WIDEST = 36
+#: Words of these columns stay whole where they are narrow.
+_LONGEST = {"kernels": "reference", "W is": "positive", "": "holds"}
 
 
 def render(verified: Verified, console: Console | None = None) -> None:
@@ -56,7 +58,8 @@ def _table(*columns: tuple[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="cyan", show_edge=False)
     for name, how in columns:
         justify: Literal["left", "right"] = "right" if how == "number" else "left"
-        table.add_column(name, justify=justify, no_wrap=how != "text", overflow="fold")
+        least = len(_LONGEST[name]) if name in _LONGEST else None
+        table.add_column(name, justify=justify, no_wrap=how != "text", overflow="fold", min_width=least)
     return table
 
 
@@ -126,7 +129,7 @@ def _failures(v: Verified) -> list[RenderableType]:
 def _all(found: Sequence[tuple[str, str, Verified | str]]) -> RenderableType:
     table = _table(
         ("spec", "word"),
-        ("attentions", "number"),
+        ("count", "number"),
         ("kernels", "text"),
         ("values", "number"),
         ("gradients", "number"),
@@ -141,20 +144,20 @@ def _all(found: Sequence[tuple[str, str, Verified | str]]) -> RenderableType:
             table.add_row(Text(place, style="dim"))
             group = place
         if isinstance(v, str):
-            table.add_row(Text(f"  {name}"), *[Text()] * 7, Text("mistake", style="bold red"))
+            table.add_row(Text(f" {name}"), *[Text()] * 7, Text("mistake", style="bold red"))
             continue
         a = v.attentions
         pairs, hidden = sum(x.pairs for x in a), sum(x.hidden for x in a)
         table.add_row(
-            Text(f"  {name}"),
+            Text(f" {name}"),
             Text(str(sum(x.modules for x in a))),
-            Text(", ".join(dict.fromkeys(x.kernel for x in a))),
+            Text("\n".join(dict.fromkeys(x.kernel for x in a)) or "none"),
             Text(difference(max((x.values for x in a if x.values is not None), default=None))),
             Text(difference(max((x.gradients for x in a if x.gradients is not None), default=None))),
-            Text(", ".join(dict.fromkeys(x.weights for x in a))),
+            Text("\n".join(dict.fromkeys(x.weights for x in a))),
             Text(_rows(a)),
             Text(f"{hidden / pairs:.0%}" if pairs else ""),
-            _verdict(v.ok) if a else Text("no attention", style="dim"),
+            _verdict(v.ok) if a else Text(),
         )
     lines: list[RenderableType] = [table, Text()]
     for _, _, v in found:

@@ -19,6 +19,9 @@ from towerdsl.passes.score import DotScore
 #: What the streams of sources are called: the query's own, then others in the order of query, key and value.
 STREAMS = ("x", "memory", "third", "fourth")
 
+#: What changes nothing on the right of an operator.
+NEUTRAL = {"+": 0, "-": 0, "*": 1, "/": 1}
+
 
 @dataclass(frozen=True)
 class Field:
@@ -158,6 +161,8 @@ class _Names(Speller):
         return "head" if axis.name == "head" else "axis"
 
     def _written(self, value: n.Value) -> tuple[str, int]:
+        if isinstance(value, n.Pointwise) and value.op in NEUTRAL and _is(value.args[-1], NEUTRAL[value.op]):
+            return self._written(value.args[0])  # a shift of 0 is none
         text, level = super()._written(value)
         if self.data is None:
             return text, level
@@ -208,6 +213,10 @@ class _SourceNames(Speller):
         if isinstance(value, n.Weight):
             return "learned", super()._written(value)[1]
         return super()._written(value)
+
+
+def _is(value: n.Value, number: int) -> bool:
+    return isinstance(value, n.Const) and not isinstance(value.value, bool) and value.value == number
 
 
 def equal(a: Sequence[Field], b: Sequence[Field]) -> int:

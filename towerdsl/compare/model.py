@@ -63,7 +63,7 @@ def to_data(diff: Diff) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """The attentions of one spec that are the same in every field."""
 
     paths: tuple[str, ...]
@@ -72,9 +72,9 @@ class _Kind:
 
     @property
     def text(self) -> str:
-        names = ", ".join(path or "the model" for path in self.paths[:3])
-        more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
-        return names + more + (f" × {self.modules}" if self.modules > len(self.paths) else "")
+        first = self.paths[0] or "the model"
+        more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
+        return first + more + (f" × {self.modules}" if self.modules > len(self.paths) else "")
 
 
 def diff(first: str | Path, second: str | Path, settings: Mapping[str, Setting] | None = None) -> Diff:
@@ -93,7 +93,7 @@ def diff(first: str | Path, second: str | Path, settings: Mapping[str, Setting] 
         compile_spec(spec, {name: v for name, v in settings.items() if name in names})
         for spec, names in zip((first, second), known, strict=True)
     )
-    pairs, alone = _paired(_kinds(one), _kinds(two))
+    pairs, alone = _paired(kinds(one), kinds(two))
     names = (one.model.name, two.model.name)
     sizes = [dict(x.model.sizes) for x in (one, two)]
     return Diff(
@@ -116,15 +116,15 @@ def _parameters(compiled: Compiled) -> int:
 # --- attentions ------------------------------------------------------------------------------------------------
 
 
-def _kinds(compiled: Compiled) -> list[_Kind]:
+def kinds(compiled: Compiled) -> list[Kind]:
     """The attentions of a model in the order of calls, those that are the same together."""
     arguments = {id(block): texts for block, texts in _given(compiled.model.root)}
-    found: dict[tuple[Any, ...], _Kind] = {}
+    found: dict[tuple[Any, ...], Kind] = {}
     for o in Calls().occurrences(compiled.model.root):
         own = fields(o.block, compiled.plans[id(o.block)], arguments.get(id(o.block), {}))
         key = tuple((f.name, frozenset(f.compared)) for f in own)
-        known = found.get(key, _Kind((), 0, own))
-        found[key] = _Kind((*known.paths, o.path), known.modules + o.modules, known.fields)
+        known = found.get(key, Kind((), 0, own))
+        found[key] = Kind((*known.paths, o.path), known.modules + o.modules, known.fields)
     return list(found.values())
 
 
@@ -177,7 +177,7 @@ def _calls(block: n.BlockInstance) -> Iterator[tuple[n.BlockInstance, n.CallBloc
 # --- pairs -----------------------------------------------------------------------------------------------------
 
 
-def _paired(one: Sequence[_Kind], two: Sequence[_Kind]) -> tuple[list[tuple[_Kind, _Kind]], list[tuple[int, _Kind]]]:
+def _paired(one: Sequence[Kind], two: Sequence[Kind]) -> tuple[list[tuple[Kind, Kind]], list[tuple[int, Kind]]]:
     """The most similar attentions together: by how many fields are the same, then by their last name, then in order."""
     ranked = sorted(
         ((a, b) for a in range(len(one)) for b in range(len(two))),
@@ -192,12 +192,12 @@ def _paired(one: Sequence[_Kind], two: Sequence[_Kind]) -> tuple[list[tuple[_Kin
     return pairs, alone + [(1, kind) for b, kind in enumerate(two) if b not in partner.values()]
 
 
-def _similar(a: _Kind, b: _Kind) -> float:
+def _similar(a: Kind, b: Kind) -> float:
     last = [{p.split(".")[-1] for p in kind.paths} for kind in (a, b)]
     return equal(a.fields, b.fields) + 0.5 * bool(last[0] & last[1])
 
 
-def _pair(a: _Kind, b: _Kind) -> Pair:
+def _pair(a: Kind, b: Kind) -> Pair:
     differences, same = [], []
     for x, y in zip(a.fields, b.fields, strict=True):
         if x.same(y):

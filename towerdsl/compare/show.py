@@ -60,5 +60,5 @@ def _pair(diff: Diff, pair: Pair) -> RenderableType:
     for name, path in ((first, pair.first), (second, pair.second)):
         table.add_column(Text.assemble((name, "cyan"), "  ", (path, "bold")), overflow="fold", ratio=1)
     for d in pair.differences:
-        table.add_row(d.field, *("\n".join(x) or "-" for x in (d.first, d.second)))
+        table.add_row(d.field, *(Text("\n".join(x) or "-") for x in (d.first, d.second)))
     return Group(table, Text.assemble(("the same: ", "dim"), (", ".join(pair.same) or "nothing", "dim")))

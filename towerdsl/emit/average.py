@@ -30,12 +30,12 @@ class AverageWriter:
         self.lead: tuple[Axis, ...] = (*average.batch, *heads)
         self.left_out = left_out(average.visible, frame.optional)
 
-    def write(self, part: str = "result") -> None:
+    def write(self, part: str, names: Sequence[str]) -> None:
         """Write an attention, or one of the parts that `Evaluate` names."""
         self._sources()
         self.frame.averaging = True
         if part == "weights":
-            self._parts()
+            self._parts(*names)
             self.frame.averaging = False
             return
         result = self.plan.kernel.write(self.average, self.plan.facts, self)
@@ -43,14 +43,15 @@ class AverageWriter:
         self.frame.assign("y", result)
         self.frame.assign("y", (self._result if part == "result" else self._each_head)(Code("y")).text)
 
-    def _parts(self) -> None:
-        """`weights` with all their axes, `message` with dims of length 1 (or none, in front) for those it lacks."""
+    def _parts(self, weights_name: str, message_name: str) -> None:
+        """Weights with all their axes, messages with dims of length 1 (or none, in front) for those they lack."""
         frame, message = self.frame, self.average.message
         weights, axes = self.weights()
         every = (*self.lead, *self.average.positions, *self.average.over)
         code = frame.spread(Code(weights), axes, every)
-        frame.assign("weights", self._expanded(code, axes, every, set(every)).text if axes != every else code.text)
-        frame.assign("message", frame.aligned(message, (*every, message.axes[-1])).text)
+        full = self._expanded(code, axes, every, set(every)) if axes != every else code
+        frame.assign(weights_name, full.text)
+        frame.assign(message_name, frame.aligned(message, (*every, message.axes[-1])).text)
 
     # --- sources ----------------------------------------------------------------------------------------------
 
@@ -59,7 +60,7 @@ class AverageWriter:
         average, frame = self.average, self.frame
         used = average.uses
         frame.taken |= {"q", "k", "v", "y"}
-        codes: dict[str, list[str]] = {}  # the names of each code: sources may be laid out alike
+        codes: dict[tuple[str, str], list[str]] = {}  # the names of each code: sources may be laid out alike
         for name, value, features, moved, heads in (
             ("q", average.query, average.query_features, average.positions, average.heads),
             ("k", average.key, average.key_features, average.over, average.heads),
@@ -71,8 +72,10 @@ class AverageWriter:
                 average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
             )
             code = self._laid_out(value, features, [a.on("") for a in moved], count)
-            codes.setdefault(code.text, []).append(name)
-        for text, names in codes.items():
+            # a module may draw (dropout), so what two calls of one give may differ
+            calls = any(isinstance(v, n.CallBlock) or (isinstance(v, n.Apply) and v.module) for v in value.walk())
+            codes.setdefault((code.text, name if calls else ""), []).append(name)
+        for (text, _), names in codes.items():
             frame.assign(" = ".join(names), text)
         if "q" in used:
             frame.device_from = frame.dtype_from = "q"
@@ -120,18 +123,17 @@ class AverageWriter:
     def weights(self) -> tuple[str, tuple[Axis, ...]]:
         """Write the weights, dense; returns their variable and axes [batch, head, i, j] (some may be missing)."""
         average, frame = self.average, self.frame
-        score, axes = self._score()
+        text, axes = self._score()
         if average.visible is None and NORMALIZERS[average.normalize].everywhere == "{0}":
-            frame.assign("weights", score)
-            return self._dropped(), axes
-        frame.assign("score", score)
-        visible = self._visible(axes)
+            return self._dropped(frame.assign(frame.fresh("weights"), text)), axes
+        score = frame.assign(frame.fresh("score"), text)
+        visible = self._visible(axes, score)
         entry = NORMALIZERS[average.normalize]
         flat = len(average.over) > 1
         dims = f"-{len(average.over)}"
-        score_code, visible_code = "score", visible
+        score_code, visible_code = score, visible
         if flat:
-            score_code = f"score.flatten({dims})"
+            score_code = f"{score}.flatten({dims})"
             visible_code = visible if visible == "None" else f"{visible}.flatten({dims})"
             if self.left_out is not None and self.left_out.rest is None:
                 visible_code = f"None if {visible} is None else {visible_code}"
@@ -145,27 +147,25 @@ class AverageWriter:
             function = entry.function.__name__
             frame.helpers.add(function)
             call = f"{function}({', '.join(arguments)})"
-        if average.log_prob:
-            frame.line(f"weights, log_prob = {call}")
-        else:
-            frame.line(f"weights = {call}")
+        weights = frame.fresh("weights")
+        frame.line(f"{weights}, log_prob = {call}" if average.log_prob else f"{weights} = {call}")
         if flat:
-            frame.line(f"weights = weights.unflatten(-1, ({frame.sizes(average.over)}))")
-        return self._dropped(), axes
+            frame.line(f"{weights} = {weights}.unflatten(-1, ({frame.sizes(average.over)}))")
+        return self._dropped(weights), axes
 
-    def _dropped(self) -> str:
+    def _dropped(self, weights: str) -> str:
         """Write the dropout of the weights; returns their variable."""
         if self.average.dropout:
-            self.frame.line(f"weights = F.dropout(weights, {python(self.average.dropout)}, self.training)")
-        return "weights"
+            self.frame.line(f"{weights} = F.dropout({weights}, {python(self.average.dropout)}, self.training)")
+        return weights
 
-    def _visible(self, axes: tuple[Axis, ...]) -> str:
+    def _visible(self, axes: tuple[Axis, ...], score: str) -> str:
         """Write the condition that holds between all axes of the score; returns its variable, or `None`."""
         frame, apart = self.frame, self.left_out
         whole = apart.rest if apart is not None else self.average.visible
 
         def code(value: n.Value) -> str:
-            return self._full_keys(frame.aligned(value, axes), value, axes)
+            return self._full_keys(frame.aligned(value, axes), value, axes, score)
 
         if apart is None:
             return "None" if whole is None else frame.assign(frame.fresh("visible"), code(whole))
@@ -215,10 +215,10 @@ class AverageWriter:
             sizes = sizes[first:]
         return Code(f"{code.atom}.expand({', '.join(sizes)})")
 
-    def _full_keys(self, code: Code, value: n.Value, axes: Sequence[Axis]) -> str:
+    def _full_keys(self, code: Code, value: n.Value, axes: Sequence[Axis], score: str) -> str:
         """A condition that will be flattened over several averaged axes needs them all."""
         if value.type.scalar:
-            return f"torch.full_like(score, {code.text}, dtype=torch.bool)"
+            return f"torch.full_like({score}, {code.text}, dtype=torch.bool)"
         over = self.average.over
         missing = [a for a in over if a not in value.axes]
         if len(over) == 1 or not missing:
@@ -341,15 +341,15 @@ class AverageWriter:
         if apart is None:
             return None
         assert apart.rest is not None
-        frame.line("mask = None")
+        mask = frame.assign(frame.fresh("mask"), "None")
         frame.line(f"if {frame.variable(apart.name)} is not None:")
         before = dict(frame.positions)
         frame.depth += 1
         parts = [self._pairs(frame.code(x), x.axes).at(BITAND) for x in (apart.rest, apart.value)]
-        frame.assign("mask", " & ".join(parts))
+        frame.assign(mask, " & ".join(parts))
         frame.depth -= 1
         frame.positions = before
-        return "mask"
+        return mask
 
     def _mask(self, score: DotScore, frame: Frame) -> str | None:
         """Write what is added to the score, or where it counts; a part of the condition may be left out."""
@@ -358,12 +358,14 @@ class AverageWriter:
             return self._whole_mask(score, frame, self.average.visible)
         name = frame.variable(apart.name)
         part = self._pairs(frame.code(apart.value), apart.value.axes)
-        if self._whole_mask(score, frame, apart.rest) is None:
-            return name if part.text == name else frame.assign("mask", f"None if {name} is None else {part.text}")
+        mask = self._whole_mask(score, frame, apart.rest)
+        if mask is None:
+            alone = f"None if {name} is None else {part.text}"
+            return name if part.text == name else frame.assign(frame.fresh("mask"), alone)
+        both = f'{mask}.masked_fill(~{part.atom}, float("-inf"))' if score.biases else f"{mask} & {part.atom}"
         frame.line(f"if {name} is not None:")
-        both = f'mask.masked_fill(~{part.atom}, float("-inf"))' if score.biases else f"mask & {part.atom}"
-        frame.line(f"    mask = {both}")
-        return "mask"
+        frame.line(f"    {mask} = {both}")
+        return mask
 
     def _whole_mask(self, score: DotScore, frame: Frame, visible: n.Value | None) -> str | None:
         average = self.average
@@ -395,19 +397,19 @@ class AverageWriter:
             return None
         if bias is None:
             assert visible is not None
-            code = frame.code(visible)
+            code, mask = frame.code(visible), frame.fresh("mask")
             if code.strength < ATOM:
-                code = Code(frame.assign("mask", code.text))
-            return frame.assign("mask", self._pairs(code, visible.axes).text)
+                code = Code(frame.assign(mask, code.text))
+            return frame.assign(mask, self._pairs(code, visible.axes).text)
         if visible is not None:
-            frame.assign("bias", bias.text)
+            name = Code(frame.assign(frame.fresh("bias"), bias.text))
             every = tuple(a for a in axes if a in own or a in visible.axes)
-            spread_bias = frame.spread(Code("bias"), own, every) if own else Code("bias")
+            spread_bias = frame.spread(name, own, every) if own else name
             hidden = frame.aligned(visible, every)
             bias = Code(f'{spread_bias.atom}.masked_fill(~{hidden.at(ATOM)}, float("-inf"))')
             own = every
-        frame.assign("mask", bias.text)
-        return frame.assign("mask", self._pairs(Code("mask"), own).text)
+        mask = frame.assign(frame.fresh("mask"), bias.text)
+        return frame.assign(mask, self._pairs(Code(mask), own).text)
 
     def _pairs(self, code: Code, own: Sequence[Axis]) -> Code:
         """A mask or bias as [batch, head, query, key], dims of length 1 where it does not vary."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from towerdsl.emit.average import AverageWriter
 from towerdsl.emit.describe import docstring
-from towerdsl.emit.frame import MARK, MODULE_NAMES, Frame, mark, unmark
+from towerdsl.emit.frame import LIKE, MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import tidy, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -184,6 +184,8 @@ class ClassWriter:
                 slot = next(_leaves(slot))
             if kept == name:
                 lines.append(f"self.{name} = {module_code(slot, self.constructors)}")
+        if any(f"{LIKE}." in line for line in (*self.frame.lines, *self.frame.prelude())):
+            lines.append(f'self.register_buffer("{LIKE.removeprefix("self.")}", torch.empty(0), persistent=False)')
         return lines
 
     # --- forward ----------------------------------------------------------------------------------------------
@@ -194,7 +196,7 @@ class ClassWriter:
             targets = ", ".join(frame.variable(name) for name in step.names)
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part)
+            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.ops import ELEMENTWISE, python
@@ -31,6 +32,8 @@ STRENGTH = {
     "**": POWER,
 }
 MODULE_NAMES = {"torch", "nn", "F", "math", "self", "Tensor", "NamedTuple"}
+#: An empty buffer of a class that has nothing else to read the model's dtype from: `model.half()` converts it too.
+LIKE = "self.like"
 MARK = re.compile("\x01([^\x02]*)\x02([^\x03]*)\x03")
 
 
@@ -105,7 +108,8 @@ class Frame:
                 if axis.size == Size.free(name_of):
                     self.lengths.setdefault(name_of, f"{variable}.shape[{dim}]")
         if not self.dtype_from:
-            self.dtype_from = self._any_weight() or "next(self.parameters())"
+            anything = "next(self.parameters())" if parameter_shapes(self.block) else LIKE
+            self.dtype_from = self._any_weight() or anything
         if not self.device_from:
             self.device_from = self.dtype_from
 

@@ -19,6 +19,7 @@ from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
+from towerdsl.kernels.choose import attentions
 from towerdsl.lang import tree as t
 from towerdsl.lang.words import statement_lines, words
 from towerdsl.ops.normalizers import NORMALIZERS
@@ -192,7 +193,13 @@ def explain(spec: str | FilePath, settings: Mapping[str, Setting] | None = None)
 
 def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     """Explain a compiled spec, counting with the lengths given."""
-    model, calls, follower = compiled.model, Calls(), Follower()
+    model, follower = compiled.model, Follower()
+    computed = {
+        id(block.average): plan.kernel.pairs(block.average, plan.facts)
+        for block in attentions(model.root)
+        if block.average is not None and (plan := compiled.plans[id(block)])
+    }
+    calls = Calls(computed)
     stacks = follower.stacks(model)
     grouped: dict[Attention, list[Occurrence]] = {}
     layers: dict[Layer, list[Occurrence]] = {}
@@ -264,10 +271,7 @@ def attention_facts(
     key_heads = average.key_heads.integer if average.key_heads is not None else heads
     kind, found = _score_found(average, plan, spell)
     locality = plan.facts.locality
-    counted = getattr(plan.kernel, "work", None)
     work = calls.work(block, nested=False)
-    if counted is not None:  # a kernel that visits fewer pairs says how many multiply-adds it does
-        work = Work(work.linear, ZERO, counted(average, plan.facts))
     return Attention(
         block=block.name,
         constants=block.constants,
@@ -341,9 +345,8 @@ def layer_facts(o: Occurrence, follower: Follower) -> Layer:
         assert average is not None
         kind = layer.name
         axes = [a for a in average.over if any(a.name == i.name for i in average.positions)]
-        visible = pairs_work(average, visible_pairs(average, analyze(average.visible)))
-        mixing = visible.pairs
-        whole = whole - pairs_work(average).pairs + mixing
+        mixing = pairs_work(average, visible_pairs(average, analyze(average.visible))).pairs
+        whole = o.work.linear + mixing
     return Layer(
         kind=kind,
         mixing=mixing.substitute(lengths),

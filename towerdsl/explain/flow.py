@@ -269,8 +269,9 @@ class Follower:
         moves = value.result.moves
         if moves is None:
             for flow in flows:
-                for tracks in flow.axes.values():
-                    result.pool(tracks, unknown(f"`{value.op.name}` does not say what it reads"))
+                for key, tracks in flow.axes.items():
+                    if isinstance(key, int):
+                        result.pool(tracks, unknown(f"`{value.op.name}` does not say what it reads"))
             return result
         for move in moves:
             tracks = flows[move.argument].axes.get(move.dim, {})

@@ -118,7 +118,9 @@ def _repetitions(numbers: frozenset[int], total: int) -> str:
 class Calls:
     """Walks the blocks of a model, each once, however often it is called."""
 
-    def __init__(self) -> None:
+    def __init__(self, pairs: Mapping[int, Size] | None = None) -> None:
+        #: how many pairs are computed for an attention, by the id of its `Average`; all, if it is not there
+        self._pairs = pairs or {}
         self._occurrences: dict[int, list[Occurrence]] = {}
         self._work: dict[tuple[int, bool], Work] = {}
 
@@ -211,7 +213,7 @@ class Calls:
             else:
                 total += self._values_work(block, _values(step), loops, nested)
                 if isinstance(step, n.Evaluate):
-                    total += pairs_work(step.average)
+                    total += pairs_work(step.average, self._pairs.get(id(step.average)))
         return total
 
     def _values_work(self, block: n.BlockInstance, values: Iterable[n.Value], loops: Loops, nested: bool) -> Work:

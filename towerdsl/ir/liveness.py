@@ -44,30 +44,51 @@ def weights_read(
 
 def without_unused(body: Sequence[n.Step], results: Iterable[n.Value | n.Relation]) -> tuple[n.Step, ...]:
     """The statements, in which loops collect nothing that is never read after them."""
-    found, _ = _backwards(body, read(r for r in results if isinstance(r, n.Value)))
-    return found
+    return _Liveness().kept(body, read(r for r in results if isinstance(r, n.Value)))
 
 
-def _backwards(body: Sequence[n.Step], after: set[str]) -> tuple[tuple[n.Step, ...], set[str]]:
-    """Statements without what is unused, and what is read of what stands before them; `after` is read behind them."""
-    found: list[n.Step] = []
-    for step in reversed(body):
+class _Liveness:
+    """Goes through statements from the last to the first, with the variables that are read behind each."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[Sequence[n.Step], frozenset[str]]] = {}  # by identity of a body (kept alive)
+
+    def needed(self, body: Sequence[n.Step]) -> frozenset[str]:
+        """The variables of before a body that it reads."""
+        if id(body) not in self.known:
+            found: set[str] = set()
+            for step in reversed(body):
+                self.before(step, found)
+            self.known[id(body)] = (body, frozenset(found))
+        return self.known[id(body)][1]
+
+    def before(self, step: n.Step, after: set[str]) -> None:
+        """Make what is read behind a statement into what is read before it."""
         if isinstance(step, n.Loop):
-            distinct = {id(b): b for b in step.bodies}
-            end = after.union(*(_backwards(b, after)[1] for b in distinct.values()))
-            made = {key: _backwards(b, end) for key, b in distinct.items()}
-            step = replace(step, bodies=tuple(made[id(b)][0] for b in step.bodies))
-            after = after.union(*(start for _, start in made.values()))
+            after.update(*map(self.needed, {id(b): b for b in step.bodies}.values()))
         elif isinstance(step, n.Scan):
-            names = {name for name, _ in step.collected}
-            kept = tuple((name, kind) for name, kind in step.collected if name in after)
-            outside = after - names
-            end = outside | {name for name, _ in kept}
-            end |= _backwards(step.body, end)[1]
-            inner, start = _backwards(step.body, end)
-            step = replace(step, body=inner, collected=kept)
-            after = outside | (start - {step.index})
+            after -= {name for name, _ in step.collected}
+            after |= self.needed(step.body) - {step.index}
         else:
-            after = (after - set(step.names)) | read(values(step))
-        found.append(step)
-    return tuple(reversed(found)), after
+            after -= set(step.names)
+            after |= read(values(step))
+
+    def kept(self, body: Sequence[n.Step], after: set[str]) -> tuple[n.Step, ...]:
+        """A body whose loops collect only what is read in `after`, or in the body behind them."""
+        found: list[n.Step] = []
+        after = set(after)
+        for step in reversed(body):
+            made = step
+            if isinstance(step, n.Loop):
+                distinct = {id(b): b for b in step.bodies}
+                end = after.union(*map(self.needed, distinct.values()))
+                bodies = {key: self.kept(b, end) for key, b in distinct.items()}
+                made = replace(step, bodies=tuple(bodies[id(b)] for b in step.bodies))
+            elif isinstance(step, n.Scan):
+                collected = tuple((name, kind) for name, kind in step.collected if name in after)
+                # what is carried or collected is read at the end of each step
+                inner = self.kept(step.body, after | self.needed(step.body))
+                made = replace(step, body=inner, collected=collected)
+            found.append(made)
+            self.before(step, after)
+        return tuple(reversed(found))

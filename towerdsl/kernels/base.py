@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from towerdsl.ir.nodes import Average
-from towerdsl.ir.size import Size
+from towerdsl.ir.size import Size, product
 from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import DotScore
 
@@ -40,9 +40,18 @@ class Kernel(Protocol):
         """Write statements; returns the code of y, laid out [batch..., head, positions..., feature]."""
         ...
 
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        """How many pairs of a query and a key it computes, for each head of each batch: what its work grows with."""
+        ...
+
     def peak(self, average: Average, facts: Facts) -> Size:
         """Numbers held at once for the weights, beside the sources and the result."""
         ...
+
+
+def all_pairs(average: Average) -> Size:
+    """The pairs of every query and every key."""
+    return product([a.size for a in (*average.positions, *average.over)])
 
 
 @dataclass(frozen=True)

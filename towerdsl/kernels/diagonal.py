@@ -44,6 +44,9 @@ class Diagonal:
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         return writer.scaled_message(_alone(average, facts))
 
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        return product([a.size for a in average.positions])
+
     def peak(self, average: Average, facts: Facts) -> Size:
         alone = _alone(average, facts)
         present = {*alone.score.axes, *(alone.visible.axes if alone.visible is not None else ())}

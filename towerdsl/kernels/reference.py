@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts
+from towerdsl.kernels.base import Facts, all_pairs
 from towerdsl.ops.normalizers import NORMALIZERS
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Reference:
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         weights, axes = writer.weights()
         return writer.weighted_sum(weights, axes)
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        return all_pairs(average)
 
     def peak(self, average: Average, facts: Facts) -> Size:
         heads = (average.heads,) if average.heads is not None else ()

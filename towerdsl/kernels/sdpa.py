@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts
+from towerdsl.kernels.base import Facts, all_pairs
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
@@ -35,6 +35,9 @@ class Sdpa:
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         assert not isinstance(facts.score, str)
         return writer.scaled_dot_product(facts.score)
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        return all_pairs(average)
 
     def peak(self, average: Average, facts: Facts) -> Size:
         """Blocks of the scores are made and dropped; a mask or bias is held whole."""

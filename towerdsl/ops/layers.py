@@ -431,7 +431,7 @@ def _pool(call: OpCall, kind: str) -> OpResult:
                 argument="padding",
             )
     if not any(padding) and {*kernel, *stride} == {1}:
-        return OpResult(x, "{x}")
+        return OpResult(x, "{x}", moves=staying(x))
     slid = [_slid(call, *each) for each in zip(x.axes[2:], kernel, stride, padding, strict=True)]
     named: list[tuple[str, Any]] = [("stride", _short(stride))] if stride != kernel else []
     named += [("padding", _short(padding))] if any(padding) else []

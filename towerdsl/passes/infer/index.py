@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from towerdsl.diagnostics import did_you_mean
 from towerdsl.ir import nodes as n
-from towerdsl.ir.size import Size
+from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from towerdsl.passes.infer.expression import ExpressionTyper, Result
 
 
+MAX_INDICES = 4  # of loops, in one position that is known to stay inside
+
+
 def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
     """The value of `t[...]`. Raises Fault, Unknown."""
     if isinstance(e.base, t.List):
@@ -28,6 +31,8 @@ def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
     base = typer.any(e.base, scope)
     if isinstance(base, n.Relation):
         return _member(typer, base, e, scope)
+    if isinstance(base, bool):
+        return base  # a condition that is the same at every position
     if not isinstance(base, n.Value) or base.type.scalar:
         raise Fault("type", "a number has no axes to index", e.base.span)
     if any(isinstance(x, t.Pick) for x in e.items):
@@ -166,14 +171,20 @@ def _never_negative(sizes: list[Size] | None) -> bool:
 
 def _corners(value: n.Value, scope: Scope) -> list[Size] | None:
     """What a number is with each loop's index first or last: where it is linear in each, it is never outside these."""
-    found = _polynomial(value, scope)
+    try:
+        found = _polynomial(value, scope)
+    except SizeLimitError:
+        return None
     if found is None:
         return None
     corners = [found]
-    for name, loop in scope.along.items():
-        if any(power > 1 for m, _ in found.terms for atom, power in m if atom.name == f"@{name}"):
-            return None
-        corners = [c.substitute({f"@{name}": end}) for c in corners for end in (Size.of(0), loop.axis.size - 1)]
+    used = [name for name in scope.along if f"@{name}" in found.free_names]
+    squares = any(power > 1 and atom.name.startswith("@") for m, _ in found.terms for atom, power in m)
+    if squares or len(used) > MAX_INDICES:
+        return None
+    for name in used:
+        ends = Size.of(0), scope.along[name].axis.size - 1
+        corners = [c.substitute({f"@{name}": end}) for c in corners for end in ends]
     return corners
 
 
