@@ -72,12 +72,11 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(0.1)
         self.attention_norm = nn.LayerNorm(16, eps=1e-12)
         self.feed_forward = FeedForward()
-        self.dropout_2 = nn.Dropout(0.1)
         self.feed_forward_norm = nn.LayerNorm(16, eps=1e-12)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         x = self.attention_norm(x + self.dropout(self.attention(x, x, x, keep)))
-        return self.feed_forward_norm(x + self.dropout_2(self.feed_forward(x)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
 class Bert(nn.Module):
@@ -136,7 +135,7 @@ class Bert(nn.Module):
     def forward(self, ids: Tensor, segment: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
         b, n = ids.shape
         if segment is None:
-            segment = torch.full((b, n), 0, dtype=torch.long, device=ids.device)
+            segment = torch.zeros(b, n, device=ids.device, dtype=torch.long)
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing
         x = self.words(ids) + self.positions(torch.arange(n, device=ids.device)) + self.segments(segment)

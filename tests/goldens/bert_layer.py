@@ -83,7 +83,7 @@ class Bert(nn.Module):
     def forward(self, ids: Tensor, segment: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
         b, n = ids.shape
         if segment is None:
-            segment = torch.full((b, n), 0, dtype=torch.long, device=ids.device)
+            segment = torch.zeros(b, n, device=ids.device, dtype=torch.long)
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing
         x = self.embed(ids) + self.embed_2(torch.arange(n, device=ids.device)) + self.embed_3(segment)

@@ -72,13 +72,15 @@ class Look(nn.Module):
         super().__init__()
         self.query = nn.Linear(6, 6)
 
-    def forward(self, s: Tensor, memory: Tensor, keep: Tensor, t: int) -> Tensor:
+    def forward(self, s: Tensor, memory: Tensor, keep: Tensor | None, t: int) -> Tensor:
         n = memory.shape[1]
         q = self.query(s)
         k = v = memory
         j = torch.arange(n, device=q.device)
         score = torch.einsum("bd,bjd->bj", q, k) / (1 + torch.abs(j - t))
-        visible = keep & (j <= t + 1)
+        visible = j <= t + 1
+        if keep is not None:
+            visible = visible & keep
         weights = softmax(score, visible)
         return torch.einsum("bj,bjd->bd", weights, v)
 
@@ -119,7 +121,7 @@ class Decoder(nn.Module):
         m = target.shape[1]
         b, n, _ = x.shape
         if keep is None:
-            keep = torch.full((b, n), True, dtype=torch.bool, device=x.device)
+            keep = torch.ones(b, n, device=x.device, dtype=torch.bool)
         memory = self.encode(x, keep) + self.encode_2(x.flip(1), keep.flip(-1)).flip(1)
         s = memory[:, 0]
         all_c = []

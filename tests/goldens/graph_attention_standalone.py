@@ -86,8 +86,7 @@ class Last(nn.Module):
             + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
             0.2,
         )
-        i = torch.arange(n, device=q.device)
-        j = torch.arange(n, device=q.device)
+        i = j = torch.arange(n, device=q.device)
         visible = adjacency(edges, n, n).transpose(-2, -1) | (i[:, None] == j)
         weights = softmax(score, visible)
         return torch.einsum("hij,hjd->hid", weights, v).mean(0)
@@ -111,4 +110,4 @@ class GraphAttention(nn.Module):
         self.last = Last()
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        return self.last(F.elu(self.gat(x, edges), 1.0), edges)
+        return self.last(F.elu(self.gat(x, edges)), edges)

@@ -34,21 +34,18 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, h, w, _ = x.shape
-        q = self.query(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4)
+        q = self.query(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         k = self.key(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         v = self.value(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = torch.arange(h, device=q.device)
-        j_h = torch.arange(h, device=q.device)
+        i_h = j_h = torch.arange(h, device=q.device)
         offset_h = i_h[:, None] - j_h + 1
-        i_w = torch.arange(w, device=q.device)
-        j_w = torch.arange(w, device=q.device)
+        i_w = j_w = torch.arange(w, device=q.device)
         offset_w = i_w[:, None] - j_w + 1
         bias = self.table[:, offset_h[:, None, :, None].clamp(0, 2), offset_w[:, None, :].clamp(0, 2)]
         visible_h = ((i_h + self.shift) // 2)[:, None] == (j_h + self.shift) // 2
         visible_w = ((i_w + self.shift) // 2)[:, None] == (j_w + self.shift) // 2
         mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
         mask = mask.flatten(1, 2).flatten(2, 3)
-        q = q.flatten(-3, -2)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (h, w))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)

@@ -56,21 +56,18 @@ class WindowAttention(nn.Module):
         self.output = nn.Linear(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4)
+        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         k = self.key(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         v = self.value(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = torch.arange(self.h, device=q.device)
-        j_h = torch.arange(self.h, device=q.device)
+        i_h = j_h = torch.arange(self.h, device=q.device)
         offset_h = i_h[:, None] - j_h + 2
-        i_w = torch.arange(self.h, device=q.device)
-        j_w = torch.arange(self.h, device=q.device)
+        i_w = j_w = torch.arange(self.h, device=q.device)
         offset_w = i_w[:, None] - j_w + 2
         bias = self.table[:, offset_h[:, None, :, None].clamp(0, 4), offset_w[:, None, :].clamp(0, 4)]
         visible_h = ((i_h - self.shift) // 3)[:, None] == (j_h - self.shift) // 3
         visible_w = ((i_w - self.shift) // 3)[:, None] == (j_w - self.shift) // 3
         mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
         mask = mask.flatten(1, 2).flatten(2, 3)
-        q = q.flatten(-3, -2)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (self.h, self.h))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)
@@ -101,21 +98,18 @@ class WindowAttention2(nn.Module):
         self.output = nn.Linear(64, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4)
+        q = self.query(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         k = self.key(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         v = self.value(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = torch.arange(3, device=q.device)
-        j_h = torch.arange(3, device=q.device)
+        i_h = j_h = torch.arange(3, device=q.device)
         offset_h = i_h[:, None] - j_h + 2
-        i_w = torch.arange(3, device=q.device)
-        j_w = torch.arange(3, device=q.device)
+        i_w = j_w = torch.arange(3, device=q.device)
         offset_w = i_w[:, None] - j_w + 2
         bias = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]]
         visible_h = ((i_h - 0) // 3)[:, None] == (j_h - 0) // 3
         visible_w = ((i_w - 0) // 3)[:, None] == (j_w - 0) // 3
         mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
         mask = mask.flatten(1, 2).flatten(2, 3)
-        q = q.flatten(-3, -2)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (3, 3))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)
@@ -170,12 +164,11 @@ class Layer2(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(features)
         self.up = nn.Linear(features, features_out)
         self.down = nn.Linear(features_out, features)
-        self.drop_path_2 = nn.Dropout3d(p)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attention(self.attention_norm(x))[None])[0]
         y = F.gelu(self.up(self.feed_forward_norm(x)))
-        return x + self.drop_path_2(self.down(y)[None])[0]
+        return x + self.drop_path(self.down(y)[None])[0]
 
 
 class Layer3(nn.Module):
@@ -198,12 +191,11 @@ class Layer3(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(64)
         self.up = nn.Linear(64, 256)
         self.down = nn.Linear(256, 64)
-        self.drop_path_2 = nn.Dropout3d(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attention(self.attention_norm(x))[None])[0]
         y = F.gelu(self.up(self.feed_forward_norm(x)))
-        return x + self.drop_path_2(self.down(y)[None])[0]
+        return x + self.drop_path(self.down(y)[None])[0]
 
 
 class Merge(nn.Module):

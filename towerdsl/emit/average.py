@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from towerdsl.emit.frame import ATOM, PRODUCT, SUM, Code, Frame, Letters
-from towerdsl.emit.optional import sole_condition
+from towerdsl.emit.frame import ATOM, BITAND, PRODUCT, SUM, Code, Frame, Letters, full
+from towerdsl.emit.optional import left_out
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
 from towerdsl.kernels.base import Plan
 from towerdsl.ops import python
 from towerdsl.ops.normalizers import NORMALIZERS
-from towerdsl.passes.locality import Locality
+from towerdsl.passes.locality import analyze
 from towerdsl.passes.score import DotScore
 
 
@@ -27,14 +28,18 @@ class AverageWriter:
         self.frame, self.average, self.plan = frame, average, plan
         heads = (average.heads,) if average.heads is not None else ()
         self.lead: tuple[Axis, ...] = (*average.batch, *heads)
+        self.left_out = left_out(average.visible, frame.optional)
 
     def write(self, part: str, names: Sequence[str]) -> None:
         """Write an attention, or one of the parts that `Evaluate` names."""
         self._sources()
+        self.frame.averaging = True
         if part == "weights":
             self._parts(*names)
+            self.frame.averaging = False
             return
         result = self.plan.kernel.write(self.average, self.plan.facts, self)
+        self.frame.averaging = False
         self.frame.assign("y", result)
         self.frame.assign("y", (self._result if part == "result" else self._each_head)(Code("y")).text)
 
@@ -119,39 +124,61 @@ class AverageWriter:
         """Write the weights, dense; returns their variable and axes [batch, head, i, j] (some may be missing)."""
         average, frame = self.average, self.frame
         text, axes = self._score()
+        if average.visible is None and NORMALIZERS[average.normalize].everywhere == "{0}":
+            return self._dropped(frame.assign(frame.fresh("weights"), text)), axes
         score = frame.assign(frame.fresh("score"), text)
-        visible = "None"
-        if average.visible is not None:
-            shown = self._full_keys(frame.aligned(average.visible, axes), average.visible, axes, score)
-            visible = frame.assign(frame.fresh("visible"), self._or_none(shown))
+        visible = self._visible(axes, score)
         entry = NORMALIZERS[average.normalize]
         flat = len(average.over) > 1
         dims = f"-{len(average.over)}"
         score_code, visible_code = score, visible
         if flat:
             score_code = f"{score}.flatten({dims})"
-            visible_code = visible if visible == "None" else self._or_none(f"{visible}.flatten({dims})", visible)
+            visible_code = visible if visible == "None" else f"{visible}.flatten({dims})"
+            if self.left_out is not None and self.left_out.rest is None:
+                visible_code = f"None if {visible} is None else {visible_code}"
         arguments = [score_code, visible_code]
         if entry.draws:
             arguments.append("self.training")
         arguments += [f"{key}={python(value)}" for key, value in average.options]
-        function = entry.function.__name__
-        frame.helpers.add(function)
-        call = f"{function}({', '.join(arguments)})"
+        if average.visible is None and entry.everywhere is not None:
+            call = entry.everywhere.format(score_code)
+        else:
+            function = entry.function.__name__
+            frame.helpers.add(function)
+            call = f"{function}({', '.join(arguments)})"
         weights = frame.fresh("weights")
         frame.line(f"{weights}, log_prob = {call}" if average.log_prob else f"{weights} = {call}")
         if flat:
             frame.line(f"{weights} = {weights}.unflatten(-1, ({frame.sizes(average.over)}))")
-        if average.dropout:
-            frame.line(f"{weights} = F.dropout({weights}, {python(average.dropout)}, self.training)")
-        return weights, axes
+        return self._dropped(weights), axes
 
-    def _or_none(self, code: str, variable: str | None = None) -> str:
-        """The code of the condition; None where the parameter that it is made of may be None, and is."""
-        name = sole_condition(self.average)
-        if name is None or name not in self.frame.optional:
-            return code
-        return f"None if {variable or self.frame.variable(name)} is None else {code}"
+    def _dropped(self, weights: str) -> str:
+        """Write the dropout of the weights; returns their variable."""
+        if self.average.dropout:
+            self.frame.line(f"{weights} = F.dropout({weights}, {python(self.average.dropout)}, self.training)")
+        return weights
+
+    def _visible(self, axes: tuple[Axis, ...], score: str) -> str:
+        """Write the condition that holds between all axes of the score; returns its variable, or `None`."""
+        frame, apart = self.frame, self.left_out
+        whole = apart.rest if apart is not None else self.average.visible
+
+        def code(value: n.Value) -> str:
+            return self._full_keys(frame.aligned(value, axes), value, axes, score)
+
+        if apart is None:
+            return "None" if whole is None else frame.assign(frame.fresh("visible"), code(whole))
+        name = frame.variable(apart.name)
+        if whole is None:
+            shown = code(apart.value)
+            return (
+                name if shown == name else frame.assign(frame.fresh("visible"), f"None if {name} is None else {shown}")
+            )
+        variable = frame.assign(frame.fresh("visible"), code(whole))
+        frame.line(f"if {name} is not None:")
+        frame.line(f"    {variable} = {variable} & {code(apart.value)}")
+        return variable
 
     def _score(self) -> tuple[str, tuple[Axis, ...]]:
         """The score, with every averaged axis, and all axes that the condition has; a drawn choice is one per query."""
@@ -164,12 +191,11 @@ class AverageWriter:
         axes = tuple(a for a in (*self.lead, *average.positions, *average.over) if a in present)
         needed = [a for a in axes if a not in average.score.axes]
         if average.score.type.scalar:
-            number = frame.text(average.score)
-            sizes = frame.sizes(axes)
-            comma = "," if len(axes) == 1 else ""
-            return f"torch.full(({sizes}{comma}), {number}, device={frame.device}, dtype={frame.dtype})", axes
+            return full(frame.sizes(axes), len(axes), frame.text(average.score), frame.device, frame.dtype), axes
         code = frame.aligned(average.score, axes)
         must = [a for a in needed if a in average.over or NORMALIZERS[average.normalize].draws or average.dropout]
+        if self.left_out is not None:  # the condition may be None, and then gives the weights no axes
+            must += [a for a in needed if a in self.left_out.value.axes and a not in must]
         if average.score.type.dtype != "float":
             code = Code(f"{code.atom}.to({frame.dtype})")
         if must:
@@ -227,7 +253,7 @@ class AverageWriter:
 
     # --- scaled dot product -----------------------------------------------------------------------------------
 
-    def scaled_dot_product(self, score: DotScore, locality: Locality) -> str:
+    def scaled_dot_product(self, score: DotScore) -> str:
         """`F.scaled_dot_product_attention` on [batch, head, query, feature], positions flattened."""
         average, frame = self.average, self.frame
         size = score.left.axes[-1].size.integer
@@ -237,14 +263,18 @@ class AverageWriter:
             ("k", self._operand(score.right, average.over)),
             ("v", self._operand(average.message, average.over)),
         ]
-        # the mask may read q, k and v as the score does: it comes before they are laid out for the call
-        causal = locality.causal(average) and not score.biases
-        mask = None if causal else self._mask(score, frame)
+        apart = self.left_out
+        causal = not score.biases and analyze(apart.rest if apart else average.visible).causal(average)
+        conditions = [average.visible] if average.visible is not None else []
+        early = bool(read([*(term.value for term in score.biases), *conditions]) & {"q", "k", "v"})
+        mask = self._any_mask(score, causal) if early else None  # it reads the sources, before they are laid out
         names = []
         for place, (name, text) in enumerate(operands):
             # an operand may be computed from more than one source: keep what a later one still reads
             later = any(re.search(rf"\b{name}\b(?!\.(dtype|device))", other) for _, other in operands[place + 1 :])
             names.append(frame.assign(frame.fresh(name) if later and text != name else name, text))
+        if not early:
+            mask = self._any_mask(score, causal)
         q, k, v = names
         arguments = [q, k, v]
         if mask is not None:
@@ -252,7 +282,7 @@ class AverageWriter:
         if average.dropout:
             arguments.append(f"dropout_p={python(average.dropout)} if self.training else 0.0")
         if causal:
-            arguments.append("is_causal=True")
+            arguments.append(f"is_causal={frame.variable(apart.name)} is None" if apart else "is_causal=True")
         if score.scalar is not None:
             number = frame.code(score.scalar)
             text = number.text if abs(scale) == 1 else f"{python(abs(scale))} * {number.at(PRODUCT)}"
@@ -302,9 +332,43 @@ class AverageWriter:
             code = Code(f"{code.atom}[:, None]" if self._batch_only else f"{code.atom}[None]")
         return code.text
 
+    def _any_mask(self, score: DotScore, causal: bool) -> str | None:
+        return self._causal_mask() if causal else self._mask(score, self.frame)
+
+    def _causal_mask(self) -> str | None:
+        """Write the mask where all of the condition is `j <= i`, but for a part that may be left out."""
+        frame, apart = self.frame, self.left_out
+        if apart is None:
+            return None
+        assert apart.rest is not None
+        mask = frame.assign(frame.fresh("mask"), "None")
+        frame.line(f"if {frame.variable(apart.name)} is not None:")
+        before = dict(frame.positions)
+        frame.depth += 1
+        parts = [self._pairs(frame.code(x), x.axes).at(BITAND) for x in (apart.rest, apart.value)]
+        frame.assign(mask, " & ".join(parts))
+        frame.depth -= 1
+        frame.positions = before
+        return mask
+
     def _mask(self, score: DotScore, frame: Frame) -> str | None:
+        """Write what is added to the score, or where it counts; a part of the condition may be left out."""
+        apart = self.left_out
+        if apart is None:
+            return self._whole_mask(score, frame, self.average.visible)
+        name = frame.variable(apart.name)
+        part = self._pairs(frame.code(apart.value), apart.value.axes)
+        mask = self._whole_mask(score, frame, apart.rest)
+        if mask is None:
+            alone = f"None if {name} is None else {part.text}"
+            return name if part.text == name else frame.assign(frame.fresh("mask"), alone)
+        both = f'{mask}.masked_fill(~{part.atom}, float("-inf"))' if score.biases else f"{mask} & {part.atom}"
+        frame.line(f"if {name} is not None:")
+        frame.line(f"    {mask} = {both}")
+        return mask
+
+    def _whole_mask(self, score: DotScore, frame: Frame, visible: n.Value | None) -> str | None:
         average = self.average
-        visible = average.visible
         bias: Code | None = None
         axes: tuple[Axis, ...] = (*self.lead, *average.positions, *average.over)
         own: tuple[Axis, ...] = ()
@@ -336,7 +400,7 @@ class AverageWriter:
             code, mask = frame.code(visible), frame.fresh("mask")
             if code.strength < ATOM:
                 code = Code(frame.assign(mask, code.text))
-            return frame.assign(mask, self._or_none(self._pairs(code, visible.axes).text))
+            return frame.assign(mask, self._pairs(code, visible.axes).text)
         if visible is not None:
             name = Code(frame.assign(frame.fresh("bias"), bias.text))
             every = tuple(a for a in axes if a in own or a in visible.axes)

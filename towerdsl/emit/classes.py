@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from towerdsl.emit.average import AverageWriter
 from towerdsl.emit.describe import docstring
@@ -94,6 +95,35 @@ def module_list(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
     return f"nn.ModuleList([{', '.join(items)}])"
 
 
+def _leaves(slot: n.ModuleSlot) -> Iterator[n.ModuleSlot]:
+    """A module, or those of a list."""
+    if slot.items:
+        for item in slot.items:
+            yield from _leaves(item)
+    else:
+        yield slot
+
+
+def _without_weights(block: n.BlockInstance) -> dict[str, str]:
+    """Modules that hold nothing, such as dropout, each with the first that is built alike: one serves for all."""
+    first: dict[tuple[Any, ...], str] = {}
+    found: dict[str, str] = {}
+    for name, slot in block.modules:
+        kinds = {_built(leaf) for leaf in _leaves(slot)}
+        kind = kinds.pop() if len(kinds) == 1 else None
+        if kind is not None:
+            found[name] = first.setdefault(kind, name)
+    return found
+
+
+def _built(slot: n.ModuleSlot) -> tuple[Any, ...] | None:
+    """How a module is built that holds no weights and no buffers; None for all others."""
+    result = slot.result
+    if result is None or slot.op is None or slot.op.weights or result.parameters or result.buffers:
+        return None
+    return result.module, result.attrs
+
+
 class ClassWriter:
     """Writes the parts of one class."""
 
@@ -105,7 +135,7 @@ class ClassWriter:
         optional: Optional,
     ) -> None:
         self.block, self.plans, self.constructors = block, plans, constructors
-        self.frame = Frame(block, optional.parameters(block))
+        self.frame = Frame(block, optional.parameters(block), merged=_without_weights(block))
 
     def draft(self) -> Draft:
         block = self.block
@@ -149,7 +179,11 @@ class ClassWriter:
                 template = template.replace("{" + key + "}", value)
             lines.append(template)
         for name, slot in self.block.modules:
-            lines.append(f"self.{name} = {module_code(slot, self.constructors)}")
+            kept = self.frame.merged.get(name, name)
+            if name in self.frame.merged:
+                slot = next(_leaves(slot))
+            if kept == name:
+                lines.append(f"self.{name} = {module_code(slot, self.constructors)}")
         if any(f"{LIKE}." in line for line in (*self.frame.lines, *self.frame.prelude())):
             lines.append(f'self.register_buffer("{LIKE.removeprefix("self.")}", torch.empty(0), persistent=False)')
         return lines

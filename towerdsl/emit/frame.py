@@ -7,8 +7,10 @@ come from sizes are written between marks, so that classes which differ in nothi
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from towerdsl.ir import nodes as n
@@ -45,6 +47,14 @@ def unmark(text: str) -> str:
     return MARK.sub(lambda m: m[1], text)
 
 
+def full(sizes: str, rank: int, number: str, device: str, dtype: str) -> str:
+    """The code of a tensor full of one number."""
+    plain = {"0": "zeros", "False": "zeros", "1": "ones", "True": "ones"}.get(unmark(number))
+    if plain is not None and rank:
+        return f"torch.{plain}({sizes}, device={device}, dtype={dtype})"
+    return f"torch.full(({sizes}{',' if rank == 1 else ''}), {number}, device={device}, dtype={dtype})"
+
+
 @dataclass
 class Code:
     """A piece of Python and how strongly its outermost operator binds."""
@@ -73,6 +83,8 @@ class Frame:
     taken: set[str] = field(default_factory=set)
     shared: dict[int, str] = field(default_factory=dict)  # values computed once -> their variable
     positions: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    averaging: bool = False  # whether an attention's score, condition and message are written
+    merged: dict[str, str] = field(default_factory=dict)  # modules without weights -> the one that serves for all
     device_from: str = ""
     dtype_from: str = ""
 
@@ -310,7 +322,36 @@ class Frame:
 
     def _range(self, value: n.Range) -> Code:
         size = self.size(value.axes[0].size, value.axes[0].name or "size")
-        return Code(f"torch.arange({size}, device={self.device})")
+        code = f"torch.arange({size}, device={self.device})"
+        if not self.averaging or self._ranges[value.axes[0].size] < 2:
+            return Code(code)
+        key = ("range", size)
+        if key not in self.positions:
+            self.positions[key] = self.assign(self.fresh("index"), code)
+        return Code(self.positions[key])
+
+    @cached_property
+    def _ranges(self) -> Counter[Size]:
+        """How often the attention's formulas count up to each length; what is computed once counts once."""
+        average = self.block.average
+        roots = [average.score, average.visible, average.message] if average is not None else []
+        counts: Counter[Size] = Counter()
+        met: set[int] = set()
+
+        def visit(value: n.Value) -> None:
+            if isinstance(value, n.Shared):
+                if value.key in met:
+                    return
+                met.add(value.key)
+            if isinstance(value, n.Range):
+                counts[value.axes[0].size] += 1
+            for operand in value.operands:
+                visit(operand)
+
+        for root in roots:
+            if root is not None:
+                visit(root)
+        return counts
 
     def _fill(self, value: n.Fill) -> Code:
         function = "torch.zeros" if value.value == 0 else "torch.ones"
@@ -375,7 +416,11 @@ class Frame:
         if value.op == "where" and value.type.dtype == "wide" and all(a.type.scalar for a in tensors[1:]):
             # of two Python numbers torch makes float32: the first says what is wanted
             codes[1] = Code(f"torch.tensor({codes[1].text}, dtype={self.wide}, device={self.device})")
-        fields: dict[str, Any] = {name: self.text(o) for (name, _), o in zip(entry.options, options, strict=True)}
+        fields: dict[str, Any] = {}
+        for (name, default), option in zip(entry.options, options, strict=True):
+            fields[name] = self.text(option)
+            if isinstance(option, n.Const) and option.value == default:  # torch has the same
+                template = template.replace(f", {{{name}}}", "")
         if "{dtype}" in template:
             fields["dtype"] = self.wide if value.type.dtype == "wide" else self.dtype
         return Code(_filled(template, {str(k): c for k, c in enumerate(codes)}, fields))
@@ -513,6 +558,8 @@ class Frame:
         return codes[value.result.call.strip("{}")] if bare else Code(text)
 
     def module(self, reference: n.ModuleRef) -> str:
+        if reference.name in self.merged:
+            return f"self.{self.merged[reference.name]}"
         return f"self.{reference.name}" + "".join(f"[{index}]" for index in reference.indices)
 
     def _callblock(self, value: n.CallBlock) -> Code:

@@ -24,6 +24,18 @@ def tidy(lines: Sequence[str]) -> list[str]:
         last, before = _RETURN.match(found[-1]), _ASSIGN.match(found[-2])
         if last and before and last[2] == before[2] and last[1] == before[1]:
             found[-2:] = [f"{last[1]}return {before[3]}"]
+    return _counted_once(found)
+
+
+def _counted_once(lines: Sequence[str]) -> list[str]:
+    """`i = torch.arange(n)`, `j = torch.arange(n)` --> `i = j = torch.arange(n)`."""
+    found: list[str] = []
+    for line in lines:
+        this, before = _ASSIGN.match(line), _ASSIGN.match(found[-1]) if found else None
+        if this and before and this[3].startswith("torch.arange(") and this.group(1, 3) == before.group(1, 3):
+            found[-1] = f"{this[1]}{' = '.join(sorted((before[2], this[2])))} = {this[3]}"
+        else:
+            found.append(line)
     return found
 
 

@@ -1,44 +1,61 @@
 """Which conditions a block can do without: parameters that may be None, "everything is visible".
 
-A mask that hides nothing costs time in every attention. Where a boolean parameter is only handed on, or is all of an
-attention's condition, the emitted code takes None for it.
+A mask that hides nothing costs time in every attention. Where a boolean parameter is only handed on, or must hold
+beside whatever else an attention's condition says, the emitted code takes None for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from towerdsl.ir import nodes as n
-from towerdsl.ir.liveness import statements
+from towerdsl.ir.liveness import read, statements
 from towerdsl.ir.types import TensorType
-from towerdsl.kernels.base import Plan
+from towerdsl.passes.locality import conjuncts, joined
 
 
-def sole_condition(average: n.Average) -> str | None:
-    """The name of the variable that is all of the condition, as in `mask: keep[j]`, or None."""
-    value = average.visible
-    while isinstance(value, n.Rename):
-        value = value.arg
-    return value.name if isinstance(value, n.Local) else None
+@dataclass(frozen=True)
+class LeftOut:
+    """A condition in two: a variable that may be None, as it is read (`keep[j]`), and the rest (None: everything)."""
+
+    name: str
+    value: n.Value
+    rest: n.Value | None
+
+
+def left_out(visible: n.Value | None, names: frozenset[str]) -> LeftOut | None:
+    """The condition with one of the variables `names` apart, if it is read by itself and nowhere else in it."""
+    parts = conjuncts(visible) if visible is not None else []
+    for place, part in enumerate(parts):
+        value = part
+        while isinstance(value, n.Rename):
+            value = value.arg
+        others = [*parts[:place], *parts[place + 1 :]]
+        if isinstance(value, n.Local) and value.name in names - read(others):
+            assert visible is not None
+            return LeftOut(value.name, part, joined(others, visible))
+    return None
 
 
 class Optional:
     """Finds the parameters of blocks that may be None; each block instance is looked at once."""
 
-    def __init__(self, plans: Mapping[int, Plan]) -> None:
-        self.plans = plans
+    def __init__(self) -> None:
         self.known: dict[int, frozenset[str]] = {}
 
     def parameters(self, block: n.BlockInstance) -> frozenset[str]:
         if id(block) not in self.known:
-            conditions = {k for k, t in block.parameters if isinstance(t, TensorType) and t.dtype == "bool" and t.axes}
-            needed = set(self._needed(block)) | {
+            conditions = frozenset(
+                k for k, t in block.parameters if isinstance(t, TensorType) and t.dtype == "bool" and t.axes
+            )
+            needed = set(self._needed(block, conditions)) | {
                 v.name for r in block.results if isinstance(r, n.Value) for v in self._read(r)
             }
-            self.known[id(block)] = frozenset(conditions - needed)
+            self.known[id(block)] = conditions - needed
         return self.known[id(block)]
 
-    def _needed(self, block: n.BlockInstance) -> Iterator[str]:
+    def _needed(self, block: n.BlockInstance, conditions: frozenset[str]) -> Iterator[str]:
         """Names of variables that must be there, or are assigned."""
         for step in statements(block.body):
             if isinstance(step, n.Set):
@@ -46,11 +63,9 @@ class Optional:
                 yield from (v.name for v in self._read(step.value))
             else:
                 average = step.average
-                facts = self.plans[id(block)].facts
-                biased = not isinstance(facts.score, str) and bool(facts.score.biases)
-                roots = [average.query, average.key, average.value, average.score, average.message]
-                if biased or sole_condition(average) is None:
-                    roots.append(average.visible)
+                apart = left_out(average.visible, conditions)
+                visible = apart.rest if apart is not None else average.visible
+                roots = [average.query, average.key, average.value, average.score, average.message, visible]
                 yield from (v.name for root in roots if root is not None for v in self._read(root))
 
     def _read(self, value: n.Value) -> Iterator[n.Local]:

@@ -12,7 +12,7 @@ from typing import Any
 from towerdsl import runtime
 from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
 from towerdsl.emit.describe import described, docstring
-from towerdsl.emit.frame import unmark
+from towerdsl.emit.frame import full, unmark
 from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -31,7 +31,7 @@ def write_source(
     standalone: bool = False,
 ) -> str:
     """The source of a module with the model's class. `standalone` copies in the functions that it uses."""
-    optional = Optional(plans)
+    optional = Optional()
     written: list[Written] = []
     constructors: dict[int, str] = {}
     taken = {camel(model.name), f"{camel(model.name)}Output", "Tensor", "NamedTuple"}
@@ -172,9 +172,9 @@ class _Root:
             dtype = {"int": "torch.long", "bool": "torch.bool"}.get(i.type.dtype, frame.dtype)
             sizes = ", ".join(unmark(frame.size(a.size)) for a in i.type.axes)
             required = next((frame.variable(x.name) for x in model.inputs if x.default is None), variable)
-            like = f"({sizes}{',' if len(i.type.axes) == 1 else ''}), {python(i.default)}"
             filled.append(f"if {variable} is None:")
-            filled.append(f"    {variable} = torch.full({like}, dtype={dtype}, device={required}.device)")
+            value = full(sizes, len(i.type.axes), python(i.default), f"{required}.device", dtype)
+            filled.append(f"    {variable} = {value}")
         prelude = frame.prelude()
         return [*prelude, *filled, *draft.forward[draft.prelude :]]
 

@@ -34,7 +34,7 @@ class Sdpa:
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         assert not isinstance(facts.score, str)
-        return writer.scaled_dot_product(facts.score, facts.locality)
+        return writer.scaled_dot_product(facts.score)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         return all_pairs(average)

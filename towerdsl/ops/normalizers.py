@@ -23,13 +23,15 @@ class Normalizer:
 
     `weights` says what the weights are: "convex" (not negative, each row sums to 1), "convex where f is not negative",
     "convex where f is 1", "bounded" (each between 0 and 1) or "signed" (each has the sign of f). `formula` is the
-    weight of j in words. `draws` is true where the function takes `training`.
+    weight of j in words. `draws` is true where the function takes `training`. `everywhere` is torch code for the
+    function where every key is visible, if that is short; `{0}` is the score.
     """
 
     name: str
     function: Callable[..., Any]
     weights: str
     formula: str
+    everywhere: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -45,17 +47,19 @@ class Normalizer:
 NORMALIZERS: dict[str, Normalizer] = {}
 
 
-def normalizer(name: str, weights: str, formula: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def normalizer(
+    name: str, weights: str, formula: str, everywhere: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as an entry of `normalize:`; `hard(gumbel)` is an entry of its own."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        NORMALIZERS[name] = Normalizer(name, function, weights, formula)
+        NORMALIZERS[name] = Normalizer(name, function, weights, formula, everywhere)
         return function
 
     return register
 
 
-@normalizer("softmax", "convex", "exp(f) / sum of exp(f)")
+@normalizer("softmax", "convex", "exp(f) / sum of exp(f)", "{0}.softmax(-1)")
 def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
     """exp(f) / sum of exp(f) over the visible keys."""
     if visible is None:
@@ -85,14 +89,14 @@ def normalize_count(score: Tensor, visible: Tensor | None) -> Tensor:
     return score / count.clamp(min=1)
 
 
-@normalizer("sigmoid", "bounded", "1 / (1 + exp(-f))")
+@normalizer("sigmoid", "bounded", "1 / (1 + exp(-f))", "{0}.sigmoid()")
 def normalize_sigmoid(score: Tensor, visible: Tensor | None) -> Tensor:
     """1 / (1 + exp(-f)) for each visible key by itself."""
     weight = score.sigmoid()
     return weight if visible is None else weight.masked_fill(~visible, 0.0)
 
 
-@normalizer("none", "signed", "f")
+@normalizer("none", "signed", "f", "{0}")
 def normalize_none(score: Tensor, visible: Tensor | None) -> Tensor:
     """f, as it is."""
     return score if visible is None else score.masked_fill(~visible, 0.0)

@@ -7,6 +7,7 @@ No pair of positions is ever evaluated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
@@ -96,12 +97,16 @@ def simplify(visible: n.Value | None) -> n.Value | None:
     if found.never:
         return n.Const(TensorType("bool", (), True), visible.span, False)
     parts = [x for band in found.bands for x in _written(band, visible)] + list(found.rest)
+    return joined(parts, visible)
+
+
+def joined(parts: Sequence[n.Value], visible: n.Value) -> n.Value | None:
+    """All of some parts of a condition; None where there are none."""
     if not parts:
         return None
-    order = visible.axes
     result = parts[0]
     for part in parts[1:]:
-        axes = tuple(a for a in order if a in result.axes or a in part.axes)
+        axes = tuple(a for a in visible.axes if a in result.axes or a in part.axes)
         result = n.Pointwise(TensorType("bool", axes), visible.span, "and", (result, part))
     return result
 
