@@ -359,3 +359,24 @@ def test_a_condition_becomes_a_number_once():
     assert ".to(wide).to(wide)" not in compile_spec(spec).source()
     x, keep = torch.randn(2, 3), torch.rand(2, 3) > 0.5
     assert torch.equal(towerdsl.compile(spec)()(x, keep), x * keep)
+
+
+def test_a_loop_that_reads_its_index_stays_a_loop():
+    spec = """
+tower: indexed
+sizes: {d: 4, depth: 3}
+inputs: {x: "float[b, d]", memory: "float[depth, b, d]"}
+flow:
+  - for l in depth:
+      - x = tanh(linear(x, d)) + memory[l] * l
+outputs: x
+"""
+    source = compile_spec(spec).source()
+    assert "for l in range(3):" in source and "memory[l]" in source and "memory[1]" not in source
+    model, x, memory = towerdsl.compile(spec)(), torch.randn(2, 4), torch.randn(3, 2, 4)
+    expected = x
+    for l, linear in enumerate(model.linear):  # noqa: E741
+        expected = torch.tanh(linear(expected)) + memory[l] * l
+    torch.testing.assert_close(model(x, memory), expected)
+    # one that reads something else of it is written out
+    assert "for l" not in compile_spec(spec.replace("memory[l] * l", "memory[depth - 1 - l]")).source()

@@ -36,6 +36,10 @@ INIT = {
 }
 
 
+#: A whole number in code, marked or not, that is no part of a name or of another number.
+NUMBER = re.compile("(\x01\\d+\x02[^\x03]*\x03|(?<![\\w.])\\d+(?![\\w.]))")
+
+
 @dataclass
 class Draft:
     """A class before its name and arguments are known: text with marked numbers."""
@@ -62,6 +66,27 @@ class Draft:
 def camel(name: str) -> str:
     """`multi_head_attention` --> `MultiHeadAttention`."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_") if part) or "Model"
+
+
+def _by_index(bodies: Sequence[list[str]], index: str) -> list[str] | None:
+    """One body for all repetitions, where the only numbers that differ are the number of the repetition."""
+    if len({len(lines) for lines in bodies}) != 1:
+        return None
+    found = []
+    for same in zip(*bodies, strict=True):
+        parts = [NUMBER.split(line) for line in same]  # text, number, text, number, ...
+        if len({tuple(p[::2]) for p in parts}) != 1:
+            return None
+        line = list(parts[0])
+        for k in range(1, len(line), 2):
+            numbers = [unmark(p[k]) for p in parts]
+            if len(set(numbers)) == 1:
+                continue
+            if numbers != [str(repetition) for repetition in range(len(bodies))] or '"' in same[0]:
+                return None
+            line[k] = index
+        found.append("".join(line))
+    return found
 
 
 def module_code(slot: n.ModuleSlot, constructors: Mapping[int, str]) -> str:
@@ -227,6 +252,11 @@ class ClassWriter:
             frame.lines += [indent + header, *lines]
             return
         of_body = dict(zip(distinct, written, strict=True))
+        if len(written) == len(loop.bodies):
+            indexed = _by_index([of_body[id(body)] for body in loop.bodies], loop.index)
+            if indexed is not None:
+                frame.lines += [f"{indent}for {loop.index} in range({len(written)}):", *indexed]
+                return
         for repetition, body in enumerate(loop.bodies):
             for line in of_body[id(body)]:
                 frame.lines.append(line[4:].replace(f"[{loop.index}]", f"[{repetition}]"))
