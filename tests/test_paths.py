@@ -332,3 +332,29 @@ def test_the_graph_is_that_of_the_whole_model(seed: int) -> None:
     whole = _jacobian_of(spec(layers, style), 6)
     # a residual and a layer may cancel nowhere, but a weight of exactly 1 hides a query
     assert {(j, i) for i, j in product(range(6), repeat=2) if whole[i, j]} <= set(ways)
+
+
+MEMORY = """
+tower: remembering
+sizes: {d: 3}
+inputs: {x: "float[b, n, d]", memory: "float[b, m, d]"}
+blocks:
+  look(x, memory):
+    let:
+      - all = concat(memory, x, axis=n)
+    query: x
+    key: all
+    value: all
+    locality: LOCALITY
+outputs: look(x, memory)
+"""
+
+
+@pytest.mark.parametrize(("locality", "towards"), [("j <= i + m", "later"), ("true", "both")])
+def test_keys_that_a_memory_precedes(locality: str, towards: str) -> None:
+    """The positions of a sequence, behind a memory of any length, are seen as far as the condition says."""
+    text = MEMORY.replace("LOCALITY", locality)
+    (along,) = [a for a in explain(text).stacks if a.axis == "n"]
+    assert (along.path.kind, along.path.number, along.path.towards) == ("constant", 1, towards)
+    seen = _jacobian_of(text, 5, memory=torch.randn(1, 4, 3, dtype=torch.float64))
+    assert seen.tolist() == [[j <= i or locality == "true" for j in range(5)] for i in range(5)]

@@ -37,8 +37,10 @@ def _unknown(reason: str, still: bool = False) -> Reach:
 
 def seen(average: n.Average, locality: Locality) -> tuple[Seen, ...]:
     """What an attention reads along each axis that its query and key share."""
-    paired = [(i, j) for i in average.positions for j in average.over if i.name == j.name and i.size == j.size]
-    return tuple(Seen(i, j, *_along(i, j, locality)) for i, j in paired)
+    paired = [(i, j) for i in average.positions for j in average.over if i.name == j.name]
+    found = (Seen(i, j, *_along(i, j, locality)) for i, j in paired)
+    # keys of another length, such as a memory and the sequence, are related by the condition alone
+    return tuple(s for s in found if s.query.size == s.key.size or s.reach != ALL)
 
 
 def visible_pairs(average: n.Average, locality: Locality) -> Size:
