@@ -119,8 +119,13 @@ class Follower:
     def _steps(self, steps: Sequence[n.Step], names: Names) -> None:
         for step in steps:
             if isinstance(step, n.Loop):
+                settled: object = None  # a body that changes nothing any more need not be followed again
                 for body in step.bodies:
+                    if body is settled:
+                        continue
+                    before = {name: flow.copy() for name, flow in names.items()}
                     self._steps(body, names)
+                    settled = body if names == before else None
             elif isinstance(step, n.Scan):
                 self._scan(step, names)
             elif isinstance(step, n.Evaluate):
