@@ -179,17 +179,19 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from towerdsl.compiler import plan, understand
-    from towerdsl.explain import explain_compiled
+    from towerdsl.explain.work import Calls, volume
+    from towerdsl.ir.parameters import parameter_shapes
 
     path, sizes = Path(arguments.spec), _sizes(arguments.settings)
     resolved, model = understand(path, sizes)
     if model is None:
         print(f"{resolved.spec.source.name}: ok (parts for other specs, checked in full where they are used)")
         return 0
-    explained = explain_compiled(plan(resolved, model, bool(sizes)), {})
-    number = sum(found.modules for found in explained.attentions)
+    root = plan(resolved, model, bool(sizes)).model.root
+    number = sum(found.modules for found in Calls().occurrences(root))
     attentions = f"{number:,} attention{'' if number == 1 else 's'}" if number else "no attention"
-    print(f"{explained.source}: ok ({attentions}, {explained.parameters:,} parameters)")
+    parameters = sum(volume(shape) for _, shape, learned in parameter_shapes(root) if learned)
+    print(f"{model.source_name}: ok ({attentions}, {parameters:,} parameters)")
     return 0
 
 

@@ -41,9 +41,14 @@ def places(root: n.BlockInstance, model: nn.Module) -> Iterator[tuple[str, n.Blo
         if block.average is not None:
             yield path, block, module
         for name, slot in block.modules:
-            yield from visit_slot(slot, f"{path}.{name}" if path else name, module.get_submodule(name))
+            if _has_block(slot):
+                yield from visit_slot(slot, f"{path}.{name}" if path else name, module.get_submodule(name))
 
     yield from visit(root, "", model)
+
+
+def _has_block(slot: n.ModuleSlot) -> bool:
+    return slot.block is not None or any(_has_block(item) for item in slot.items)
 
 
 def watch(
