@@ -215,6 +215,25 @@ def test_the_planner_knows_no_definitions(path):
     assert not known
 
 
+# --- the library -----------------------------------------------------------------------------------------------
+
+SPECS = sorted((ROOT.parent / "specs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_a_spec_fits_a_page(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 70
+
+
+def test_the_planner_knows_no_spec():
+    """Nothing that plans or writes a model mentions a spec of the library; some are called by a common word."""
+    common = "convolutional gates mixing positions recurrent scaled_dot_product vision".split()
+    names = {p.stem for p in SPECS} - set(common)
+    for path in planner_files():
+        text = path.read_text(encoding="utf-8")
+        assert not [name for name in names if re.search(rf"\b{name}\b", text)], path
+
+
 # --- words -----------------------------------------------------------------------------------------------------
 
 

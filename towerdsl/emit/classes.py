@@ -64,7 +64,7 @@ class Draft:
 
 
 def camel(name: str) -> str:
-    """`multi_head_attention` --> `MultiHeadAttention`."""
+    """`feed_forward` --> `FeedForward`."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_") if part) or "Model"
 
 
