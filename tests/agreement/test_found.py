@@ -18,7 +18,7 @@ inputs:
   f: float[n]
 blocks:
   look(x, keep, f):
-    params: {{latent: "float[m, e]", tau: "float[3]"}}
+    params: {{latent: "float[m, e]", tau: "float[3]", grid: "float[3, 3]"}}
     query: {query}
     key: x
     value: x
@@ -36,6 +36,9 @@ FOUND = {
     "a band along one of several axes is not causal": spec("mask: j.g <= i.g", axes="g, h, e", over="[g, h]"),
     "and along the other": spec("mask: j.h <= i.h", axes="g, h, e", over="[g, h]"),
     "positions stand in the order of over": spec("mask: j <= i", axes="h, g, e", over="[g, h]"),
+    "a table has two axes of one length": spec(
+        "score: dot(q, k) + grid[clip(i - j, 0, 2), clip(j, 0, 2)]", "locality: i == j"
+    ),
     "numbers that are chosen by data": spec("score: 1 if keep[j] else -0.5", "normalize: none"),
     "a choice that is made when compiling": spec("score: where(true, dot(q, k), -dot(q, k))"),
     "a condition that is true when compiling": spec("score: where(head == 0 or i < j, dot(q, k), -dot(q, k))"),

@@ -90,7 +90,8 @@ def _at_query(value: n.Value, tied: dict[Axis, Axis]) -> n.Value:
         if isinstance(x, Axis):
             return tied.get(x, x)
         if isinstance(x, TensorType):
-            return replace(x, axes=tuple(dict.fromkeys(moved(a) for a in x.axes)))
+            twice = [a for a in x.axes if a in tied and tied[a] in x.axes]  # i and j: the pairs are those of i alone
+            return replace(x, axes=tuple(moved(a) for a in x.axes if a not in twice))
         if isinstance(x, tuple):
             return tuple(moved(y) for y in x)
         return x
