@@ -90,7 +90,11 @@ def test_there_is_something_to_change() -> None:
     assert len(list(corpus())) >= 3
 
 
-@pytest.mark.parametrize("group", range(GROUPS))
+#: A quarter runs always, the rest when slow tests are asked for.
+SOME = [pytest.param(k, marks=() if k % 4 == 0 else pytest.mark.slow) for k in range(GROUPS)]
+
+
+@pytest.mark.parametrize("group", SOME)
 def test_changed_specs(group: int, tmp_path: Path, run_apart: Callable) -> None:
     specs = list(corpus())
     library = tmp_path / "specs"
