@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -90,6 +91,7 @@ def command_apart(*arguments: str, limit: float = 10.0) -> Outcome:
     if not child:
         try:
             os.close(reader)
+            gc.freeze()  # what other tests have left in memory is not collected at the cost of this one
             with contextlib.suppress(OSError, ValueError):
                 pages = int(Path("/proc/self/statm").read_text().split()[0])
                 room = pages * os.sysconf("SC_PAGESIZE") + 2 * 2**30
