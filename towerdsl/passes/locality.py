@@ -8,7 +8,7 @@ No pair of positions is ever evaluated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
@@ -32,12 +32,91 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Classes:
+    """`(i + shift) // width == (j + shift) // width` along one axis: windows, blocks; width 1 is `i == j`."""
+
+    query: Axis
+    key: Axis
+    width: Size
+    shift: Size
+    value: n.Value = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Residue:
+    """`(i - j) % step == rest` along one axis."""
+
+    query: Axis
+    key: Axis
+    step: Size
+    rest: Size
+    value: n.Value = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class End:
+    """`low <= p <= high` for the position p of one side: the first or last few queries or keys; None is unbounded."""
+
+    axis: Axis
+    low: Size | None
+    high: Size | None
+    value: n.Value = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Same:
+    """`left(i) == right(j)`, where both come from data: documents, segments."""
+
+    left: n.Value
+    right: n.Value
+    value: n.Value = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Related:
+    """The pair of a key and a query is in a relation; `forward` where the key is its source: `edges[j, i]`."""
+
+    relation: str
+    query: Axis
+    key: Axis
+    forward: bool
+    value: n.Value = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Sided:
+    """A condition of queries alone or of keys alone that depends on data: `keep[j]`."""
+
+    side: str
+    value: n.Value = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Union:
+    """At least one of the parts holds."""
+
+    parts: tuple[Locality, ...]
+    value: n.Value = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Locality:
-    """A conjunction: all bands hold, and all of `rest`. `never` is true where nothing can be seen."""
+    """A conjunction: all bands hold, and all of `rest`. `never` is true where nothing can be seen.
+
+    The tuples after `never` are readings of entries of `rest`: each keeps, as `value`, the entry that it is read from.
+    What is in none of them is unknown: it may be anything.
+    """
 
     bands: tuple[Band, ...] = ()
     rest: tuple[n.Value, ...] = ()
     never: bool = False
+    classes: tuple[Classes, ...] = ()
+    residues: tuple[Residue, ...] = ()
+    ends: tuple[End, ...] = ()
+    same: tuple[Same, ...] = ()
+    related: tuple[Related, ...] = ()
+    sided: tuple[Sided, ...] = ()
+    unions: tuple[Union, ...] = ()
 
     @property
     def everything(self) -> bool:
