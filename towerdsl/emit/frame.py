@@ -83,6 +83,7 @@ class Frame:
     taken: set[str] = field(default_factory=set)
     shared: dict[int, str] = field(default_factory=dict)  # values computed once -> their variable
     positions: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    nested: bool = False  # whether a function inside the method is written: it assigns no variable of the method
     averaging: bool = False  # whether an attention's score, condition and message are written
     merged: dict[str, str] = field(default_factory=dict)  # modules without weights -> the one that serves for all
     device_from: str = ""
@@ -393,6 +394,13 @@ class Frame:
         if any(c.wraps and c.shift for c in shown):
             found.append("wrap=True")
         return ", ".join(found)
+
+    def _rows(self, value: n.Rows) -> Code:
+        dim = value.arg.type.dim(value.axis)
+        code = self.code(value.arg)
+        if dim and dim == len(value.arg.axes) - 2:
+            return Code(f"{code.atom}[..., rows, :]")
+        return Code(f"{code.atom}[{', '.join([':'] * dim + ['rows'])}]")
 
     def _place(self, value: n.Place) -> Code:
         side, cut = value.axes[0].side, value.cut

@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
+from towerdsl.kernels import sizes
 from towerdsl.kernels.base import Facts
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
 from towerdsl.passes.locality import Band
 
 if TYPE_CHECKING:
     from towerdsl.emit.blocks import BlocksWriter
-
-#: Queries of a block along one axis, and along each of several.
-QUERIES = {1: 64, 2: 8, 3: 4}
-#: The number of keys of a block is a multiple of this: matrix products like that.
-EVEN = 16
 
 
 class Banded:
@@ -70,7 +66,7 @@ def _bounded(average: Average, facts: Facts) -> list[Band]:
 
 def _cuts(average: Average, facts: Facts) -> tuple[n.Cut, ...]:
     bands = _bounded(average, facts)
-    size = Size.of(QUERIES[min(len(bands), 3)])
+    size = Size.of(sizes.QUERIES[min(len(bands), 3)])
     return every_cut(average, [n.Cut(b.query, b.key, size, *_reach(b)) for b in bands])
 
 
@@ -79,4 +75,4 @@ def _reach(band: Band) -> tuple[int, int]:
     assert band.low is not None and band.high is not None
     low, high = band.low.integer, band.high.integer
     assert low is not None and high is not None
-    return -(-high // EVEN) * EVEN, -(low // EVEN) * EVEN
+    return -(-high // sizes.EVEN) * sizes.EVEN, -(low // sizes.EVEN) * sizes.EVEN

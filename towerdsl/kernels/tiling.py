@@ -124,11 +124,14 @@ class Tiling:
     def _type(self, old: TensorType, *present: Sequence[Axis]) -> TensorType:
         """A type whose positions are places, of blocks if any of what it is made of is."""
         found: list[Axis] = []
-        known = {a for axes in present for a in axes}
         for a in old.axes:
             side = next((s for s in "ij" if a in self.of_side[s]), None)
-            new = [a] if side is None else [self.block] * (self.block in known) + [self.places[side]]
-            found += [x for x in new if x not in found]
+            new = a if side is None else self.places[side]
+            if new not in found:
+                found.append(new)
+        if any(self.block in axes for axes in present):  # it stands behind the batch, in front of heads
+            heads = next(k for k, a in enumerate(found) if a == self.average.heads or a in self.places.values())
+            found.insert(heads, self.block)
         return old.with_axes(found)
 
     def _cut(self, value: n.Value, axes: Sequence[Axis], side: str, place: Axis | None = None) -> n.Blocks:
