@@ -113,10 +113,22 @@ class BlocksWriter(AverageWriter):
         dim = len(self.lead) + self.average.positions.index(axis)
         return f"in_turn({name}, {length}, {mark(size, 'size')}, {dim})"
 
-    def attended(self, score: DotScore, cut: n.Cut) -> str:
+    def merged(self, parts: Sequence[tuple[n.Average, n.Cut]]) -> str:
+        """The averages over disjoint sets of keys, each by `attend`, as one: by their log-sum-exp."""
+        frame = self.frame
+        names = []
+        for average, cut in parts:
+            writer = self._inside(average)
+            score = writer.plan.facts.score
+            assert not isinstance(score, str)
+            names.append(frame.assign(frame.fresh("part"), writer.attended(score, cut, "attend_with_lse")))
+        frame.helpers.add("merged")
+        return f"merged({', '.join(names)})"
+
+    def attended(self, score: DotScore, cut: n.Cut, function: str = "attend") -> str:
         """`attend`, block by block along one axis, on [batch..., head, position, feature]."""
         average, frame = self.average, self.frame
-        frame.helpers.add("attend")
+        frame.helpers.add(function)
         tiling = Tiling(average, (cut,), False)
         axes = (*self.lead, tiling.block, tiling.places["i"], tiling.places["j"] if cut.key else average.over[0])
         masks: list[str] = []
@@ -152,7 +164,7 @@ class BlocksWriter(AverageWriter):
             arguments.append(f"scale={python(score.factor)}")
         if average.dropout:
             arguments.append(f"dropout={python(average.dropout)} if self.training else 0.0")
-        return f"attend({', '.join(arguments)})"
+        return f"{function}({', '.join(arguments)})"
 
 
 def _tiled(term: Term, tiling: Tiling) -> Term:

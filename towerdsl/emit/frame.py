@@ -406,7 +406,7 @@ class Frame:
         side, cut = value.axes[0].side, value.cut
         axis = cut.query if side == "i" else cut.key
         assert axis is not None
-        key = (f"place {side}", axis.name)
+        key = (f"place {side} {cut.length(side)} {cut.before}", axis.name)
         if key not in self.positions:
             name = f"{side}_{axis.name}" if self.several(axis) else side
             first = "" if side == "i" or not cut.before else f"{mark(-cut.before, 'before')}, "

@@ -15,6 +15,7 @@ from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis
 from towerdsl.kernels import sizes
 from towerdsl.kernels.base import Facts, all_pairs
+from towerdsl.kernels.tiling import restricted
 from towerdsl.passes.locality import conjuncts
 from towerdsl.passes.score import sides
 
@@ -73,30 +74,10 @@ def _is_variable(x: n.Value) -> bool:
 def turn(average: Average, axis: Axis, part: str, held: Callable[[n.Value], n.Value]) -> Average:
     """The average of some queries along an axis: `part` names their number, `held` holds a value that is the same in
     every turn."""
-    short = replace(axis, size=Size.free(part))
-
-    def value(x: n.Value) -> n.Value:
-        if axis not in x.axes:
-            return x if x.type.scalar or _is_variable(x) else held(x)
-        kind = x.type.with_axes(short if a == axis else a for a in x.axes)
-        if "j" in sides(x):
-            match x:
-                case n.Pointwise():
-                    return replace(x, type=kind, args=tuple(map(value, x.args)))
-                case n.Dot():
-                    return replace(x, type=kind, left=value(x.left), right=value(x.right))
-                case n.Reduce() | n.Cast():
-                    return replace(x, type=kind, arg=value(x.arg))
-                case n.Shared():
-                    return replace(x, type=kind, arg=value(x.arg), key=hash((x.key, part)))
-                case n.Gather():
-                    return replace(x, type=kind, table=value(x.table), indices=tuple(map(value, x.indices)))
-        return n.Rows(kind, x.span, held(x), axis)
-
-    return replace(
+    return restricted(
         average,
-        positions=tuple(short if a == axis else a for a in average.positions),
-        score=value(average.score),
-        visible=None if average.visible is None else value(average.visible),
-        message=value(average.message),
+        axis,
+        replace(axis, size=Size.free(part)),
+        lambda x, kind: n.Rows(kind, x.span, held(x), axis),
+        lambda x: x if x.type.scalar or _is_variable(x) else held(x),
     )
