@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 _COMPILED: dict[type, Compiled] = {}
 
 
-def source(spec: str | Path, *, standalone: bool = False, kernel: str | None = None, **sizes: Any) -> str:
+def source(
+    spec: str | Path, *, standalone: bool = False, kernel: str | None = None, device: str = "cpu", **sizes: Any
+) -> str:
     """The Python source that a spec compiles to; `standalone` needs only torch. Raises TowerError."""
-    return compile_spec(spec, sizes, kernel).source(standalone)
+    return compile_spec(spec, sizes, kernel, device).source(standalone)
 
 
-def compile(spec: str | Path, *, kernel: str | None = None, **sizes: Any) -> type[nn.Module]:
+def compile(spec: str | Path, *, kernel: str | None = None, device: str = "cpu", **sizes: Any) -> type[nn.Module]:
     """Compile a spec to a `torch.nn.Module` class.
 
     `spec` is a path, a name of the library (`"bert"`), or the text of a spec. Keywords override its sizes
-    (`depth=6`). `kernel` makes every attention use one kernel (`"reference"`). The class is what `source` gives,
-    executed. Raises TowerError.
+    (`depth=6`). `kernel` makes every attention use one kernel (`"reference"`). `device` is what the kernels are chosen
+    for, "cpu" or "cuda". The class is what `source` gives, executed. Raises TowerError.
     """
-    compiled = compile_spec(spec, sizes, kernel)
+    compiled = compile_spec(spec, sizes, kernel, device)
     module = load_module(compiled.source(), compiled.model.name)
     found: type[nn.Module] = getattr(module, camel(compiled.model.name))
     _COMPILED[found] = compiled

@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     compiling.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: to stdout)")
     compiling.add_argument("--standalone", action="store_true", help="write source that needs torch and nothing else")
     compiling.add_argument("--kernel", metavar="NAME", help="compute every attention with this kernel")
+    device = {"metavar": "NAME", "default": "cpu", "help": "what kernels are chosen for, cpu or cuda (default: cpu)"}
+    compiling.add_argument("--device", **device)
 
     checking = command("check", _check, "report every mistake in a spec")
     takes_spec(checking)
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     table_help = "one row for each spec: complexity of a layer, sequential operations, longest path"
     explaining.add_argument("--table", action="store_true", help=table_help)
+    explaining.add_argument("--device", **device)
     explaining.add_argument("--json", action="store_true", help="write the same facts as JSON")
 
     verifying = command("verify", _verify, "check that each attention is the weighted average that it claims to be")
@@ -168,7 +171,7 @@ def _short(text: str) -> str:
 def _compile(arguments: argparse.Namespace) -> int:
     from towerdsl.compiler import compile_spec
 
-    compiled = compile_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel)
+    compiled = compile_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel, arguments.device)
     source = compiled.source(arguments.standalone)
     if arguments.output is None:
         sys.stdout.write(source)
@@ -200,7 +203,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     if arguments.table or arguments.others:
         return _explain_table(arguments)
-    explained = explain(Path(arguments.spec), _sizes(arguments.settings))
+    explained = explain(Path(arguments.spec), _sizes(arguments.settings), arguments.device)
     if arguments.json:
         print(json.dumps(to_data(explained), indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError
+from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError, did_you_mean
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.kernels.base import Plan
-from towerdsl.kernels.choose import attentions, choose
+from towerdsl.kernels.choose import DEVICES, attentions, choose
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.passes.infer import infer
@@ -57,22 +57,29 @@ class Compiled:
 
 
 @deep()
-def compile_spec(spec: str | Path, sizes: Mapping[str, Setting] | None = None, kernel: str | None = None) -> Compiled:
+def compile_spec(
+    spec: str | Path, sizes: Mapping[str, Setting] | None = None, kernel: str | None = None, device: str = "cpu"
+) -> Compiled:
     """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
     resolved, model = understand(spec, sizes or {})
     if model is None:
         message = f"{resolved.spec.source.name} has no `flow`: it is a library of blocks, there is no model to compile"
         raise TowerError([Diagnostic("library", message, help="name a spec that uses it")])
-    return plan(resolved, model, bool(sizes), kernel)
+    return plan(resolved, model, bool(sizes), kernel, device)
 
 
 @deep()
-def plan(resolved: Resolved, model: n.Model, overridden: bool = False, kernel: str | None = None) -> Compiled:
+def plan(
+    resolved: Resolved, model: n.Model, overridden: bool = False, kernel: str | None = None, device: str = "cpu"
+) -> Compiled:
     """Run the passes and choose the kernels of a typed model. Raises TowerError."""
+    if device not in DEVICES:
+        help = did_you_mean(device, DEVICES, f"devices are {', '.join(DEVICES)}")
+        raise TowerError([Diagnostic("device", f"there is no device `{device}`", help=help)])
     typed = model
     for one_pass in PASSES:
         model = one_pass(model)
-    plans = {id(block): choose(block.average, kernel) for block in attentions(model.root) if block.average}
+    plans = {id(block): choose(block.average, kernel, device) for block in attentions(model.root) if block.average}
     return Compiled(model, typed, resolved, plans, _checkpoints(resolved, model, overridden))
 
 

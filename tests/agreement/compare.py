@@ -14,8 +14,13 @@ SMALL_BLOCKS = patch.multiple("towerdsl.kernels.sizes", QUERIES={1: 2, 2: 2, 3: 
 Named = dict[str, Tensor]
 
 
+#: torch trains with flex_attention on GPUs only; what it computes its gradients from is right on a CPU, too.
+TRAINS = patch("torch.nn.attention.flex_attention._validate_device")
+
+
 def build(spec, kernel: str | None = None, **sizes) -> nn.Module:
-    return towerdsl.compile(spec, kernel=kernel, **sizes)().double().eval()
+    device = "cuda" if kernel == "flex" else "cpu"
+    return towerdsl.compile(spec, kernel=kernel, device=device, **sizes)().double().eval()
 
 
 def others(spec, **sizes) -> Iterator[tuple[str, nn.Module]]:
@@ -58,7 +63,9 @@ def leaves(tensors: Named) -> Named:
 def run(model: nn.Module, params: Named, inputs: Named) -> Named:
     """Results and gradients of a model with these parameters."""
     params, inputs = leaves(params), leaves(inputs)
-    found = torch.func.functional_call(model, params, (), inputs)
+    torch._dynamo.reset()  # flex_attention keeps what it compiles, and some few are all that it may keep
+    with TRAINS:
+        found = torch.func.functional_call(model, params, (), inputs)
     return gradients(tuple(found) if isinstance(found, tuple) else (found,), params, inputs)
 
 

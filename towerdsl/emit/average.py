@@ -18,7 +18,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.ops import python
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.locality import analyze
-from towerdsl.passes.score import DotScore
+from towerdsl.passes.score import DotScore, Term
 
 
 class AverageWriter:
@@ -258,42 +258,59 @@ class AverageWriter:
     def scaled_dot_product(self, score: DotScore) -> str:
         """`F.scaled_dot_product_attention` on [batch, head, query, feature], positions flattened."""
         average, frame = self.average, self.frame
-        size = score.left.axes[-1].size.integer
-        scale = score.factor
-        operands = [
-            ("q", self._operand(score.left, average.positions, scale < 0)),
-            ("k", self._operand(score.right, average.over)),
-            ("v", self._operand(average.message, average.over)),
-        ]
+        operands = self.operands(score)
         apart = self.left_out
         causal = not score.biases and analyze(apart.rest if apart else average.visible).causal(average)
         conditions = [average.visible] if average.visible is not None else []
         early = bool(read([*(term.value for term in score.biases), *conditions]) & {"q", "k", "v"})
         mask = self._any_mask(score, causal) if early else None  # it reads the sources, before they are laid out
-        names = []
-        for place, (name, text) in enumerate(operands):
-            # an operand may be computed from more than one source: keep what a later one still reads
-            later = any(re.search(rf"\b{name}\b(?!\.(dtype|device))", other) for _, other in operands[place + 1 :])
-            names.append(frame.assign(frame.fresh(name) if (later or frame.nested) and text != name else name, text))
+        arguments = self.assigned(operands)
         if not early:
             mask = self._any_mask(score, causal)
-        q, k, v = names
-        arguments = [q, k, v]
         if mask is not None:
             arguments.append(f"attn_mask={mask}")
         if average.dropout:
             arguments.append(f"dropout_p={python(average.dropout)} if self.training else 0.0")
         if causal:
             arguments.append(f"is_causal={frame.variable(apart.name)} is None" if apart else "is_causal=True")
+        arguments += self.scale(score)
+        return self.unlined(f"F.scaled_dot_product_attention({', '.join(arguments)})")
+
+    def operands(self, score: DotScore) -> list[tuple[str, str]]:
+        """`q`, `k`, `v` with their codes, each [batch, head, position, feature]."""
+        return [
+            ("q", self._operand(score.left, self.average.positions, score.factor < 0)),
+            ("k", self._operand(score.right, self.average.over)),
+            ("v", self._operand(self.average.message, self.average.over)),
+        ]
+
+    def assigned(self, operands: Sequence[tuple[str, str]]) -> list[str]:
+        """Assign the operands; returns their variables."""
+        frame = self.frame
+        names = []
+        for place, (name, text) in enumerate(operands):
+            # an operand may be computed from more than one source: keep what a later one still reads
+            later = any(re.search(rf"\b{name}\b(?!\.(dtype|device))", other) for _, other in operands[place + 1 :])
+            names.append(frame.assign(frame.fresh(name) if (later or frame.nested) and text != name else name, text))
+        return names
+
+    def scale(self, score: DotScore) -> list[str]:
+        """The arguments for the scale, where it is not the usual one, and for shared key heads."""
+        size, scale = score.left.axes[-1].size.integer, abs(score.factor)
+        found = []
         if score.scalar is not None:
-            number = frame.code(score.scalar)
-            text = number.text if abs(scale) == 1 else f"{python(abs(scale))} * {number.at(PRODUCT)}"
-            arguments.append(f"scale={text}")
-        elif size is None or abs(abs(scale) - size**-0.5) > 1e-12 * size**-0.5:
-            arguments.append(f"scale={python(abs(scale))}")
-        if self._grouped_by_kernel and average.key_heads is not None:
-            arguments.append("enable_gqa=True")
-        text = f"F.scaled_dot_product_attention({', '.join(arguments)})"
+            number = self.frame.code(score.scalar)
+            text = number.text if scale == 1 else f"{python(scale)} * {number.at(PRODUCT)}"
+            found.append(f"scale={text}")
+        elif size is None or abs(scale - size**-0.5) > 1e-12 * size**-0.5:
+            found.append(f"scale={python(scale)}")
+        if self._grouped_by_kernel and self.average.key_heads is not None:
+            found.append("enable_gqa=True")
+        return found
+
+    def unlined(self, text: str) -> str:
+        """[batch, head, query, feature] --> [batch..., head, positions..., feature]."""
+        average, frame = self.average, self.frame
         frame.assign("y", text)
         text = "y"
         if len(self.lead) > 2:
@@ -407,20 +424,24 @@ class AverageWriter:
         own = tuple(a for a in axes if any(a in term.value.axes for term in score.biases))
         parts = []
         for term in score.biases:
-            factor, value = term.factor, term.value
+            value = term.value
             code = frame.aligned(value, own)
             if value.type.scalar:
                 code = Code(f"torch.tensor({code.text}, device={frame.device}, dtype={frame.dtype})")
             elif value.type.dtype != "float":
                 code = Code(f"{code.atom}.to({frame.dtype})")
-            if term.scalar is not None:
-                code = Code(f"{frame.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
-            if factor != 1:
-                number = python(factor) if factor > 0 else f"({python(factor)})"
-                code = Code(f"{number} * {code.at(PRODUCT)}", PRODUCT)
-            parts.append(code)
+            parts.append(self.times(term, code))
         text = " + ".join(c.at(PRODUCT) for c in parts)
         return Code(text, ATOM if len(parts) == 1 and parts[0].strength == ATOM else SUM), own
+
+    def times(self, term: Term, code: Code) -> Code:
+        """The code of a term's value, times the numbers in front of it."""
+        if term.scalar is not None:
+            code = Code(f"{self.frame.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
+        if term.factor != 1:
+            number = python(term.factor) if term.factor > 0 else f"({python(term.factor)})"
+            code = Code(f"{number} * {code.at(PRODUCT)}", PRODUCT)
+        return code
 
     def _pairs(self, code: Code, own: Sequence[Axis]) -> Code:
         """A mask or bias as [batch, head, query, key], dims of length 1 where it does not vary."""

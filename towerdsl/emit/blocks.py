@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from towerdsl.emit.average import AverageWriter
+from towerdsl.emit.flex import FlexWriter
 from towerdsl.emit.frame import PRODUCT, Code, mark
 from towerdsl.emit.optional import left_out
 from towerdsl.ir import nodes as n
@@ -21,7 +22,7 @@ from towerdsl.passes.locality import analyze, conjuncts
 from towerdsl.passes.score import DotScore, Term, split
 
 
-class BlocksWriter(AverageWriter):
+class BlocksWriter(FlexWriter):
     """Writes one attention into a frame, also in blocks."""
 
     def write(self, part: str, names: Sequence[str]) -> None:
@@ -97,19 +98,11 @@ class BlocksWriter(AverageWriter):
         frame.helpers.add("in_turn")
         name = frame.fresh("average")
         length = frame.size(axis.size, axis.name or "size")
-        before, start = (dict(frame.positions), dict(frame.shared), "wide" in frame.taken), len(frame.lines)
         frame.lengths[part] = part
-        frame.depth += 1
-        frame.nested = True
-        frame.line(f"return {inner.each_head(Code(inner.dense())).text}")
-        if any(re.search(rf"\b{part}\b", line) for line in frame.lines[start:]):
-            frame.lines.insert(start, f"{'    ' * frame.depth}{part} = rows.stop - rows.start")
-        frame.nested = False
-        frame.depth -= 1
-        frame.lines.insert(start, f"{'    ' * frame.depth}def {name}(rows: slice) -> Tensor:")
-        frame.positions, frame.shared, wide = before
-        if not wide:
-            frame.taken.discard("wide")
+        with frame.function(f"def {name}(rows: slice) -> Tensor:") as start:
+            frame.line(f"return {inner.each_head(Code(inner.dense())).text}")
+            if any(re.search(rf"\b{part}\b", line) for line in frame.lines[start:]):
+                frame.lines.insert(start, f"{'    ' * frame.depth}{part} = rows.stop - rows.start")
         dim = len(self.lead) + self.average.positions.index(axis)
         return f"in_turn({name}, {length}, {mark(size, 'size')}, {dim})"
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -126,6 +127,21 @@ class Frame:
 
     def line(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)
+
+    @contextmanager
+    def function(self, header: str) -> Iterator[int]:
+        """What is written inside is the body of a function; gives the number of its first line.
+
+        What it computes once is not known outside."""
+        before = dict(self.positions), dict(self.shared), "wide" in self.taken, self.nested
+        self.line(header)
+        self.depth += 1
+        self.nested = True
+        yield len(self.lines)
+        self.depth -= 1
+        self.positions, self.shared, wide, self.nested = before
+        if not wide:
+            self.taken.discard("wide")
 
     def variable(self, name: str) -> str:
         """The Python name of a variable of the spec."""
@@ -401,6 +417,10 @@ class Frame:
         if dim and dim == len(value.arg.axes) - 2:
             return Code(f"{code.atom}[..., rows, :]")
         return Code(f"{code.atom}[{', '.join([':'] * dim + ['rows'])}]")
+
+    def _entry(self, value: n.Entry) -> Code:
+        code = self.code(value.arg)
+        return Code(f"{code.atom}[{', '.join(map(self.text, value.index))}]") if value.index else code
 
     def _place(self, value: n.Place) -> Code:
         side, cut = value.axes[0].side, value.cut

@@ -185,10 +185,10 @@ class Explained:
         return size.substitute({name: Size.of(value) for name, value in self.given.items()})
 
 
-def explain(spec: str | FilePath, settings: Mapping[str, Setting] | None = None) -> Explained:
+def explain(spec: str | FilePath, settings: Mapping[str, Setting] | None = None, device: str = "cpu") -> Explained:
     """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with. Raises TowerError."""
     sizes, given = divided(spec, settings or {})
-    return explain_compiled(compile_spec(spec, sizes), given)
+    return explain_compiled(compile_spec(spec, sizes, device=device), given)
 
 
 def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:

@@ -238,6 +238,14 @@ class Place(Value):
 
 
 @dataclass(frozen=True)
+class Entry(Value):
+    """One entry of `arg`, with an index for each of its axes: what it is for one pair of a query and a key."""
+
+    arg: Value
+    index: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
 class ModuleRef:
     """The attribute that holds a module, and the loop indices that choose one of a list."""
 

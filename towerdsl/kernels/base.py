@@ -23,6 +23,7 @@ class Facts:
 
     locality: Locality
     score: DotScore | str  # the reason where the score is no dot product
+    device: str = "cpu"  # what the code is for
 
 
 class Kernel(Protocol):

@@ -10,9 +10,13 @@ from towerdsl.passes.locality import analyze
 from towerdsl.passes.score import split
 
 
-def choose(average: n.Average, forced: str | None = None) -> Plan:
-    """The plan of one attention. Raises TowerError if the kernel asked for refuses, or there is none of that name."""
-    facts = Facts(analyze(average.visible), split(average.score))
+#: What code may be for.
+DEVICES = ("cpu", "cuda")
+
+
+def choose(average: n.Average, forced: str | None = None, device: str = "cpu") -> Plan:
+    """The plan of one attention on a device. Raises TowerError if the kernel asked for refuses, or there is none of that name."""
+    facts = Facts(analyze(average.visible), split(average.score), device)
     refusals = {k.name: k.refuse(average, facts) for k in CATALOG}
     refused = tuple((name, reason) for name, reason in refusals.items() if reason is not None)
     if forced is not None:

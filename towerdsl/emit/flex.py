@@ -1,0 +1,76 @@
+"""An attention as functions of one pair --> statements around `flex_attention`."""
+
+from __future__ import annotations
+
+from towerdsl.emit.average import AverageWriter
+from towerdsl.emit.frame import BITAND, PRODUCT, Code
+from towerdsl.ir import nodes as n
+from towerdsl.kernels.flex import paired
+from towerdsl.passes.score import DotScore, sides
+
+
+class FlexWriter(AverageWriter):
+    """Writes one attention into a frame, also as functions of a pair."""
+
+    def flex(self, score: DotScore) -> str:
+        """`flex_attention` on [batch, head, query, feature]."""
+        frame, apart = self.frame, self.left_out
+        operands = self.operands(score)
+        own = frame.positions.values()  # inside the functions nothing reads them
+        names = {x: x if x in own else frame.fresh(x) for x in "bhij"}
+        parameters = ", ".join(names.values())
+        known: dict[str, str] = {}
+
+        def held(value: n.Value) -> n.Value:
+            """A value for all pairs, computed once."""
+            text = frame.text(value)
+            if text not in known:
+                name = text.removeprefix("self.")
+                if not name.isidentifier():
+                    name = f"of_{''.join(sorted(sides(value))) or 'head'}"
+                known[text] = text if text.isidentifier() else frame.assign(frame.fresh(name), text)
+            return n.Local(value.type, None, known[text])
+
+        def pair(value: n.Value) -> n.Value:
+            return paired(value, self.average, held, names)
+
+        visible = apart.rest if apart is not None else self.average.visible
+        shown = None if visible is None else pair(visible)
+        optional = None if apart is None else (frame.variable(apart.name), pair(apart.value))
+        terms = [(term, pair(_uncast(term.value))) for term in score.biases]
+        arguments = self.assigned(operands)
+        q, k, _ = arguments
+        if terms:
+            name = frame.fresh("biased")
+            with frame.function(f"def {name}(score, {parameters}):"):
+                added = "".join(f" + {self.times(term, frame.code(x)).at(PRODUCT)}" for term, x in terms)
+                frame.line(f"return score{added}")
+            arguments.append(f"score_mod={name}")
+        if shown is not None or optional is not None:
+            name = frame.fresh("visible")
+            with frame.function(f"def {name}({parameters}):"):
+                self._condition(shown, optional)
+            frame.helpers.add("block_mask")
+            mask = f"block_mask({name}, {q}, {k})"
+            if shown is None and optional is not None:
+                mask = f"None if {optional[0]} is None else {mask}"
+            arguments.append(f"block_mask={frame.assign(frame.fresh('mask'), mask)}")
+        frame.helpers.add("flex_attention")
+        return self.unlined(f"flex_attention({', '.join([*arguments, *self.scale(score)])})")
+
+    def _condition(self, shown: n.Value | None, optional: tuple[str, n.Value] | None) -> None:
+        """The body of the condition; a part of it that is optional may be None."""
+        frame = self.frame
+        code = Code("None") if shown is None else frame.code(shown)
+        if shown is not None and optional is not None:
+            name, value = optional
+            variable = frame.assign(frame.fresh("shown"), code.text)
+            code = Code(f"{variable} if {name} is None else {variable} & {frame.code(value).at(BITAND + 1)}")
+        elif optional is not None:
+            code = frame.code(optional[1])
+        frame.line(f"return {code.text}")
+
+
+def _uncast(value: n.Value) -> n.Value:
+    """A bias in the dtype it is computed in: scores are float32 at least."""
+    return value.arg if isinstance(value, n.Cast) and value.type.dtype == "float" else value

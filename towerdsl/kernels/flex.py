@@ -1,0 +1,157 @@
+"""torch's flex_attention, for GPUs: blocks of pairs of which none is visible are left out.
+
+The condition and the biases are written as functions of one pair. The same function of the condition, read with what is
+known of whole blocks in the place of positions, says which blocks are left out: see `towerdsl.runtime.flex`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, TensorType
+from towerdsl.kernels.base import Facts, all_pairs
+from towerdsl.passes.bounds import bounds
+from towerdsl.passes.score import sides
+
+if TYPE_CHECKING:
+    from towerdsl.emit.blocks import BlocksWriter
+
+#: What a pair computes from its positions; other functions of one side are computed once, for all pairs.
+ARITHMETIC = {"+", "-", "*", "//", "%", "neg", "abs", "not", "and", "or", "<", "<=", ">", ">=", "==", "!="}
+
+
+class Unpaired(Exception):
+    """Why a value cannot be written as a function of one pair."""
+
+
+class Flex:
+    name = "flex"
+    how = "torch's flex_attention, without the blocks of pairs that see nothing"
+    shares_key_heads = True
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        if facts.device != "cuda":
+            return f"it is for GPUs, the device is {facts.device}"
+        if not average.is_softmax_of_values:
+            return "it computes the softmax average of values as they are"
+        if isinstance(facts.score, str):
+            return facts.score
+        if facts.locality.never:
+            return "no key is visible"
+        if len(average.positions) != 1 or len(average.over) != 1:
+            return "it works along one axis"
+        if average.dropout:
+            return "flex_attention drops no weights"
+        biases = [t.value for t in facts.score.biases]
+        if not biases and (facts.locality.everything or facts.locality.causal(average)):
+            return "there is nothing to leave out that scaled_dot_product_attention does not"
+        conditions = [average.visible] if average.visible is not None else []
+        if any(x.type.scalar for x in conditions):
+            return "the condition is one for all pairs"
+        try:
+            for value in (*biases, *conditions):
+                paired(value, average, lambda x: x, {})
+        except Unpaired as reason:
+            return str(reason)
+        return None
+
+    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+        assert not isinstance(facts.score, str)
+        return writer.flex(facts.score)
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        """Those within reach, where a band bounds the distance on both sides."""
+        (query,), (key,) = average.positions, average.over
+        reaches = [b.high - b.low + 1 for b in facts.locality.bands if b.low is not None and b.high is not None]
+        return query.size * reaches[0].opaque("min", key.size) if reaches else all_pairs(average)
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        return Size.of(0)
+
+
+def paired(value: n.Value, average: Average, held: Callable[[n.Value], n.Value], names: Mapping[str, str]) -> n.Value:
+    """A value of pairs --> its value for one pair.
+
+    `names` are the variables for the entry of the batch "b", the head "h", the query "i" and the key "j". `held` holds
+    what is computed once for all pairs. Raises Unpaired.
+    """
+    head = average.heads
+    integer = TensorType("int", ())
+
+    def variable(name: str) -> n.Value:
+        return n.Local(integer, None, names.get(name, name))
+
+    def place(axis: Axis) -> n.Value:
+        """Where the pair is along an axis of a tensor that is held."""
+        if axis.side:
+            return variable(axis.side)
+        if axis == head:
+            return variable("h")
+        if axis not in average.batch:
+            raise Unpaired("pairs are made of vectors")
+        at = variable("b")  # the batch axes are one, the last counts fastest
+        later = average.batch[average.batch.index(axis) + 1 :]
+        for inner in later:
+            at = n.Pointwise(integer, None, "//", (at, _number(inner.size)))
+        if axis != average.batch[0]:
+            at = n.Pointwise(integer, None, "%", (at, _number(axis.size)))
+        return at
+
+    def entry(x: n.Value) -> n.Value:
+        if x.type.scalar:
+            return x
+        if isinstance(x, n.Position):
+            return place(x.axes[0])
+        kind = TensorType(x.type.dtype, ())
+        if sides(x) != {"i", "j"} and not _is_arithmetic(x):
+            return n.Entry(kind, x.span, held(x), tuple(map(place, x.axes)))
+        match x:
+            case n.Pointwise():
+                return n.Pointwise(kind, x.span, x.op, tuple(map(entry, x.args)))
+            case n.Cast():
+                return n.Cast(kind, x.span, entry(x.arg))
+            case n.Shared():
+                return n.Shared(kind, x.span, entry(x.arg), x.name, hash((x.key, "paired")))
+            case n.Gather():
+                width = x.lead + len(x.indices)
+                if len(x.table.axes) != width:
+                    raise Unpaired("pairs are made of vectors")
+                looked_up = zip(x.indices, x.table.axes[x.lead :], strict=True)
+                index = (*map(place, x.table.axes[: x.lead]), *(_inside(entry(k), k, axis) for k, axis in looked_up))
+                return n.Entry(kind, x.span, held(x.table), index)
+            case n.Local() | n.Weight() | n.Rename():
+                return n.Entry(kind, x.span, held(x), tuple(map(place, x.axes)))
+            case n.Member():
+                raise Unpaired("the pairs of a relation are no blocks")
+        raise Unpaired("pairs are made of vectors")
+
+    return entry(value)
+
+
+def _is_arithmetic(value: n.Value) -> bool:
+    """Whether a value is made of positions and numbers alone."""
+    value = n.plain(value)
+    if isinstance(value, n.Pointwise):
+        return value.op in ARITHMETIC and all(map(_is_arithmetic, value.args))
+    return value.type.scalar or isinstance(value, n.Position)
+
+
+def _inside(entry: n.Value, index: n.Value, axis: Axis) -> n.Value:
+    """The entry of an index, kept inside the axis that it reads."""
+    low, high = bounds(index)
+    last = (axis.size - 1).integer
+    if index.type.dtype == "bool":
+        entry = n.Pointwise(TensorType("int", (), index.type.scalar), index.span, "int", (entry,))
+    if low is not None and low >= 0 and high is not None and last is not None and high <= last:
+        return entry
+    kind = TensorType("int", (), index.type.scalar)
+    return n.Pointwise(kind, index.span, "clip", (entry, _number(Size.of(0)), _number(axis.size - 1)))
+
+
+def _number(size: Size) -> n.Value:
+    kind, number = TensorType("int", (), True), size.integer
+    return n.SizeOf(kind, None, size) if number is None else n.Const(kind, None, number)
