@@ -47,7 +47,7 @@ def attend_with_lse(
     dropout: float = 0.0,
     lse: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """As `attend`, with the log of each query's sum of exponents, [..., Q], -inf without keys, unless `lse` is false."""
+    """As `attend`, with the log of each query's sum of exponents, [..., Q], if `lse`; it is -inf without keys."""
     if q.ndim == 2:
         y, sums = attend_with_lse(q[None], k[None], v[None], size, before, after, visible, bias, scale, dropout, lse)
         return y[0], sums[0] if lse else sums
@@ -77,9 +77,8 @@ def _attend_at_once(
     if before is None or after is None:
         k, v = k.unsqueeze(-3), v.unsqueeze(-3)
     else:
-        if before or after or k.shape[-2] % size:
-            there = blocks(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
-            masks = (*masks, there.unsqueeze(-2))
+        there = blocks(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
+        masks = (*masks, there.unsqueeze(-2))  # not the padding
         k, v = (blocks(x, x.ndim - 2, (size,), (before,), (after,)) for x in (k, v))
     score = q @ k.transpose(-1, -2) * scale
     if bias is not None:

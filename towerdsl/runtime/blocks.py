@@ -5,6 +5,7 @@ Legend: T blocks, S queries of a block, W keys of a block.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,13 +30,12 @@ def blocks(
         more, less, moved = before[k] if before else 0, after[k] if after else 0, shift[k] if shift else 0
         if wrap and moved:
             x, moved = x.roll(moved, at), 0
+        front, back = moved + more, size - 1 + less  # the last block may be padding, but for one place
         length = x.shape[at]
-        many = (length + moved + size - 1) // size
-        front, back = moved + more, many * size - moved - length + less
-        if front or back:
+        if torch.compiler.is_compiling() or front or less or length % size:  # a compiler knows no length
             x = F.pad(x, (0, 0) * (x.ndim - 1 - at) + (front, back))
         # overlapping blocks are views
-        x = x.unfold(at, size + more + less, size).movedim(-1, at + 1) if more or less else x.unflatten(at, (-1, size))
+        x = x.unfold(at, size + more + less, size).movedim(-1, at + 1)
     if count == 1:
         return x
     order = [*range(dim, dim + 2 * count, 2), *range(dim + 1, dim + 2 * count, 2)]
@@ -63,6 +63,6 @@ def joined(
         x = x.flatten(dim + k, dim + k + 1)
         if wrap:
             x = x.roll(-first, dim + k) if first else x
-        elif x.shape[dim + k] != length:
+        elif torch.compiler.is_compiling() or x.shape[dim + k] != length:
             x = x.narrow(dim + k, first, length)
     return x
