@@ -384,7 +384,7 @@ class Frame:
         """How axes are cut, as the arguments of `blocks` say it."""
         self.helpers.add("blocks")
         shown = [c for c in cuts if (c.query if side == "i" else c.key) is not None]
-        sizes = [self.size(c.size, c.query.name if c.query and c.query.name else "size") for c in shown]
+        sizes = ["None" if c.whole else self.size(c.size, "size") for c in shown]
         found = [f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"]
         extra = ["shift", *(["before", "after"] if side == "j" else [])]
         for name in extra:

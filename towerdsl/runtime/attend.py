@@ -97,7 +97,7 @@ def _attend_at_once(
     if dropout:
         weights = F.dropout(weights, dropout)
     y = joined(weights @ v, q.ndim - 3, (size,), (length,))
-    return y, sums.flatten(-2)[..., :length]
+    return y, joined(sums, sums.ndim - 2, (size,), (length,))
 
 
 def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
