@@ -34,7 +34,7 @@ def left_out(visible: n.Value | None, names: frozenset[str]) -> LeftOut | None:
         others = [*parts[:place], *parts[place + 1 :]]
         if isinstance(value, n.Local) and value.name in names - read(others):
             assert visible is not None
-            return LeftOut(value.name, part, joined(others, visible))
+            return LeftOut(value.name, part, joined(others, visible.axes))
     return None
 
 
