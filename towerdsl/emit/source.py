@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
+import ast
 import json
-import re
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from towerdsl import runtime
 from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
 from towerdsl.emit.describe import described, docstring
 from towerdsl.emit.frame import full, unmark
@@ -18,7 +19,7 @@ from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Plan
-from towerdsl.ops import normalizers, python
+from towerdsl.ops import python
 from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.static import show
 
@@ -223,6 +224,11 @@ def _quoted(text: str) -> str:
 def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> str:
     from towerdsl import __version__
 
+    library = _library()
+    copied = ""
+    if helpers and standalone:
+        copied = "\n\n\n".join(library[name].text for name in _with_needed(helpers)) + "\n\n\n"
+        body = copied + body
     imports = []
     if "math." in body:
         imports.append("import math")
@@ -234,46 +240,57 @@ def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> 
     if "F." in body:
         third.append("import torch.nn.functional as F")
     third.append("from torch import Tensor, nn")
-    copied = ""
-    if helpers and standalone:
-        sources = [_source_of(name) for name in _with_needed(helpers)]
-        copied = "\n\n\n".join(sources) + "\n\n\n"
-    elif helpers:
-        by_module = {
-            "towerdsl.ops.normalizers": [h for h in helpers if hasattr(normalizers, h)],
-            "towerdsl.runtime": [h for h in helpers if not hasattr(normalizers, h)],
-        }
+    if helpers and not standalone:
+        by_module: dict[str, list[str]] = {}
+        for name in helpers:
+            by_module.setdefault(library[name].module, []).append(name)
         third.append("")
-        third += [f"from {module} import {', '.join(names)}" for module, names in by_module.items() if names]
+        third += [f"from {module} import {', '.join(by_module[module])}" for module in sorted(by_module)]
     title = docstring([f"{camel(model.name)}: compiled by towerdsl {__version__} from {model.source_name}."], 0)
     docs = "\n".join(title) + "\nfrom __future__ import annotations\n\n"
     return docs + "\n".join([*imports, *third]) + "\n\n\n" + copied
 
 
+@dataclass(frozen=True)
+class _Defined:
+    """Something that emitted source may use: a function, a class or a constant of a module of ours."""
+
+    module: str
+    text: str
+    reads: frozenset[str]
+
+
+@cache
+def _library() -> dict[str, _Defined]:
+    """All that emitted source may use, by name, read from the text of its modules: none is imported for it."""
+    root = Path(__file__).parent.parent
+    found = {}
+    for path in (root / "ops" / "normalizers.py", *sorted((root / "runtime").glob("*.py"))):
+        module = ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")
+        text = path.read_text(encoding="utf-8")
+        for node in ast.parse(text).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node
+            name = getattr(target, "name", None) or getattr(target, "id", None)
+            if name is not None:
+                reads = frozenset(x.id for x in ast.walk(node) if isinstance(x, ast.Name))
+                source = ast.get_source_segment(text, node) or ""
+                # the emitted module imports torch itself
+                found[name] = _Defined(module, source.replace("    import torch\n\n", ""), reads)
+    return found
+
+
 def _with_needed(helpers: list[str]) -> list[str]:
-    """The functions and those that they call, callees first."""
+    """The functions and all that they use, what is used first; those that use each other stand in any order."""
     found: list[str] = []
+    library, seen = _library(), set[str]()
 
     def visit(name: str) -> None:
-        if name in found:
-            return
-        source = _source_of(name)
-        for other, function in inspect.getmembers(normalizers, inspect.isfunction):
-            own = function.__module__ == normalizers.__name__ and other not in (name, "normalizer")
-            if own and re.search(rf"\b{other}\(", source):
+        if name not in seen:
+            seen.add(name)
+            for other in sorted(library[name].reads & library.keys()):
                 visit(other)
-        found.append(name)
+            found.append(name)
 
     for name in helpers:
         visit(name)
     return found
-
-
-def _source_of(name: str) -> str:
-    """The text of a function, as it is copied into a standalone file."""
-    function = getattr(normalizers, name, None) or getattr(runtime, name)
-    lines = inspect.getsource(function).rstrip().split("\n")
-    while not lines[0].startswith("def "):  # a decorator, on one line or several
-        lines.pop(0)
-    # the emitted module imports torch itself
-    return "\n".join(lines).replace("    import torch\n\n", "")

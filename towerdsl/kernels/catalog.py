@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from towerdsl.kernels.base import Kernel
 from towerdsl.kernels.diagonal import Diagonal
+from towerdsl.kernels.edges import Edges
 from towerdsl.kernels.reference import Reference
 from towerdsl.kernels.sdpa import Sdpa
 
-CATALOG: tuple[Kernel, ...] = (Diagonal(), Sdpa(), Reference())
+CATALOG: tuple[Kernel, ...] = (Diagonal(), Edges(), Sdpa(), Reference())
