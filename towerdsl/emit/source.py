@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
 from towerdsl.emit.describe import described, docstring
 from towerdsl.emit.frame import full, unmark
+from towerdsl.emit.helpers import copied
+from towerdsl.emit.helpers import imports as imports_of
 from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -52,7 +50,8 @@ def write_source(
     root = _Root(model, plans, constructors, resolved, optional, checkpoints)
     classes = [*(w.lines for w in written), *root.lines_of_classes]
     helpers = sorted(set(root.helpers).union(*(w.helpers for w in written)) if written else root.helpers)
-    body = "\n\n\n".join("\n".join(lines) for lines in classes)
+    texts = copied(helpers) if standalone else []
+    body = "\n\n\n".join([*texts, *("\n".join(lines) for lines in classes)])
     return _header(model, body, helpers, standalone) + body + "\n"
 
 
@@ -222,13 +221,9 @@ def _quoted(text: str) -> str:
 
 
 def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> str:
+    """What stands before the classes; `body` is all that follows."""
     from towerdsl import __version__
 
-    library = _library()
-    copied = ""
-    if helpers and standalone:
-        copied = "\n\n\n".join(library[name].text for name in _with_needed(helpers)) + "\n\n\n"
-        body = copied + body
     imports = []
     if "math." in body:
         imports.append("import math")
@@ -241,56 +236,7 @@ def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> 
         third.append("import torch.nn.functional as F")
     third.append("from torch import Tensor, nn")
     if helpers and not standalone:
-        by_module: dict[str, list[str]] = {}
-        for name in helpers:
-            by_module.setdefault(library[name].module, []).append(name)
-        third.append("")
-        third += [f"from {module} import {', '.join(by_module[module])}" for module in sorted(by_module)]
+        third += ["", *imports_of(helpers)]
     title = docstring([f"{camel(model.name)}: compiled by towerdsl {__version__} from {model.source_name}."], 0)
     docs = "\n".join(title) + "\nfrom __future__ import annotations\n\n"
-    return docs + "\n".join([*imports, *third]) + "\n\n\n" + copied
-
-
-@dataclass(frozen=True)
-class _Defined:
-    """Something that emitted source may use: a function, a class or a constant of a module of ours."""
-
-    module: str
-    text: str
-    reads: frozenset[str]
-
-
-@cache
-def _library() -> dict[str, _Defined]:
-    """All that emitted source may use, by name, read from the text of its modules: none is imported for it."""
-    root = Path(__file__).parent.parent
-    found = {}
-    for path in (root / "ops" / "normalizers.py", *sorted((root / "runtime").glob("*.py"))):
-        module = ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")
-        text = path.read_text(encoding="utf-8")
-        for node in ast.parse(text).body:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node
-            name = getattr(target, "name", None) or getattr(target, "id", None)
-            if name is not None:
-                reads = frozenset(x.id for x in ast.walk(node) if isinstance(x, ast.Name))
-                source = ast.get_source_segment(text, node) or ""
-                # the emitted module imports torch itself
-                found[name] = _Defined(module, source.replace("    import torch\n\n", ""), reads)
-    return found
-
-
-def _with_needed(helpers: list[str]) -> list[str]:
-    """The functions and all that they use, what is used first; those that use each other stand in any order."""
-    found: list[str] = []
-    library, seen = _library(), set[str]()
-
-    def visit(name: str) -> None:
-        if name not in seen:
-            seen.add(name)
-            for other in sorted(library[name].reads & library.keys()):
-                visit(other)
-            found.append(name)
-
-    for name in helpers:
-        visit(name)
-    return found
+    return docs + "\n".join([*imports, *third]) + "\n\n\n"

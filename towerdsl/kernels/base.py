@@ -14,7 +14,7 @@ from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import DotScore
 
 if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
+    from towerdsl.emit.blocks import BlocksWriter
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Kernel(Protocol):
         """Why this kernel cannot compute the attention, or None if it can."""
         ...
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
         """Write statements; returns the code of y, laid out [batch..., head, positions..., feature]."""
         ...
 

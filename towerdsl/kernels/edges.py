@@ -17,7 +17,7 @@ from towerdsl.kernels.base import Facts
 from towerdsl.passes.locality import Locality, analyze, conjuncts, joined
 
 if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
+    from towerdsl.emit.blocks import BlocksWriter
 
 ZERO = Size.of(0)
 
@@ -56,7 +56,7 @@ class Edges:
             return f"rows of different lengths have no {average.normalize}"
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
         frame, (i, j) = writer.frame, (*average.positions, *average.over)
         lists = _all_lists(average, facts)
         sources = [_code(frame.variable(m.relation), m) for m in sorted(lists.relations, key=str)]

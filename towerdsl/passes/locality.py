@@ -175,7 +175,7 @@ def simplify(visible: n.Value | None) -> n.Value | None:
     found = analyze(visible)
     if found.never:
         return n.Const(TensorType("bool", (), True), visible.span, False)
-    parts = [x for band in found.bands for x in _written(band, visible)] + list(found.rest)
+    parts = [x for band in found.bands for x in written(band, visible)] + list(found.rest)
     return joined(parts, visible)
 
 
@@ -363,7 +363,7 @@ def _meet(a: Band, b: Band) -> Band:
     return replace(a, low=low, high=high)
 
 
-def _written(band: Band, at: n.Value) -> list[n.Value]:
+def written(band: Band, at: n.Value) -> list[n.Value]:
     """The band as conditions: `abs(i - j) < w` where it is symmetric, otherwise a comparison for each bound."""
     pair = TensorType("int", (band.query, band.key))
     condition = TensorType("bool", (band.query, band.key))

@@ -5,15 +5,12 @@ Legend: L leading axes (batches and heads), Q queries, K keys, E listed pairs, D
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
-
-#: How many pairs are read at a time where both vectors of each are needed: few enough to stay in a cache.
-BLOCK = 4096
 
 
 class Pairs(NamedTuple):
@@ -52,7 +49,7 @@ def itself(size: int, device: torch.device) -> Tensor:
 
 
 def related(edges: Tensor, pairs: Pairs) -> Tensor:
-    """Bool [E]: which of the pairs, at the first time that each is listed, are in `edges`, [2, edges] of (key, query)."""
+    """Which pairs, each at the first time that it is listed, are in a list [2, edges] of (key, query): bool [E]."""
     query, key = _positions(edges, pairs.start.shape[0] - 1, pairs.keys)
     listed = torch.searchsorted(pairs.query * pairs.keys + pairs.key, query * pairs.keys + key)
     return torch.zeros_like(pairs.once).index_fill(0, listed, True)
@@ -69,34 +66,34 @@ def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
 
 
 def row_sums(values: Tensor, pairs: Pairs) -> Tensor:
-    """The sum of each query's row, for each of its pairs: [..., E] --> [..., E]."""
+    """The sum over each query's pairs: [..., E] --> [..., Q]."""
     rows = pairs.start.shape[0] - 1
-    return entries(values.new_zeros(*values.shape[:-1], rows).index_add(-1, pairs.query, values), pairs.query)
+    return values.new_zeros(*values.shape[:-1], rows).index_add(-1, pairs.query, values)
 
 
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """exp(f) / sum of exp(f) over the visible pairs of a query."""
     wide = score.to(torch.promote_types(score.dtype, torch.float32)).masked_fill(~visible, float("-inf"))
-    lowest = torch.finfo(wide.dtype).min
-    largest = wide.new_full((*wide.shape[:-1], pairs.start.shape[0] - 1), lowest)
+    rows = pairs.start.shape[0] - 1
+    largest = wide.new_full((*wide.shape[:-1], rows), torch.finfo(wide.dtype).min)
     largest = largest.scatter_reduce(-1, pairs.query.expand_as(wide), wide.detach(), "amax")
     weight = (wide - entries(largest, pairs.query)).exp()
-    # the sum is at least 1 in a row that sees anything
-    return (weight / row_sums(weight, pairs).clamp(min=1)).to(score.dtype)
+    total = row_sums(weight, pairs).clamp(min=1)  # it is 0 in a row that sees nothing, and at least 1 in any other
+    return (weight * entries(total.reciprocal(), pairs.query)).to(score.dtype)
 
 
 def sum_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """f / sum of f over the visible pairs of a query; zeros where the sum is zero."""
     score = score.masked_fill(~visible, 0.0)
     total = row_sums(score, pairs)
-    return (score / total.masked_fill(total == 0, 1.0)).masked_fill(total == 0, 0.0)
+    share = total.masked_fill(total == 0, 1.0).reciprocal().masked_fill(total == 0, 0.0)
+    return score * entries(share, pairs.query)
 
 
 def count_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """f / number of visible pairs of a query."""
-    score = score.masked_fill(~visible, 0.0)
-    count = row_sums(visible.to(score.dtype), pairs)
-    return score / count.clamp(min=1)
+    count = row_sums(visible.to(score.dtype), pairs).clamp(min=1)
+    return score.masked_fill(~visible, 0.0) * entries(count.reciprocal(), pairs.query)
 
 
 # --- products over pairs ---------------------------------------------------------------------------------------
@@ -137,29 +134,33 @@ def _by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, Tensor, 
     return key_E, query_E[order], row_starts(key_E, keys), order
 
 
+def _bags(weights_E: Tensor, values_KD: Tensor, index_E: Tensor, start: Tensor) -> Tensor:
+    """The weighted sum of each row: what torch calls a bag of embeddings."""
+    bags = {"mode": "sum", "include_last_offset": True}
+    return F.embedding_bag(index_E, values_KD, start, per_sample_weights=weights_E, **bags)  # type: ignore[arg-type]
+
+
 class WeightedSum(torch.autograd.Function):
     """[L, E] weights and [K, L, D] values --> their sums [Q, L, D], with no message of a pair in memory."""
 
     @staticmethod
     def forward(weights_LE: Tensor, values_KLD: Tensor, query_E: Tensor, key_E: Tensor, start: Tensor) -> Tensor:
-        leading, size = weights_LE.shape
-        each = torch.arange(leading, device=key_E.device)[:, None]
-        y = F.embedding_bag(
-            (key_E * leading + each).flatten(),
-            values_KLD.detach().reshape(-1, values_KLD.shape[-1]),
-            torch.cat([(start[:-1] + size * each).flatten(), start[-1:] * leading]),
-            mode="sum",
-            per_sample_weights=weights_LE.detach().flatten(),
-            include_last_offset=True,
-        )
+        weights, values, leading = weights_LE.detach(), values_KLD.detach(), weights_LE.shape[0]
+        if not torch.compiler.is_compiling():
+            return torch.stack([_bags(weights[h], values[:, h], key_E, start) for h in range(leading)], 1)
+        # all at once: how many there are may vary
+        shift = torch.arange(leading, device=key_E.device)[:, None]
+        starts = torch.cat([(start[:-1] + key_E.shape[0] * shift).flatten(), start[-1:] * leading])
+        places = (key_E * leading + shift).flatten()
+        y = _bags(weights.flatten(), values.reshape(-1, values.shape[-1]), places, starts)
         return y.unflatten(0, (leading, -1)).transpose(0, 1)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_QLD: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad_QLD):
         weights, values, query, key, start = ctx.saved_tensors
         of_weights = of_values = None
         if ctx.needs_input_grad[0]:
@@ -175,19 +176,24 @@ class PairDot(torch.autograd.Function):
 
     @staticmethod
     def forward(left_QLD: Tensor, right_KLD: Tensor, query_E: Tensor, key_E: Tensor, start: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # one loop, which keeps nothing
+        (queries, leading, _), keys, pairs = left_QLD.shape, right_KLD.shape[0], key_E.shape[0]
+        # compiled it is one loop, which keeps nothing; a sparse tensor lists no more pairs than there are
+        if torch.compiler.is_compiling() or left_QLD.is_meta or pairs > queries * keys:
             return (left_QLD[query_E] * right_KLD[key_E]).sum(-1).t()
-        left, right = left_QLD.detach().contiguous(), right_KLD.detach().contiguous()
-        blocks = zip(query_E.split(BLOCK), key_E.split(BLOCK), strict=True)
-        dots = [torch.linalg.vecdot(left.index_select(0, q), right.index_select(0, k)) for q, k in blocks]
-        return torch.cat(dots).t()
+        wide = torch.promote_types(left_QLD.dtype, torch.float32)
+        left, right = left_QLD.detach().to(wide).transpose(0, 1), right_KLD.detach().to(wide).permute(1, 2, 0)
+        with warnings.catch_warnings():  # that sparse tensors are new
+            warnings.simplefilter("ignore", UserWarning)
+            rows, columns = start.expand(leading, -1), key_E.expand(leading, -1)
+            listed = torch.sparse_csr_tensor(rows, columns, left.new_zeros(columns.shape), (leading, queries, keys))
+            return torch.sparse.sampled_addmm(listed, left, right).values().to(left_QLD.dtype)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_LE: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad_LE):
         left, right, query, key, start = ctx.saved_tensors
         of_left = of_right = None
         if ctx.needs_input_grad[0]:
