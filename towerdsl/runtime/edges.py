@@ -5,7 +5,6 @@ Legend: L leading axes (batches and heads), Q queries, K keys, E listed pairs, D
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -102,7 +101,7 @@ def count_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
 def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
     """y[q] = sum over the pairs (q, k) of w[q, k] * values[k]: [..., E], [..., K, D] --> [..., Q, D]."""
     lead = torch.broadcast_shapes(weights.shape[:-1], values.shape[:-2])
-    weights_LE = weights.to(values.dtype).expand(*lead, -1).reshape(-1, weights.shape[-1])
+    weights_LE = weights.to(values.dtype).expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
     y_QLD = WeightedSum.apply(weights_LE, _by_position(values, lead), pairs.query, pairs.key, pairs.start)
     return y_QLD.unflatten(1, lead or (1,)).movedim(0, -2) if lead else y_QLD.squeeze(1)
 
@@ -122,10 +121,10 @@ def pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
     return score_LE.reshape(*lead, score_LE.shape[-1])
 
 
-def _by_position(vectors: Tensor, lead: tuple[int, ...]) -> Tensor:
+def _by_position(vectors: Tensor, lead: torch.Size) -> Tensor:
     """[..., K, D] --> [K, L, D]: all that is read of one position lies together."""
     whole = vectors.expand(*lead, *vectors.shape[-2:]).movedim(-2, 0)
-    return whole.reshape(whole.shape[0], -1, whole.shape[-1])
+    return whole.reshape(whole.shape[0], lead.numel(), whole.shape[-1])
 
 
 def _by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -176,6 +175,8 @@ class PairDot(torch.autograd.Function):
 
     @staticmethod
     def forward(left_QLD: Tensor, right_KLD: Tensor, query_E: Tensor, key_E: Tensor, start: Tensor) -> Tensor:
+        import warnings
+
         (queries, leading, _), keys, pairs = left_QLD.shape, right_KLD.shape[0], key_E.shape[0]
         # compiled it is one loop, which keeps nothing; a sparse tensor lists no more pairs than there are
         if torch.compiler.is_compiling() or left_QLD.is_meta or pairs > queries * keys:
