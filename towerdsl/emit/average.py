@@ -181,7 +181,9 @@ class AverageWriter:
             )
         variable = frame.assign(frame.fresh("visible"), code(whole))
         frame.line(f"if {name} is not None:")
-        frame.line(f"    {variable} = {variable} & {code(apart.value)}")
+        frame.depth += 1
+        frame.line(f"{variable} = {variable} & {code(apart.value)}")
+        frame.depth -= 1
         return variable
 
     def _score(self) -> tuple[str, tuple[Axis, ...]]:
@@ -291,7 +293,7 @@ class AverageWriter:
         for place, (name, text) in enumerate(operands):
             # an operand may be computed from more than one source: keep what a later one still reads
             later = any(re.search(rf"\b{name}\b(?!\.(dtype|device))", other) for _, other in operands[place + 1 :])
-            names.append(frame.assign(frame.fresh(name) if later and text != name else name, text))
+            names.append(frame.assign(frame.fresh(name) if (later or frame.nested) and text != name else name, text))
         if not early:
             mask = self._any_mask(score, causal)
         q, k, v = names

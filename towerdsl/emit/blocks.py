@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.frame import PRODUCT, Code
+from towerdsl.emit.frame import PRODUCT, Code, mark
 from towerdsl.emit.optional import left_out
 from towerdsl.ir import nodes as n
+from towerdsl.ir.types import Axis
 from towerdsl.kernels.base import Facts, Plan
+from towerdsl.kernels.chunked import turn
 from towerdsl.kernels.reference import Reference
 from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.kernels.tiling import Tiling, tiled
@@ -79,12 +82,55 @@ class BlocksWriter(AverageWriter):
         code = Code(self.frame.assign("y", inner.dense()))
         return inner._heads_joined(code, self, cuts).text
 
-    def attended(self, score: DotScore, cut: n.Cut, whole: bool = False) -> str:
-        """`attend` on [batch..., head, position, feature]: block by block along one axis."""
+    def in_turn(self, axis: Axis, size: int) -> str:
+        """The average of some queries after the other, as a function that is called for each part of `axis`."""
+        frame = self.frame
+        part = frame.fresh("part")
+
+        def held(value: n.Value) -> n.Value:
+            """A value of all turns, computed once."""
+            code = frame.text(value)
+            name = code if code.isidentifier() else frame.assign(frame.fresh("held"), code)
+            return n.Local(value.type, None, name)
+
+        inner = self._inside(turn(self.average, axis, part, held))
+        frame.helpers.add("in_turn")
+        name = frame.fresh("average")
+        length = frame.size(axis.size, axis.name or "size")
+        before, start = (dict(frame.positions), dict(frame.shared), "wide" in frame.taken), len(frame.lines)
+        frame.lengths[part] = part
+        frame.depth += 1
+        frame.nested = True
+        frame.line(f"return {inner.each_head(Code(inner.dense())).text}")
+        if any(re.search(rf"\b{part}\b", line) for line in frame.lines[start:]):
+            frame.lines.insert(start, f"{'    ' * frame.depth}{part} = rows.stop - rows.start")
+        frame.nested = False
+        frame.depth -= 1
+        frame.lines.insert(start, f"{'    ' * frame.depth}def {name}(rows: slice) -> Tensor:")
+        frame.positions, frame.shared, wide = before
+        if not wide:
+            frame.taken.discard("wide")
+        dim = len(self.lead) + self.average.positions.index(axis)
+        return f"in_turn({name}, {length}, {mark(size, 'size')}, {dim})"
+
+    def merged(self, parts: Sequence[tuple[n.Average, n.Cut]]) -> str:
+        """The averages over disjoint sets of keys, each by `attend`, as one: by their log-sum-exp."""
+        frame = self.frame
+        names = []
+        for average, cut in parts:
+            writer = self._inside(average)
+            score = writer.plan.facts.score
+            assert not isinstance(score, str)
+            names.append(frame.assign(frame.fresh("part"), writer.attended(score, cut, "attend_with_lse")))
+        frame.helpers.add("merged")
+        return f"merged({', '.join(names)})"
+
+    def attended(self, score: DotScore, cut: n.Cut, function: str = "attend") -> str:
+        """`attend`, block by block along one axis, on [batch..., head, position, feature]."""
         average, frame = self.average, self.frame
-        frame.helpers.add("attend")
+        frame.helpers.add(function)
         tiling = Tiling(average, (cut,), False)
-        axes = (*self.lead, tiling.block, tiling.places["i"], tiling.places["j"])
+        axes = (*self.lead, tiling.block, tiling.places["i"], tiling.places["j"] if cut.key else average.over[0])
         masks: list[str] = []
         apart = left_out(average.visible, frame.optional)
         for part in conjuncts(average.visible) if average.visible is not None else []:
@@ -103,7 +149,7 @@ class BlocksWriter(AverageWriter):
             self.lined(average.message, average.over).text,
             frame.size(cut.size, "size"),
         ]
-        if not whole:
+        if cut.key is not None:
             arguments += [python(cut.before), python(cut.after)]
         if masks:
             arguments.append(f"visible=({', '.join(masks)}{',' if len(masks) == 1 else ''})")
@@ -118,7 +164,7 @@ class BlocksWriter(AverageWriter):
             arguments.append(f"scale={python(score.factor)}")
         if average.dropout:
             arguments.append(f"dropout={python(average.dropout)} if self.training else 0.0")
-        return f"attend({', '.join(arguments)})"
+        return f"{function}({', '.join(arguments)})"
 
 
 def _tiled(term: Term, tiling: Tiling) -> Term:

@@ -83,6 +83,7 @@ class Frame:
     taken: set[str] = field(default_factory=set)
     shared: dict[int, str] = field(default_factory=dict)  # values computed once -> their variable
     positions: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    nested: bool = False  # whether a function inside the method is written: it assigns no variable of the method
     averaging: bool = False  # whether an attention's score, condition and message are written
     merged: dict[str, str] = field(default_factory=dict)  # modules without weights -> the one that serves for all
     device_from: str = ""
@@ -383,7 +384,7 @@ class Frame:
         """How axes are cut, as the arguments of `blocks` say it."""
         self.helpers.add("blocks")
         shown = [c for c in cuts if (c.query if side == "i" else c.key) is not None]
-        sizes = [self.size(c.size, c.query.name if c.query and c.query.name else "size") for c in shown]
+        sizes = ["None" if c.whole else self.size(c.size, "size") for c in shown]
         found = [f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"]
         extra = ["shift", *(["before", "after"] if side == "j" else [])]
         for name in extra:
@@ -394,11 +395,18 @@ class Frame:
             found.append("wrap=True")
         return ", ".join(found)
 
+    def _rows(self, value: n.Rows) -> Code:
+        dim = value.arg.type.dim(value.axis)
+        code = self.code(value.arg)
+        if dim and dim == len(value.arg.axes) - 2:
+            return Code(f"{code.atom}[..., rows, :]")
+        return Code(f"{code.atom}[{', '.join([':'] * dim + ['rows'])}]")
+
     def _place(self, value: n.Place) -> Code:
         side, cut = value.axes[0].side, value.cut
         axis = cut.query if side == "i" else cut.key
         assert axis is not None
-        key = (f"place {side}", axis.name)
+        key = (f"place {side} {cut.length(side)} {cut.before}", axis.name)
         if key not in self.positions:
             name = f"{side}_{axis.name}" if self.several(axis) else side
             first = "" if side == "i" or not cut.before else f"{mark(-cut.before, 'before')}, "

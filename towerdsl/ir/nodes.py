@@ -231,6 +231,14 @@ class Blocks(Value):
 
 
 @dataclass(frozen=True)
+class Rows(Value):
+    """The part of `arg` along one axis that is computed in one turn; in its type the axis has another length."""
+
+    arg: Value
+    axis: Axis
+
+
+@dataclass(frozen=True)
 class Place(Value):
     """Where a position is along one axis, counted from the first query of its block; its axis is all places."""
 

@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
+from towerdsl.kernels import sizes
 from towerdsl.kernels.base import Facts
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
-from towerdsl.passes.locality import Band
+from towerdsl.passes.locality import Band, Locality
 
 if TYPE_CHECKING:
     from towerdsl.emit.blocks import BlocksWriter
-
-#: Queries of a block along one axis, and along each of several.
-QUERIES = {1: 64, 2: 8, 3: 4}
-#: The number of keys of a block is a multiple of this: matrix products like that.
-EVEN = 16
 
 
 class Banded:
@@ -30,7 +26,7 @@ class Banded:
     shares_key_heads = False
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
-        if not _bounded(average, facts):
+        if not bounded(average, facts.locality):
             return "no distance i - j is bounded on both sides"
         try:
             tiled(average, _cuts(average, facts))
@@ -53,11 +49,11 @@ class Banded:
         return product([c.length("i") * c.length("j") for c in cuts]) * (2 if len(cuts) == 1 else 4)
 
 
-def _bounded(average: Average, facts: Facts) -> list[Band]:
+def bounded(average: Average, locality: Locality) -> list[Band]:
     """The bands with numbers for both bounds, along axes that query and key share."""
     return [
         b
-        for b in facts.locality.bands
+        for b in locality.bands
         if b.low is not None
         and b.high is not None
         and b.low.integer is not None
@@ -69,9 +65,13 @@ def _bounded(average: Average, facts: Facts) -> list[Band]:
 
 
 def _cuts(average: Average, facts: Facts) -> tuple[n.Cut, ...]:
-    bands = _bounded(average, facts)
-    size = Size.of(QUERIES[min(len(bands), 3)])
-    return every_cut(average, [n.Cut(b.query, b.key, size, *_reach(b)) for b in bands])
+    bands = bounded(average, facts.locality)
+    return every_cut(average, [cut_of(b, len(bands)) for b in bands])
+
+
+def cut_of(band: Band, count: int = 1) -> n.Cut:
+    """Blocks along the axis of a band, where `count` axes have one."""
+    return n.Cut(band.query, band.key, Size.of(sizes.QUERIES[min(count, 3)]), *_reach(band))
 
 
 def _reach(band: Band) -> tuple[int, int]:
@@ -79,4 +79,4 @@ def _reach(band: Band) -> tuple[int, int]:
     assert band.low is not None and band.high is not None
     low, high = band.low.integer, band.high.integer
     assert low is not None and high is not None
-    return -(-high // EVEN) * EVEN, -(low // EVEN) * EVEN
+    return -(-high // sizes.EVEN) * sizes.EVEN, -(low // sizes.EVEN) * sizes.EVEN

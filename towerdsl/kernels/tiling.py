@@ -8,7 +8,7 @@ computed as before and then cut; what depends on both sides is computed inside t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from towerdsl.ir import nodes as n
@@ -124,11 +124,14 @@ class Tiling:
     def _type(self, old: TensorType, *present: Sequence[Axis]) -> TensorType:
         """A type whose positions are places, of blocks if any of what it is made of is."""
         found: list[Axis] = []
-        known = {a for axes in present for a in axes}
         for a in old.axes:
             side = next((s for s in "ij" if a in self.of_side[s]), None)
-            new = [a] if side is None else [self.block] * (self.block in known) + [self.places[side]]
-            found += [x for x in new if x not in found]
+            new = a if side is None else self.places[side]
+            if new not in found:
+                found.append(new)
+        if any(self.block in axes for axes in present):  # it stands behind the batch, in front of heads
+            heads = next(k for k, a in enumerate(found) if a == self.average.heads or a in self.places.values())
+            found.insert(heads, self.block)
         return old.with_axes(found)
 
     def _cut(self, value: n.Value, axes: Sequence[Axis], side: str, place: Axis | None = None) -> n.Blocks:
@@ -257,3 +260,48 @@ def every_cut(average: n.Average, cuts: Sequence[n.Cut]) -> tuple[n.Cut, ...]:
 def reach_of(size: Size | None) -> int | None:
     """A bound of a band as a number that is known when compiling."""
     return None if size is None else size.integer
+
+
+def restricted(
+    average: n.Average,
+    axis: Axis,
+    short: Axis,
+    part: Callable[[n.Value, TensorType], n.Value],
+    other: Callable[[n.Value], n.Value] = lambda x: x,
+) -> n.Average:
+    """The average over a part of an axis, called `short`.
+
+    `part` takes it of a value of that axis' side, or of one that is read from a tensor; pairs are computed from the
+    parts of their sides. `other` is what becomes of values that do not have the axis.
+    """
+    opposite = "j" if axis.side == "i" else "i"
+
+    def value(x: n.Value) -> n.Value:
+        if axis not in x.axes:
+            return other(x)
+        kind = x.type.with_axes(short if a == axis else a for a in x.axes)
+        if opposite in sides(x):
+            match x:
+                case n.Pointwise():
+                    return replace(x, type=kind, args=tuple(map(value, x.args)))
+                case n.Dot():
+                    return replace(x, type=kind, left=value(x.left), right=value(x.right))
+                case n.Reduce() | n.Cast():
+                    return replace(x, type=kind, arg=value(x.arg))
+                case n.Shared():
+                    return replace(x, type=kind, arg=value(x.arg), key=hash((x.key, short)))
+                case n.Gather():
+                    return replace(x, type=kind, table=value(x.table), indices=tuple(map(value, x.indices)))
+        return part(x, kind)
+
+    def axes(old: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(short if a == axis else a for a in old)
+
+    return replace(
+        average,
+        positions=axes(average.positions),
+        over=axes(average.over),
+        score=value(average.score),
+        visible=None if average.visible is None else value(average.visible),
+        message=value(average.message),
+    )

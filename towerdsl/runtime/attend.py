@@ -31,7 +31,7 @@ def attend(
     `after` places behind its last, without the two they are all keys. Pairs have to hold all of `visible`; a query
     that sees no key gets zeros.
     """
-    return attend_with_lse(q, k, v, size, before, after, visible, bias, scale, dropout)[0]
+    return attend_with_lse(q, k, v, size, before, after, visible, bias, scale, dropout, False)[0]
 
 
 def attend_with_lse(
@@ -45,18 +45,18 @@ def attend_with_lse(
     bias: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
-    lse: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """As `attend`, and where `lse` asks for it the log of each query's sum of exponents, [..., Q]; -inf if empty."""
+    lse: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """As `attend`, with the log of each query's sum of exponents, [..., Q], if `lse`; it is -inf without keys."""
     if q.ndim == 2:
         y, sums = attend_with_lse(q[None], k[None], v[None], size, before, after, visible, bias, scale, dropout, lse)
-        return y[0], None if sums is None else sums[0]
+        return y[0], sums[0] if lse else sums
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     masks = tuple(x for x in visible if x is not None)
     if torch.compiler.is_compiling() or dropout or q.device.type != "cpu":
         return _attend_at_once(q, k, v, size, before, after, masks, bias, scale, dropout)
     y, sums = Attend.apply(q, k, v, bias, size, before, after, scale, lse, *masks)
-    return y, sums if lse else None
+    return y, sums
 
 
 def _attend_at_once(
@@ -77,9 +77,8 @@ def _attend_at_once(
     if before is None or after is None:
         k, v = k.unsqueeze(-3), v.unsqueeze(-3)
     else:
-        if before or after or k.shape[-2] % size:
-            there = blocks(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
-            masks = (*masks, there.unsqueeze(-2))
+        there = blocks(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
+        masks = (*masks, there.unsqueeze(-2))  # not the padding
         k, v = (blocks(x, x.ndim - 2, (size,), (before,), (after,)) for x in (k, v))
     score = q @ k.transpose(-1, -2) * scale
     if bias is not None:
@@ -98,7 +97,30 @@ def _attend_at_once(
     if dropout:
         weights = F.dropout(weights, dropout)
     y = joined(weights @ v, q.ndim - 3, (size,), (length,))
-    return y, sums.flatten(-2)[..., :length]
+    return y, joined(sums, sums.ndim - 2, (size,), (length,))
+
+
+def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
+    """The softmax average over all keys from those over disjoint sets of them: sum of exp(lse_p - lse) y_p.
+
+    Each part is y, [..., Q, E], and its log-sum-exp, [..., Q]; one with fewer queries is about the first ones.
+    """
+    length = max(y.shape[-2] for y, _ in parts)
+    sums = [F.pad(s, (0, length - s.shape[-1]), value=float("-inf")) for _, s in parts]
+    highest = torch.stack([s.detach() for s in sums]).amax(0).clamp(min=torch.finfo(sums[0].dtype).min)
+    shares = [(s - highest).exp() for s in sums]
+    total = sum(shares[1:], shares[0])
+    total = total.masked_fill(total == 0, 1.0)  # a query that no part has keys for
+    found = torch.zeros((), dtype=parts[0][0].dtype)
+    # parts with few queries last, so that the others are added whole
+    for (y, _), share in sorted(zip(parts, shares, strict=True), key=lambda x: -x[0][0].shape[-2]):
+        some = y.shape[-2]
+        weighted = y * (share / total)[..., :some, None]
+        if some == length:
+            found = found + weighted
+        else:
+            found = torch.cat((found[..., :some, :] + weighted, found[..., some:, :]), -2)
+    return found
 
 
 class Attend(torch.autograd.Function):
