@@ -5,7 +5,8 @@ Legend: L leading axes (batches and heads), Q queries, K keys, E listed pairs, D
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +25,39 @@ class Pairs(NamedTuple):
 
 def pairs_by_query(queries: int, keys: int, *lists: Tensor) -> Pairs:
     """Lists [2, edges] of (key, query) --> all of their pairs, sorted by query, then by key."""
-    query, key = _positions(torch.cat(lists, 1), queries, keys)
+    return remembered(_sorted_by_query, torch.cat(lists, 1), queries, keys)
+
+
+def _sorted_by_query(edges: Tensor, queries: int, keys: int) -> Pairs:
+    query, key = _positions(edges, queries, keys)
     place = (query * keys + key).sort().values
     once = torch.cat([place[:1] >= 0, place.diff() != 0])
     query, key = place // keys, place % keys
     return Pairs(query, key, row_starts(query, queries), once, keys)
+
+
+def _sorted_by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, ...]:
+    """The pairs with the parts of queries and keys exchanged, sorted again, and the place that each has had."""
+    key_E, order = key_E.sort(stable=True)
+    return key_E, query_E[order], row_starts(key_E, keys), order
+
+
+def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any:
+    """`function(edges, *others)`, which is not computed again while the numbers stay the same: layers share a graph.
+
+    Nothing may write to `edges`. Numbers are compared on a CPU only, and never while a graph is captured.
+    """
+    capturing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if capturing or edges.device.type != "cpu" or type(edges) is not Tensor:
+        return function(edges, *others)
+    given = (edges, *others)
+    known, result = getattr(function, "last", ((), None))
+    alike = (torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(known, given, strict=False))
+    if len(known) == 0 or not all(alike):
+        with torch.inference_mode(False):  # they may be read in training next
+            result = function(*given)
+        function.last = given, result
+    return result
 
 
 def _positions(edges: Tensor, queries: int, keys: int) -> list[Tensor]:
@@ -127,12 +156,6 @@ def _by_position(vectors: Tensor, lead: torch.Size) -> Tensor:
     return whole.reshape(whole.shape[0], lead.numel(), whole.shape[-1])
 
 
-def _by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The pairs with the parts of queries and keys exchanged, sorted again, and the place that each has had."""
-    key_E, order = key_E.sort(stable=True)
-    return key_E, query_E[order], row_starts(key_E, keys), order
-
-
 def _bags(weights_E: Tensor, values_KD: Tensor, index_E: Tensor, start: Tensor) -> Tensor:
     """The weighted sum of each row: what torch calls a bag of embeddings."""
     bags = {"mode": "sum", "include_last_offset": True}
@@ -165,7 +188,7 @@ class WeightedSum(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_weights = PairDot.apply(grad_QLD, values, query, key, start)
         if ctx.needs_input_grad[1]:
-            *turned, order = _by_key(query, key, values.shape[0])
+            *turned, order = remembered(_sorted_by_key, query, key, values.shape[0])
             of_values = WeightedSum.apply(entries(weights, order), grad_QLD, *turned)
         return of_weights, of_values, None, None, None
 
@@ -200,6 +223,6 @@ class PairDot(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_left = WeightedSum.apply(grad_LE, right, query, key, start)
         if ctx.needs_input_grad[1]:
-            *turned, order = _by_key(query, key, right.shape[0])
+            *turned, order = remembered(_sorted_by_key, query, key, right.shape[0])
             of_right = WeightedSum.apply(entries(grad_LE, order), left, *turned)
         return of_left, of_right, None, None, None
