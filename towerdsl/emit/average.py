@@ -475,9 +475,11 @@ class AverageWriter:
         missing_lead = 2 - len(self.lead)
         if missing_lead > 0:
             picks = [*picks[:1], "None", *picks[1:]] if self._batch_only else ["None"] * missing_lead + picks
-        while picks and picks[0] == "None" and len(picks) > 2:
-            picks.pop(0)
-        if set(picks) == {":"}:
+        if picks[:-2] == ["None"] * (len(picks) - 2):  # torch's fast paths take masks with two dims or with four
+            picks = picks[-2:]
+        while picks and picks[-1] == ":":
+            picks.pop()
+        if not picks:
             return flattened
         return Code(f"{flattened.atom}[{', '.join(picks)}]")
 

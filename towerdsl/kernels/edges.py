@@ -14,7 +14,7 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts
-from towerdsl.passes.locality import Locality, analyze, conjuncts, joined
+from towerdsl.passes.locality import Locality, Reading, Related, conjuncts, joined
 
 if TYPE_CHECKING:
     from towerdsl.emit.blocks import BlocksWriter
@@ -32,13 +32,13 @@ _COMPUTED = (n.Pointwise, n.Dot, n.Reduce, n.Gather, n.Shared, n.Cast)
 class _Lists:
     """What lists every pair that can be seen: relations, and the pairs `i == j` with `itself`.
 
-    `part` is the condition that says so; `exact` is true where it says no more.
+    `reading` is the part of the condition that says so; `exact` is true where it says no more.
     """
 
-    relations: frozenset[n.Member]
+    relations: frozenset[Related]
     itself: bool
     exact: bool
-    part: n.Value | None = None
+    reading: Reading
 
 
 class Edges:
@@ -59,7 +59,8 @@ class Edges:
     def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
         frame, (i, j) = writer.frame, (*average.positions, *average.over)
         lists = _all_lists(average, facts)
-        sources = [_code(frame.variable(m.relation), m) for m in sorted(lists.relations, key=str)]
+        relations = ((frame.variable(r.relation), r.forward) for r in sorted(lists.relations, key=str))
+        sources = [name if forward else f"{name}.flip(0)" for name, forward in relations]
         if lists.itself:
             frame.helpers.add("itself")
             sources.append(f"itself({frame.size(j.size, 'size')}, {frame.device})")
@@ -68,23 +69,21 @@ class Edges:
         pairs = frame.assign(frame.fresh("pairs"), f"pairs_by_query({', '.join((*sizes, *sources))})")
         pair = Axis("pair", Size.free(f"{pairs}.key.shape[0]"))
         once = n.Local(TensorType("bool", (pair,)), average.span, f"{pairs}.once")
-        parts = conjuncts(average.visible) if average.visible is not None else []
-        kept = [once, *(_at_pairs(p, i, j, pair, pairs) for p in parts if not (lists.exact and p == lists.part))]
-        axes = TensorType("bool", (*writer.lead, pair))
+        rest = _rest(facts, lists)
+        kept = [once, *(_at_pairs(p, i, j, pair, pairs) for p in (conjuncts(rest) if rest is not None else []))]
         listed = replace(
             average,
             positions=(),
             over=(pair,),
             score=_at_pairs(average.score, i, j, pair, pairs),
-            visible=joined(kept, n.Local(axes, average.span, pairs)),
+            visible=joined(kept, (*writer.lead, pair)),
             message=_at_pairs(average.message, i, j, pair, pairs),
         )
         return writer.weighted_rows(listed, pairs, ROWS[average.normalize])
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         lists = _all_lists(average, facts)
-        names = {m.relation for m in lists.relations}
-        return sum((Size.free(name) for name in sorted(names)), average.over[0].size if lists.itself else ZERO)
+        return sum((Size.free(r.relation) for r in lists.relations), average.over[0].size if lists.itself else ZERO)
 
     def peak(self, average: Average, facts: Facts) -> Size:
         """Scores and weights, and what the normalizer makes in between; five numbers say what a pair is."""
@@ -96,46 +95,41 @@ class Edges:
         return self.pairs(average, facts) * (lead * 4 + 5)
 
 
-def _code(edges: str, member: n.Member) -> str:
-    """The pairs of a relation as (key, query)."""
-    return edges if member.axes[0].side == "j" else f"{edges}.flip(0)"
-
-
 # --- the lists -------------------------------------------------------------------------------------------------
 
 
 def _lists(found: Locality) -> _Lists | None:
-    """The lists that a condition names: one of its parts, or a part of each of its alternatives."""
-    options = [_Lists(frozenset(), True, True) for b in found.bands if b.low == b.high == ZERO]
-    for part in found.rest:
-        if isinstance(part, n.Member):
-            options.append(_Lists(frozenset({part}), False, True, part))
-        elif isinstance(part, n.Pointwise) and part.op == "or":
-            within = [analyze(p) for p in _alternatives(part)]
-            each = [x for x in map(_lists, within) if x is not None]
-            if len(each) == len(within):
-                relations = frozenset[n.Member]().union(*(x.relations for x in each))
-                exact = all(x.exact for x in each) and all(len(w.bands) + len(w.rest) == 1 for w in within)
-                options.append(_Lists(relations, any(x.itself for x in each), exact, part))
+    """The lists that a condition names: in one of its parts, or in each alternative of a union."""
+    options = [_Lists(frozenset({r}), False, True, r) for r in found.related]
+    options += [_Lists(frozenset(), True, True, b) for b in found.bands if b.low == b.high == ZERO]
+    for union in found.unions:
+        each = [x for x in map(_lists, union.parts) if x is not None]
+        if len(each) == len(union.parts):
+            relations = frozenset[Related]().union(*(x.relations for x in each))
+            exact = all(x.exact and p.without(x.reading).everything for x, p in zip(each, union.parts, strict=True))
+            options.append(_Lists(relations, any(x.itself for x in each), exact, union))
     return max(options, key=lambda x: (bool(x.relations), -len(x.relations), not x.itself), default=None)
 
 
-def _alternatives(part: n.Value) -> list[n.Value]:
-    if isinstance(part, n.Pointwise) and part.op == "or":
-        return [x for a in part.args for x in _alternatives(a)]
-    return [part]
+def _rest(facts: Facts, lists: _Lists) -> n.Value | None:
+    """What must hold of a pair that is listed."""
+    return (facts.locality.without(lists.reading) if lists.exact else facts.locality).condition
 
 
 def _all_lists(average: Average, facts: Facts) -> _Lists:
     """The lists of an attention, with every other relation that its formulas read."""
     lists = _lists(facts.locality)
     assert lists is not None
-    parts = conjuncts(average.visible) if average.visible is not None else []
-    rest = [p for p in parts if not (lists.exact and p == lists.part)]
-    read = {v for x in (average.score, average.message, *rest) for v in x.walk() if isinstance(v, n.Member)}
+    formulas = [v for v in (average.score, average.message, _rest(facts, lists)) if v is not None]
+    members = {v for formula in formulas for v in formula.walk() if isinstance(v, n.Member)}
+    read = {Related(m.relation, *_ends(average), m.axes[0].side == "j", m) for m in members}
     if read <= lists.relations:
         return lists
     return replace(lists, relations=lists.relations | read, exact=False)
+
+
+def _ends(average: Average) -> tuple[Axis, Axis]:
+    return average.positions[0], average.over[0]
 
 
 # --- values of pairs -------------------------------------------------------------------------------------------

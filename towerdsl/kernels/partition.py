@@ -13,7 +13,6 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import Facts
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
-from towerdsl.passes.locality import joined, written
 
 if TYPE_CHECKING:
     from towerdsl.emit.blocks import BlocksWriter
@@ -53,7 +52,10 @@ class Partition:
     def fold(self, average: Average, facts: Facts) -> Average:
         """The average of one class, with one more batch axis. Raises Untileable."""
         cuts = self.cuts(average, facts)
-        return tiled(replace(average, visible=_left(average, facts, cuts)), cuts, at_sources=True)
+        exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
+        same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
+        left = facts.locality.without(*exact, *same).condition
+        return tiled(replace(average, visible=left), cuts, at_sources=True)
 
     def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
         return writer.dense()
@@ -63,17 +65,6 @@ class Partition:
 
     def peak(self, average: Average, facts: Facts) -> Size:
         return self.pairs(average, facts)
-
-
-def _left(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> n.Value | None:
-    """What is left of the condition inside the blocks."""
-    if average.visible is None:
-        return None
-    exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
-    same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
-    bands = [x for b in facts.locality.bands if b not in same for x in written(b, average.visible)]
-    rest = [x for x in facts.locality.rest if all(x is not c.value for c in exact)]
-    return joined([*bands, *rest], average.visible)
 
 
 def _exact(cut: n.Cut, width: Size) -> bool:

@@ -56,7 +56,7 @@ def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any
     if len(known) == 0 or not all(alike):
         with torch.inference_mode(False):  # they may be read in training next
             result = function(*given)
-        function.last = given, result
+        function.last = given, result  # type: ignore[attr-defined]
     return result
 
 
