@@ -77,7 +77,10 @@ def plan(resolved: Resolved, model: n.Model, overridden: bool = False, kernel: s
 
 
 def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
-    """The names of the lengths that a spec leaves to run time with these settings. Raises TowerError."""
+    """The names of the lengths that a spec leaves to run time with these settings. Raises TowerError.
+
+    How many pairs a relation has is a length too, with the relation's name.
+    """
     errors = Diagnostics()
     resolved = resolve(library.read(spec, errors), errors)
     errors.raise_if_any()
@@ -85,6 +88,7 @@ def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
     resolved, _ = spread(resolved, settings, Diagnostics())
     types = [x for _, d in resolved.spec.inputs for x in t.branches(d)]
     names = {a.name for d in types for a in d.axes if a.name is not None and a.size is None}
+    names |= {name.text for name, d in resolved.spec.inputs if any(x.dtype == "relation" for x in t.branches(d))}
     return names - set(resolved.sizes)
 
 

@@ -249,6 +249,8 @@ def _fields(a: Drawn, layout: str) -> None:
     elif a.positions and a.one(*[False] * 7, True):  # a gate: each position by itself
         itself = " and ".join(f"i.{x} == j.{x}" for x in a.over if x in a.positions) or "i == j"
         a.fields["locality"] = a.one("i == j", itself, f"i == j and {_condition(a, 1)}")
+    elif len(a.positions) == len(a.over) == 1 and a.one(False, True):  # a graph
+        a.fields["locality"] = _relation(a, 1)
     message = _message(a) if a.one(False, False, True) else None
     if message is not None:
         a.fields["message"] = message
@@ -439,9 +441,35 @@ def _condition(a: Drawn, depth: int) -> str:
         case "rate":
             return f"{a.data('fi', 'float', a.positions)}[i] <= {a.data('fj', 'float', a.over)}[j]"
         case "edges":
-            a.inputs["edges"] = ("relation", (*a.over, *a.positions))
-            return "edges[j, i]"
+            return _edges(a)
     return f"{a.data('kj', 'bool', a.over)}[j]"
+
+
+def _relation(a: Drawn, depth: int) -> str:
+    """A condition that lists pairs; every relation is a set, however often it names a pair."""
+    first, second = _edges(a), _edges(a)
+    match a.one("one", "itself", "union", "alone", "both", "kept", "some"):
+        case "itself":
+            return f"{first} or i == j"
+        case "union":
+            return f"{first} or {second}"
+        case "alone":
+            return f"{first} and not {second}"
+        case "both":
+            return f"{first} and {second}"
+        case "kept":
+            return f"({_relation(a, depth - 1) if depth else first}) and {_condition(a, 1)}"
+        case "some":
+            return f"({first} and {_condition(a, 1)}) or {_relation(a, depth - 1) if depth else second}"
+    return first
+
+
+def _edges(a: Drawn) -> str:
+    """Whether a pair is in one of several relations, whose sources are the keys or the queries."""
+    name, forward = a.one(("edges", True), ("near", True), ("back", False))
+    ends = (*a.over, *a.positions)
+    a.inputs[name] = ("relation", ends if forward else ends[::-1])
+    return f"{name}[j, i]" if forward else f"{name}[i, j]"
 
 
 def _message(a: Drawn) -> str | None:

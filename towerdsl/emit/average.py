@@ -120,8 +120,11 @@ class AverageWriter:
 
     # --- dense parts ------------------------------------------------------------------------------------------
 
-    def weights(self) -> tuple[str, tuple[Axis, ...]]:
-        """Write the weights, dense; returns their variable and axes [batch, head, i, j] (some may be missing)."""
+    def weights(self, rows: tuple[str, ...] = ()) -> tuple[str, tuple[Axis, ...]]:
+        """Write the weights, dense; returns their variable and axes [batch, head, i, j] (some may be missing).
+
+        `rows` is a function that normalizes instead of the normalizer's own, and what else it is given.
+        """
         average, frame = self.average, self.frame
         text, axes = self._score()
         if average.visible is None and NORMALIZERS[average.normalize].everywhere == "{0}":
@@ -144,7 +147,8 @@ class AverageWriter:
         if average.visible is None and entry.everywhere is not None:
             call = entry.everywhere.format(score_code)
         else:
-            function = entry.function.__name__
+            function, *further = rows or (entry.function.__name__,)
+            arguments += further
             frame.helpers.add(function)
             call = f"{function}({', '.join(arguments)})"
         weights = frame.fresh("weights")
@@ -250,6 +254,21 @@ class AverageWriter:
         self._kept = kept = tuple(a for a in order if a in axes or a in message.axes)
         factor = frame.spread(Code(weights), axes, (*kept[:-1], *alone.over))
         return f"{factor.at(PRODUCT)} * {frame.aligned(message, kept).at(PRODUCT + 1)}"
+
+    def weighted_rows(self, listed: n.Average, pairs: str, normalize: str | None) -> str:
+        """The sum of the messages of each query's pairs by their weights; `listed` averages an axis of listed pairs."""
+        frame, message, (pair,) = self.frame, listed.message, listed.over
+        weights, axes = AverageWriter(frame, listed, self.plan).weights((normalize, pairs) if normalize else ())
+        lead = tuple(a for a in self.lead if a in axes or a in message.axes)
+        feature = message.axes[-1]
+        self._kept = (*lead, *self.average.positions, feature)
+        by_weight = frame.spread(Code(weights), axes, (*lead, pair))
+        if isinstance(message, n.AtPairs) and self.average.over[0] in message.arg.axes:
+            function, values = "weighted_sum", frame.aligned(message.arg, (*lead, *self.average.over, feature))
+        else:
+            function, values = "sum_of_messages", frame.aligned(message, (*lead, pair, feature))
+        frame.helpers.add(function)
+        return f"{function}({by_weight.text}, {values.text}, {pairs})"
 
     _kept: tuple[Axis, ...] | None = None
 

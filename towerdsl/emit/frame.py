@@ -524,6 +524,8 @@ class Frame:
 
     def _dot(self, value: n.Dot) -> Code:
         left, right = value.left, value.right
+        if isinstance(left, n.AtPairs) and isinstance(right, n.AtPairs):
+            return self._pair_dot(value, left, right)
         if len(right.axes) == 2 and len(left.axes) >= 2 and value.axes == (*left.axes[:-1], right.axes[0]):
             return Code(f"F.linear({self.text(left)}, {self.text(right)})")
         for vector, other in ((right, left), (left, right)):
@@ -536,6 +538,18 @@ class Frame:
         a, b = a.replace("_", contracted), b.replace("_", contracted)
         pattern = f"{a},{b}->{letters.of(value.axes)}"
         return Code(f'torch.einsum("{pattern}", {self.text(left)}, {self.text(right)})')
+
+    def _pair_dot(self, value: n.Dot, left: n.AtPairs, right: n.AtPairs) -> Code:
+        """The dot product of a vector of the query and one of the key for each pair, neither of them written out."""
+        (pair,) = {*left.axes} - {*left.arg.axes}
+        lead = [a for a in value.axes if a != pair]
+        codes = {}
+        for operand in (left.arg, right.arg):
+            position = next(a for a in operand.axes if a.side)
+            codes[position.side] = self.aligned(operand, (*lead, position, operand.axes[-1]))
+        self.helpers.add("pair_dot")
+        code = Code(f"pair_dot({codes['i'].text}, {codes['j'].text}, {left.pairs})")
+        return self.permuted(code, (*lead, pair), value.axes)
 
     def _reduce(self, value: n.Reduce) -> Code:
         dims = [value.arg.type.dim(a) for a in value.over]
@@ -591,6 +605,26 @@ class Frame:
         self.helpers.add("adjacency")
         ends = [self.size(a.size, "size") for a in value.axes]
         return Code(f"adjacency({self.variable(value.relation)}, {ends[0]}, {ends[1]})")
+
+    def _atpairs(self, value: n.AtPairs) -> Code:
+        arg, pairs = value.arg, value.pairs
+        indices = [f"{pairs}.query" if a.side == "i" else f"{pairs}.key" for a in arg.axes if a.side]
+        if isinstance(arg, n.Position):
+            return Code(indices[0])
+        if isinstance(arg, n.Member):
+            self.helpers.add("related")
+            edges = self.variable(arg.relation)
+            return Code(f"related({edges if arg.axes[0].side == 'j' else f'{edges}.flip(0)'}, {pairs})")
+        dim = next(k for k, a in enumerate(arg.axes) if a.side)
+        if len(indices) == 1:
+            self.helpers.add("entries")
+            where = "" if dim == len(arg.axes) - 1 else f", {dim - len(arg.axes)}"
+            return Code(f"entries({self.text(arg)}, {indices[0]}{where})")
+        others = [a for a in arg.axes if not a.side]
+        both = [a for a in arg.axes if a.side]
+        code = self.permuted(self.code(arg), arg.axes, [*others[:dim], *both, *others[dim:]])
+        picks = [":"] * dim + indices
+        return Code(f"{code.atom}[{', '.join(picks)}]")
 
     def _pick(self, value: n.Pick) -> Code:
         dim = value.arg.type.dim(value.axis)

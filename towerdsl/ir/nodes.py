@@ -156,6 +156,15 @@ class Member(Value):
 
 
 @dataclass(frozen=True)
+class AtPairs(Value):
+    """A value at listed pairs: along an axis of pairs, which stands for those of the query and the key, each pair's
+    entry. `pairs` is the variable that holds the list; only kernels make such values, when they write code."""
+
+    arg: Value
+    pairs: str
+
+
+@dataclass(frozen=True)
 class Pick(Value):
     """One position (the axis goes) or a part of an axis. One position may be a number that is known at run time."""
 

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
 def adjacency(edges: Tensor, sources: int, targets: int) -> Tensor:
     """Pairs [2, edges] --> bool [sources, targets], true where (source, target) is among them."""
-    flat = edges.new_zeros(sources * targets).index_fill(0, edges[0] * targets + edges[1], 1)
-    return flat.view(sources, targets).bool()
+    return edges.new_zeros(sources, targets).index_put((edges[0], edges[1]), edges.new_ones(())).bool()
 
 
 def holds_everywhere(condition: Tensor | None) -> bool:
