@@ -249,6 +249,12 @@ class Frame:
             return code
         return Code(f"{code.atom}[{', '.join(picks)}]")
 
+    def unsqueezed(self, code: Code, own: Sequence[Axis], axes: Sequence[Axis]) -> Code:
+        """The same with dims of length 1 for all that it lacks."""
+        code = self.spread(code, own, axes)
+        first = next((k for k, a in enumerate(axes) if a in own), len(axes))
+        return Code(f"{code.atom}[{', '.join(['None'] * first)}]") if first else code
+
     def permuted(self, code: Code, own: Sequence[Axis], order: Sequence[Axis]) -> Code:
         """The tensor with its axes in another order."""
         own, order = list(own), list(order)
