@@ -33,8 +33,6 @@ INSIDE = {"ir": "size reach types nodes rewrite liveness parameters printer veri
 ANNOTATIONS = {
     # a call of an operation keeps the operation, and operations are made of the axes and types of `ir`
     ("towerdsl.ir.nodes", "towerdsl.ops.base"),
-    # sums of products are a part of the writer, and use its other parts
-    ("towerdsl.emit.products", "towerdsl.emit.average"),
     # the parts of inference call each other through the one object that has the tables
     ("towerdsl.passes.infer.attention", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.branches", "towerdsl.passes.infer.model"),
