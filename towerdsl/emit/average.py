@@ -257,7 +257,10 @@ class AverageWriter:
                 self._kept = (batch, i, feature)
                 # expanded, so that the messages are not copied to put the batch behind the keys
                 many = f"{weights}.expand({frame.size(batch.size, batch.name or 'batch')}, -1, -1)"
-                return f"{many} @ {frame.code(message).at(PRODUCT + 1)}"
+                values = frame.code(message)
+                text = f"{many} @ {values.at(PRODUCT + 1)}"
+                frame.products[f"y = {text}"] = (many, values.text)
+                return text
         return self.weighted_sum(weights, axes)
 
     def scaled_message(self, alone: n.Average) -> str:
@@ -288,12 +291,12 @@ class AverageWriter:
 
         def by_query(name: str) -> str:
             own = [*(a for a in axes if a not in average.over), few]
-            code = frame.unsqueezed(Code(name), own, [*lead, *positions, few])
+            code = frame.spread(Code(name), own, [*lead, *positions, few])
             if len(positions) == 1:
                 return code.text
             return f"{code.atom}.flatten(-{len(positions) + 1}, -2)" if positions else f"{code.atom}.unsqueeze(-2)"
 
-        values = frame.unsqueezed(frame.code(message), message.axes, [*lead, *average.over, feature])
+        values = frame.spread(frame.code(message), message.axes, [*lead, *average.over, feature])
         if len(average.over) > 1:
             values = Code(f"{values.atom}.flatten(-{len(average.over) + 1}, -2)")
         frame.helpers.add("picked_sum")

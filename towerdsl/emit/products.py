@@ -138,11 +138,11 @@ class ProductWriter:
         left = one.left.axes[:-1]
         own = self._result_order((*self.writer.lead, *average.positions, self.feature))
         own = tuple(a for a in own if a in lead or a in left or a == self.feature)
-        letters_left = f"{letters.of(left)}{d}"
-        operands = f"{inner},{letters_left}", f"{name}, {self._side(one.left, 'left').text}"
-        if own[-1] == self.feature:  # the product is made in the order of its operands
-            operands = f"{letters_left},{inner}", f"{self._side(one.left, 'left').text}, {name}"
-        return Code(f'torch.einsum("{operands[0]}->{letters.of(own)}", {operands[1]})'), own
+        operands = [(f"{letters.of(left)}{d}", self._side(one.left, "left").text), (inner, name)]
+        if own[-1] != self.feature:  # the product is made in the order of its operands
+            operands.reverse()
+        (a, x), (b, y) = operands
+        return Code(f'torch.einsum("{a},{b}->{letters.of(own)}", {x}, {y})'), own
 
     def _side(self, value: n.Value, name: str) -> Code:
         """A factor of the score in the model's dtype, named if it is not short."""

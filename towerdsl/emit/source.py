@@ -260,7 +260,7 @@ def _with_needed(helpers: list[str]) -> list[str]:
         source = _source_of(name)
         for other, function in inspect.getmembers(normalizers, inspect.isfunction):
             own = function.__module__ == normalizers.__name__ and other not in (name, "normalizer")
-            if own and re.search(rf"\b{other}\(", source):
+            if own and re.search(rf"(?<![.\w]){other}\(", source):  # methods may have the same name
                 visit(other)
         found.append(name)
 

@@ -133,7 +133,8 @@ def _largest(score: Tensor, k: int) -> Tensor:
     """Which are the k largest of the last axis, of equal ones the first, [..., k]."""
     keys = score.shape[-1]
     last = score.topk(k).values[..., -1:]
-    level = (score > last).int() + (score >= last)  # topk says nothing of equal ones: these numbers all differ
+    # topk says nothing of the order of equal ones: these numbers all differ
+    level = (score > last).int() + (score >= last)
     picked: Tensor = (level * keys - level.new_ones(keys).cumsum(-1)).topk(k).indices
     return picked
 

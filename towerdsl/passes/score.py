@@ -128,6 +128,8 @@ def _products(value: n.Value) -> list[Product]:
         return [Product(left=value) if "i" in on else Product(right=value) if on else Product(number=value)]
     if isinstance(value, n.Rename) and set(value.axes) == set(value.arg.axes):
         return _products(value.arg)
+    if isinstance(value, n.Cast):  # both factors are cast to the model's dtype
+        return _products(value.arg)
     if isinstance(value, n.Pointwise):
         if value.op == "neg":
             return [_negative(x) for x in _products(value.args[0])]
@@ -208,10 +210,10 @@ def _along(axis: Axis, own: Axis, x: Product) -> Product:
 def _summed(x: Product, axis: Axis) -> Product:
     """The sum of a product over an axis: a dot product where both sides have it."""
     if x.number is not None and axis in x.number.axes:  # a vector of neither side goes to one that has the axis
-        if x.left is not None or x.right is None or axis not in x.right.axes:
-            x = replace(x, number=None, left=_joined(x.number, x.left, "*"))
+        if x.right is not None and axis in x.right.axes and (x.left is None or axis not in x.left.axes):
+            x = replace(x, number=None, right=_joined(x.number, x.right, "*"))
         else:
-            x = replace(x, number=None, left=x.number)
+            x = replace(x, number=None, left=_joined(x.number, x.left, "*"))
     having = [v for v in (x.left, x.right) if v is not None and axis in v.axes]
     if len(having) == 2:
         if x.dot or any(v.axes[-1] != axis for v in having):
