@@ -48,7 +48,9 @@ def pick_scored(score: Tensor, visible: Tensor | None, training: bool) -> tuple[
 
 def picked_sum(values: Tensor, picked: Tensor, weights: Tensor) -> Tensor:
     """y[i] = sum over k of weights[i, k] * values[picked[i, k]]: [..., J, V] and [..., I, K] twice."""
-    rows = torch.take_along_dim(values, picked.flatten(-2)[..., None], -2)
+    lead = torch.broadcast_tensors(values[..., 0, 0], picked[..., 0, 0])[0].shape
+    rows = picked.expand(*lead, -1, -1).flatten(-2)[..., None].expand(*lead, -1, values.shape[-1])
+    rows = values.expand(*lead, -1, -1).gather(-2, rows)
     return (weights[..., None] * torch.unflatten(rows, -2, picked.shape[-2:])).sum(-2)
 
 
