@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from towerdsl.emit.frame import ATOM, BITAND, PRODUCT, SUM, Code, Frame, Letters, full
 from towerdsl.emit.optional import left_out
+from towerdsl.emit.products import ProductWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size
@@ -18,7 +19,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.ops import python
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.locality import analyze
-from towerdsl.passes.score import DotScore
+from towerdsl.passes.score import DotScore, Product
 
 
 class AverageWriter:
@@ -49,7 +50,7 @@ class AverageWriter:
         weights, axes = self.weights()
         every = (*self.lead, *self.average.positions, *self.average.over)
         code = frame.spread(Code(weights), axes, every)
-        full = self._expanded(code, axes, every, set(every)) if axes != every else code
+        full = self.expanded(code, axes, every, set(every)) if axes != every else code
         frame.assign(weights_name, full.text)
         frame.assign(message_name, frame.aligned(message, (*every, message.axes[-1])).text)
 
@@ -127,35 +128,40 @@ class AverageWriter:
         """
         average, frame = self.average, self.frame
         text, axes = self._score()
-        if average.visible is None and NORMALIZERS[average.normalize].everywhere == "{0}":
-            return self._dropped(frame.assign(frame.fresh("weights"), text)), axes
-        score = frame.assign(frame.fresh("score"), text)
-        visible = self._visible(axes, score)
         entry = NORMALIZERS[average.normalize]
-        flat = len(average.over) > 1
-        dims = f"-{len(average.over)}"
-        score_code, visible_code = score, visible
-        if flat:
-            score_code = f"{score}.flatten({dims})"
-            visible_code = visible if visible == "None" else f"{visible}.flatten({dims})"
-            if self.left_out is not None and self.left_out.rest is None:
-                visible_code = f"None if {visible} is None else {visible_code}"
-        arguments = [score_code, visible_code]
-        if entry.draws:
-            arguments.append("self.training")
-        arguments += [f"{key}={python(value)}" for key, value in average.options]
+        if average.visible is None and entry.everywhere == "{0}":
+            return self._dropped(frame.assign(frame.fresh("weights"), text)), axes
+        score, arguments = self._scored(text, axes)
         if average.visible is None and entry.everywhere is not None:
-            call = entry.everywhere.format(score_code)
+            call = entry.everywhere.format(score)
         else:
-            function, *further = rows or (entry.function.__name__,)
-            arguments += further
-            frame.helpers.add(function)
-            call = f"{function}({', '.join(arguments)})"
+            call = self._call(rows[0] if rows else entry.function.__name__, [*arguments, *rows[1:]])
         weights = frame.fresh("weights")
         frame.line(f"{weights}, log_prob = {call}" if average.log_prob else f"{weights} = {call}")
-        if flat:
+        if len(average.over) > 1:
             frame.line(f"{weights} = {weights}.unflatten(-1, ({frame.sizes(average.over)}))")
         return self._dropped(weights), axes
+
+    def _scored(self, text: str, axes: tuple[Axis, ...]) -> tuple[str, list[str]]:
+        """Write the score and what is visible; returns the score and the arguments of a normalizer, keys flattened."""
+        average, frame = self.average, self.frame
+        score = frame.assign(frame.fresh("score"), text)
+        visible = self._visible(axes, score)
+        if len(average.over) > 1:
+            dims = f"-{len(average.over)}"
+            score = f"{score}.flatten({dims})"
+            flat = visible if visible == "None" else f"{visible}.flatten({dims})"
+            if self.left_out is not None and self.left_out.rest is None:
+                flat = f"None if {visible} is None else {flat}"
+            visible = flat
+        arguments = [score, visible]
+        if NORMALIZERS[average.normalize].draws:
+            arguments.append("self.training")
+        return score, arguments + [f"{key}={python(value)}" for key, value in average.options]
+
+    def _call(self, function: str, arguments: Sequence[str]) -> str:
+        self.frame.helpers.add(function)
+        return f"{function}({', '.join(arguments)})"
 
     def _dropped(self, weights: str) -> str:
         """Write the dropout of the weights; returns their variable."""
@@ -205,10 +211,10 @@ class AverageWriter:
         if average.score.type.dtype != "float":
             code = Code(f"{code.atom}.to({frame.dtype})")
         if must:
-            code = self._expanded(code, average.score.axes, axes, set(must))
+            code = self.expanded(code, average.score.axes, axes, set(must))
         return code.text, axes
 
-    def _expanded(self, code: Code, own: Sequence[Axis], axes: Sequence[Axis], must: set[Axis]) -> Code:
+    def expanded(self, code: Code, own: Sequence[Axis], axes: Sequence[Axis], must: set[Axis]) -> Code:
         """Expand the dims of length 1 that stand for `must`."""
         sizes = [self.frame.size(a.size, a.name or "size") if a in must else "-1" for a in axes]
         first = next((k for k, a in enumerate(axes) if a in own), len(axes))
@@ -232,7 +238,7 @@ class AverageWriter:
         if len(missing) == len(over):
             shape = ", ".join(self.frame.size(a.size, a.name or "size") for a in over)
             return f"{code.atom}.expand(*{code.atom}.shape[:-{len(over)}], {shape})"
-        return self._expanded(code, value.axes, axes, set(missing)).text
+        return self.expanded(code, value.axes, axes, set(missing)).text
 
     def weighted_sum(self, weights: str, axes: tuple[Axis, ...]) -> str:
         """The sum of messages by their weights."""
@@ -244,6 +250,22 @@ class AverageWriter:
         kept = [x for x in (*self.lead, *self.average.positions, message.axes[-1]) if x in found]
         self._kept = tuple(kept)
         return f'torch.einsum("{a},{b}->{letters.of(kept)}", {weights}, {self.frame.text(message)})'
+
+    def shared_product(self, weights: str, axes: tuple[Axis, ...]) -> str:
+        """The sum of messages by weights that all entries of a batch share."""
+        average, frame = self.average, self.frame
+        message, feature = average.message, average.message.axes[-1]
+        if len(self.lead) == len(average.positions) == len(average.over) == 1:
+            (batch,), (i,), (j,) = self.lead, average.positions, average.over
+            if axes == (i, j) and message.axes == (batch, j, feature):
+                self._kept = (batch, i, feature)
+                # expanded, so that the messages are not copied to put the batch behind the keys
+                many = f"{weights}.expand({frame.size(batch.size, batch.name or 'batch')}, -1, -1)"
+                values = frame.code(message)
+                text = f"{many} @ {values.at(PRODUCT + 1)}"
+                frame.products[f"y = {text}"] = (many, values.text)
+                return text
+        return self.weighted_sum(weights, axes)
 
     def scaled_message(self, alone: n.Average) -> str:
         """The message of the one key that each query sees, times its weight; `alone` averages an axis of length 1."""
@@ -271,6 +293,44 @@ class AverageWriter:
         return f"{function}({by_weight.text}, {values.text}, {pairs})"
 
     _kept: tuple[Axis, ...] | None = None
+
+    def picked(self) -> str:
+        """The weighted sum of the few messages that each query picks."""
+        average, frame = self.average, self.frame
+        picks = NORMALIZERS[average.normalize].picks
+        assert picks is not None
+        text, axes = self._score()
+        call = self._call(picks.__name__, self._scored(text, axes)[1])
+        chosen, weights = frame.fresh("chosen"), frame.fresh("weights")
+        frame.line(f"{chosen}, {weights}{', log_prob' if average.log_prob else ''} = {call}")
+        message = average.message
+        positions = tuple(a for a in average.positions if a in axes)
+        lead = tuple(a for a in self.lead if a in axes or a in message.axes)
+        feature, few = message.axes[-1], Axis("k", Size.of(0))
+
+        def by_query(name: str) -> str:
+            own = [*(a for a in axes if a not in average.over), few]
+            code = frame.spread(Code(name), own, [*lead, *positions, few])
+            if len(positions) == 1:
+                return code.text
+            return f"{code.atom}.flatten(-{len(positions) + 1}, -2)" if positions else f"{code.atom}.unsqueeze(-2)"
+
+        values = frame.spread(frame.code(message), message.axes, [*lead, *average.over, feature])
+        if len(average.over) > 1:
+            values = Code(f"{values.atom}.flatten(-{len(average.over) + 1}, -2)")
+        frame.helpers.add("picked_sum")
+        y = f"picked_sum({values.text}, {by_query(chosen)}, {by_query(weights)})"
+        self._kept = (*lead, *positions, feature)
+        if len(positions) == 1:
+            return y
+        return f"{y}.unflatten(-2, ({frame.sizes(positions)}))" if positions else f"{y}.squeeze(-2)"
+
+    def factored(self, average: n.Average, products: Sequence[Product], causal: bool, block: int) -> str:
+        """The sums over the keys of each product, then the part of each query in them; `average` may be simpler."""
+        written = ProductWriter(self, average, causal, block)
+        text = written.write(products)
+        self._kept = written.order
+        return text
 
     # --- scaled dot product -----------------------------------------------------------------------------------
 
@@ -358,7 +418,7 @@ class AverageWriter:
             code = Code(f"{code.atom}.to({frame.dtype})")
         missing = set(order) - set(present)
         if missing:
-            code = self._expanded(frame.spread(code, present, order), present, order, missing)
+            code = self.expanded(frame.spread(code, present, order), present, order, missing)
         return code
 
     def _any_mask(self, score: DotScore, causal: bool) -> str | None:
@@ -458,7 +518,7 @@ class AverageWriter:
             if any(a in own for a in group) and not all(a in own for a in group):
                 full = [a for a in axes if a in full or a in group]
         if full != own:
-            code = self._expanded(frame.spread(code, own, full), own, full, set(full) - set(own))
+            code = self.expanded(frame.spread(code, own, full), own, full, set(full) - set(own))
         picks: list[str] = []
         at = 0
         flattened = code
@@ -492,12 +552,17 @@ class AverageWriter:
             return code
         missing = {a for a in order if a not in self._kept}
         code = self.frame.spread(code, self._kept, order)
-        return self._expanded(code, self._kept, order, missing)
+        return self.expanded(code, self._kept, order, missing)
 
     def result(self, code: Code) -> Code:
         """[batch, head, positions, feature] --> the axes of the result, heads merged."""
         average, frame = self.average, self.frame
         feature = average.message.axes[-1]
+        if average.heads is None and len(average.features) == 1 and self._kept is not None:
+            plain = {feature: average.features[0]}
+            kept = [plain.get(a, a.on("")) for a in self._kept]
+            if set(kept) == set(average.layout):
+                return frame.permuted(code, kept, list(average.layout))
         code = self.each_head(code)
         positions = [a.on("") for a in average.positions]
         batch = list(average.batch)

@@ -72,8 +72,8 @@ class Merged:
             hidden = [n.Pointwise(x.type, x.span, "not", (x,)) for x in done]
             end = _end(average, part)
             left = part.without(end).condition if end is not None else own
-            every = [*(conjuncts(x) if x is not None else [] for x in (common, left)), hidden]
-            visible = joined([x for xs in every for x in xs], average.visible.axes)
+            seen = [y for x in (common, left) if x is not None for y in conjuncts(x)]
+            visible = joined([*seen, *hidden], average.visible.axes)
             found.append(_part(replace(average, visible=visible), part, end))
             done.append(own)
         return found
