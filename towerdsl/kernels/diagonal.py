@@ -12,7 +12,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.kernels.base import Facts
+from towerdsl.kernels.base import Facts, Kernel, Speed
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
@@ -23,10 +23,10 @@ ZERO = Size.of(0)
 _COMPUTED = (n.Pointwise, n.Dot, n.Reduce, n.Gather, n.Shared, n.Cast)
 
 
-class Diagonal:
+class Diagonal(Kernel):
     name = "diagonal"
     how = "one key for each query, elementwise"
-    shares_key_heads = False
+    speed = Speed(call=44_000, multiply_add=0.26, pair=37)
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if facts.locality.never:
