@@ -25,7 +25,7 @@ import towerdsl
 from towerdsl.bench.timing import in_turns, machine
 from towerdsl.compiler import compile_spec
 from towerdsl.kernels import cost
-from towerdsl.kernels.base import Kernel, Speed, related
+from towerdsl.kernels.base import Kernel, Speed
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.kernels.choose import attentions
 from towerdsl.kernels.reference import Reference
@@ -95,9 +95,8 @@ def samples(kernels: Sequence[Kernel], rounds: int) -> dict[str, list[Sample]]:
         modules = [towerdsl.compile(spec, kernel=k.name)().eval() for k in able]
         with torch.no_grad():
             seconds = in_turns([partial(m, *inputs) for m in modules], rounds)
-        lengths = dict.fromkeys(related("edges").free_names, RELATED * n)
         for kernel, s in zip(able, seconds, strict=True):
-            found[kernel.name].append((name, cost.counts(kernel, average, plan.facts, lengths), s * 1e9))
+            found[kernel.name].append((name, cost.counts(kernel, average, plan.facts, {"edges": RELATED * n}), s * 1e9))
     return found
 
 

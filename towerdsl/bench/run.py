@@ -26,7 +26,7 @@ from towerdsl.explain.spell import axis_text
 from towerdsl.explain.work import Calls, Occurrence
 from towerdsl.ir.types import RelationType
 from towerdsl.kernels import cost
-from towerdsl.kernels.base import Kernel, related
+from towerdsl.kernels.base import Kernel
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.passes.static import Setting
 
@@ -226,7 +226,7 @@ def _module(found: probe.Probe, call: Call) -> nn.Module:
 def _known(occurrence: Occurrence, call: Call, lengths: Mapping[str, int]) -> dict[str, int]:
     """The free lengths of an attention's block, and the pairs of the relations that it is given."""
     relations = [name for name, kind in call.block.parameters if isinstance(kind, RelationType)]
-    pairs = {free: call.arguments[name].shape[-1] for name in relations for free in related(name).free_names}
+    pairs = {name: call.arguments[name].shape[-1] for name in relations}
     return {**numbers(dict(occurrence.lengths), lengths), **pairs}
 
 

@@ -33,7 +33,9 @@ def _all(b: Benched) -> RenderableType:
     given += [f"{name}={static_text(value)}" for name, value in b.sizes.items()]
     lines: list[RenderableType] = [
         Text.assemble((b.name, "bold"), "  ", (b.source, "dim")),
-        Text(", ".join([*given, "float32", f"medians of {b.repeats} rounds"]), style="dim"),
+        Text(
+            ", ".join([*given, "float32", f"medians of {b.repeats} round{'s' if b.repeats > 1 else ''}"]), style="dim"
+        ),
         Text(b.machine, style="dim"),
     ]
     if not b.attentions:

@@ -71,11 +71,6 @@ def all_pairs(average: Average) -> Size:
     return product([a.size for a in (*average.positions, *average.over)])
 
 
-def related(relation: str) -> Size:
-    """The pairs of a relation, written `|edges|`: their number is known when it is given."""
-    return Size.free(f"|{relation}|")
-
-
 @dataclass(frozen=True)
 class Plan:
     """The kernel chosen for one attention, and why each of the others was not."""

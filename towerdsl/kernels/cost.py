@@ -81,7 +81,7 @@ class At:
 
     def __call__(self, size: Size) -> float:
         known = {name: Size.of(length) for name, length in self.lengths.items()}
-        # what is no axis of the average counts the pairs of a relation
+        # the pairs of a relation are a length of its name, which no axis has
         related = product(self.queries).substitute(known) * RELATED
         known |= dict.fromkeys(size.free_names - set(known), related)
         constant = size.substitute(known).constant
