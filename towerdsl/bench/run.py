@@ -24,6 +24,7 @@ from towerdsl.emit.module import load_module
 from towerdsl.explain.facts import FLOAT_BYTES, Attention, attention_facts, numbers
 from towerdsl.explain.spell import axis_text
 from towerdsl.explain.work import Calls, Occurrence
+from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import RelationType
 from towerdsl.kernels import cost
 from towerdsl.kernels.base import Kernel
@@ -33,6 +34,9 @@ from towerdsl.passes.static import Setting
 #: Where the numbers that a kernel holds would take more than this part of the machine's memory, it is not run: with
 #: gradients it holds several times as many.
 PART_OF_MEMORY = 1 / 6
+
+#: Lengths that are tried for free axes, until the model runs with them; 224 is that of many images.
+LENGTHS = (4096, 2048, 1024, 512, 256, 224, 128, 64, 32, 16, 8, 4)
 
 Tell = Callable[[str], None]
 Run = Callable[[], object]
@@ -56,8 +60,8 @@ def bench(
 ) -> Benched:
     """Time every attention of a spec on each kernel that can compute it, with random weights and inputs.
 
-    `settings` override sizes, or give free lengths; those left out are what the planner assumes, or the largest that
-    the model takes. The model runs until every attention has been seen; the average of each is then timed by itself,
+    `settings` override sizes, or give free lengths; those left out are the longest that the model takes and the planner
+    assumes. The model runs until every attention has been seen; the average of each is then timed by itself,
     without the projections before it, in float32 and evaluation mode, on what it was given. Inputs with a default are
     left out. `tell` is called with what is being done. Raises TowerError.
     """
@@ -121,20 +125,29 @@ def _captured(
 def _lengths(
     compiled: Compiled, occurrences: Sequence[Occurrence], given: Mapping[str, int]
 ) -> Iterator[dict[str, int]]:
-    """Lengths to try: what the planner assumes, then halves of that. One that is given stays."""
+    """Lengths to try: one batch, and of the others so much that no attention has more positions than are assumed when
+    planning. One that is given stays."""
+    names = draw.free_names(compiled.model.inputs)
     batch = draw.batches(compiled.model, occurrences)
-    assumed: dict[str, int] = {}
+    for length in LENGTHS:
+        found = {**{name: 1 if name in batch else length for name in names}, **given}
+        fixed = all(name in batch or name in given for name in names)
+        if fixed or length == LENGTHS[-1] or _positions(occurrences, found) <= cost.POSITIONS:
+            yield found
+        if fixed:
+            return
+
+
+def _positions(occurrences: Sequence[Occurrence], lengths: Mapping[str, int]) -> int:
+    """The most queries, or keys, that an attention has."""
+    values = {name: Size.of(length) for name, length in lengths.items()}
+    found = [0]
     for o in occurrences:
         assert o.block.average is not None
-        for name, length in cost.nominal(o.block.average).items():
-            outside = dict(o.lengths)[name].free_names if name in dict(o.lengths) else {name}
-            assumed |= dict.fromkeys(outside, length)
-    names = draw.free_names(compiled.model.inputs)
-    first = {name: 1 if name in batch else assumed.get(name, cost.POSITIONS) for name in names}
-    part = 1
-    while part == 1 or (part <= cost.POSITIONS and any(x not in given and first[x] >= part for x in names)):
-        yield {**{name: max(1, length // part) for name, length in first.items()}, **given}
-        part *= 2
+        for axes in (o.block.average.positions, o.block.average.over):
+            size = product([a.size.substitute(dict(o.lengths)) for a in axes]).substitute(values)
+            found.append(size.integer or 0)
+    return max(found)
 
 
 # --- timing ----------------------------------------------------------------------------------------------------
