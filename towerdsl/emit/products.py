@@ -20,7 +20,7 @@ from towerdsl.passes.locality import conjuncts, joined
 from towerdsl.passes.score import Product, sides
 
 if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
+    from towerdsl.emit.dense import DenseWriter
 
 Axes = tuple[Axis, ...]
 SHORT = 40  # characters of code that need no name
@@ -29,7 +29,7 @@ SHORT = 40  # characters of code that need no name
 class ProductWriter:
     """Writes one average by its products; `order` gives the axes of what `write` returns."""
 
-    def __init__(self, writer: AverageWriter, average: n.Average, causal: bool, block: int) -> None:
+    def __init__(self, writer: DenseWriter, average: n.Average, causal: bool, block: int) -> None:
         self.writer, self.frame, self.average = writer, writer.frame, average
         self.causal, self.block = causal, block
         self.letters = Letters(writer.frame.many_positions)

@@ -1,4 +1,4 @@
-"""All kernels, in order of preference: the first that does not refuse is chosen."""
+"""All kernels, in order of preference where they are estimated to be equally fast."""
 
 from __future__ import annotations
 

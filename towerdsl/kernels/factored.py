@@ -13,7 +13,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import TensorType
-from towerdsl.kernels.base import Facts
+from towerdsl.kernels.base import Facts, Kernel
 from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import Product, separate, sides
 
@@ -28,10 +28,9 @@ EVEN = ("softmax", "sparsemax")
 BLOCK = 64
 
 
-class Factored:
+class Factored(Kernel):
     name = "factored"
     how = "sums over the keys first, then each query's part of them: (q kᵀ) v = q (kᵀ v)"
-    shares_key_heads = False
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if facts.locality.never:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts, all_pairs
+from towerdsl.kernels.base import Facts, Kernel, all_pairs
 from towerdsl.kernels.reference import Reference
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.score import sides
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
 
 
-class Gather:
+class Gather(Kernel):
     name = "gather"
     how = "only the messages of the keys that are picked"
-    shares_key_heads = False
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if NORMALIZERS[average.normalize].picks is None:

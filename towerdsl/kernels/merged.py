@@ -17,7 +17,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels import sizes
 from towerdsl.kernels.banded import bounded, cut_of
-from towerdsl.kernels.base import Facts
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel
 from towerdsl.kernels.tiling import Tiling, Untileable, restricted
 from towerdsl.passes.locality import End, Locality, conjuncts, joined
 
@@ -33,10 +33,10 @@ class Part:
     cut: n.Cut
 
 
-class Merged:
+class Merged(Kernel):
     name = "merged"
     how = "the parts of a union, each on blocks of its own, combined by their log-sum-exp"
-    shares_key_heads = False
+    speed = BLOCKS
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if len(facts.locality.unions) != 1:

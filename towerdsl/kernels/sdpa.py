@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts, all_pairs
+from towerdsl.kernels.base import FUSED, Facts, Kernel, all_pairs
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
 
 
-class Sdpa:
+class Sdpa(Kernel):
     name = "sdpa"
     how = "torch's scaled_dot_product_attention"
     shares_key_heads = True
+    speed = FUSED
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if average.normalize != "softmax":

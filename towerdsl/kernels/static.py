@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size
-from towerdsl.kernels.base import Facts, all_pairs
+from towerdsl.kernels.base import Facts, Kernel, all_pairs
 from towerdsl.kernels.reference import Reference
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.score import sides
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
 
 
-class Static:
+class Static(Kernel):
     name = "static"
     how = "weights that no input changes, in one product for a whole batch"
-    shares_key_heads = False
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         sources = {"q": average.query, "k": average.key, "v": average.value}
