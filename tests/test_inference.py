@@ -134,11 +134,49 @@ def test_a_packed_layer(activation, shape, bias):
     plain = PackedLinear.activations[activation][0]
     torch.testing.assert_close(layer(x, activation).double(), plain(wide), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(layer(x, plus=plus).double(), wide + plus, rtol=1e-5, atol=1e-6)
-    assert layer.packing is not None
+    assert layer.packing.made is not None
 
 
 def test_activations_are_those_of_the_language():
     assert {name for name, entry in ELEMENTWISE.items() if entry.fused} == set(PackedLinear.activations) - {"none"}
+
+
+CONVOLVED = """
+tower: convolved
+inputs: {x: "float[b, 4, AXES]"}
+outputs: relu(batchnorm(conv(x, 6, 3, stride=2, groups=2, bias=BIAS, name=c), frozen=true, eps=0.01, name=n))
+"""
+
+
+@pytest.mark.parametrize("axes", ["h", "h, w", "h, w, t"])
+@pytest.mark.parametrize("bias", ["true", "false"])
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_frozen_norm_goes_into_the_convolution_before_it(axes, bias, inference):
+    spec = CONVOLVED.replace("AXES", axes).replace("BIAS", bias)
+    model = towerdsl.compile(spec, inference=inference)().eval()
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, *[7] * (axes.count(",") + 1), generator=draw)
+    for _ in range(2):  # with other weights the second time
+        with torch.no_grad():
+            for name, w in model.state_dict().items():
+                if w.is_floating_point():
+                    w.copy_(torch.rand(w.shape, generator=draw) + 0.5 * name.endswith("var"))
+        given = x.clone().requires_grad_(not inference)
+        found, expected = model(given), torch.relu(model.n(model.c(given)))
+        assert_close(found, expected)
+        assert_close(model.double()(x.double()), torch.relu(model.n(model.c(x.double()))), 1e-12)
+        model.float()
+    if not inference:
+        wanted = [given, *(p for p in model.parameters() if p.requires_grad)]
+        for mine, other in zip(
+            *(torch.autograd.grad(y.square().sum(), wanted) for y in (found, expected)), strict=True
+        ):
+            assert_close(mine, other)
+
+
+def test_a_norm_that_is_not_frozen_stays():
+    spec = CONVOLVED.replace("AXES", "h").replace("BIAS", "true").replace("frozen=true, ", "")
+    assert "self.n(self.c(x))" in towerdsl.source(spec)
 
 
 # --- weights that change ---------------------------------------------------------------------------------------
@@ -329,7 +367,7 @@ torch.manual_seed(0)
 model = Encoder()
 ids, memory = torch.arange(6).view(2, 3), torch.randn(2, 5, 16)
 y = model(ids, memory)
-assert model.layer[0].up.packing is not None
+assert model.layer[0].up.packing.made is not None
 assert torch.allclose(y, model.double()(ids, memory.double()).float(), atol=1e-5)
 """
 

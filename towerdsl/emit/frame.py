@@ -542,6 +542,13 @@ class Frame:
     # Calls
 
     def _apply(self, value: n.Apply) -> Code:
+        before = value.args[0] if value.args else None
+        if isinstance(before, n.Apply) and before.module and value.module and value.result.behind:
+            name, function = value.result.behind
+            if before.op.name == name:
+                self.helpers.add(function)
+                modules = f"{self.module(before.module)}, {self.module(value.module)}"
+                return Code(f"{function}({self.text(before.args[0])}, {modules})")
         names: list[str] = []
         for name in value.op.tensors:
             if name.endswith("..."):

@@ -96,12 +96,14 @@ def staying(x: TensorType, *but: Move) -> tuple[Move, ...]:
 class Inference:
     """How a call is written where nothing is trained: without a module it is gone, and its tensor stays.
 
-    Its module is one of `towerdsl.runtime`; where it `absorbs`, its call also takes an `activation` (an elementwise
+    Its module may be one of `towerdsl.runtime`; where it `absorbs`, its call also takes an `activation` (an elementwise
     function that is `fused`) or a tensor `plus`.
     """
 
     module: str | None = None
     absorbs: bool = False
+    helpers: tuple[str, ...] = ()
+    behind: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,9 @@ class OpResult:
     moves: tuple[Move, ...] | None = None
     inference: Inference | None = None
     helpers: tuple[str, ...] = ()
+    #: an operation, and a function of `towerdsl.runtime` that computes this one right behind it, as one: it gets what
+    #: that one gets and the modules of both
+    behind: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

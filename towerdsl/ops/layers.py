@@ -165,7 +165,7 @@ def linear(call: OpCall) -> OpResult:
         parameters=tuple(parameters),
         macs=product(x.shape) * out,
         moves=staying(x, _features(x)),
-        inference=Inference(f"PackedLinear{sizes}", absorbs=True),
+        inference=Inference(f"PackedLinear{sizes}", absorbs=True, helpers=("PackedLinear",)),
     )
 
 
@@ -270,14 +270,17 @@ def batchnorm(call: OpCall) -> OpResult:
     after = ".requires_grad_(False)" if frozen else ""
     more = ", momentum={momentum}" if momentum != 0.1 and not frozen else ""
     held = ("running_mean", "running_var", "weight", "bias")
+    module = f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more}){start}{after}"
     return OpResult(
         x,
         f"F.batch_norm({{x}}, {', '.join(f'{{self}}.{n}' for n in held)}{eps})" if frozen else "{self}({x})",
-        f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more}){start}{after}",
+        module,
         attrs=(("in", channels), *attrs, ("momentum", momentum), ("scale", scale)),
         parameters=(("weight", (channels,)), ("bias", (channels,))),
         buffers=(("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())),
         moves=staying(x),  # as when it is used: while training it reads the whole batch
+        behind=("conv", "normalized_conv") if frozen else None,
+        inference=Inference(module, behind=("conv", "packed_conv")) if frozen else None,
     )
 
 

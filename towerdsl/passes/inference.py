@@ -44,9 +44,9 @@ def _packed(value: n.Value) -> n.Value:
 
 
 def _form(result: OpResult) -> OpResult:
-    assert result.inference is not None
-    module = result.inference.module
-    return replace(result, module=module, helpers=(module.partition("(")[0],) if module else ())
+    form = result.inference
+    assert form is not None
+    return replace(result, module=form.module, helpers=form.helpers, behind=form.behind)
 
 
 def _slots(slot: n.ModuleSlot) -> list[n.ModuleSlot]:

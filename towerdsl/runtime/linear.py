@@ -33,12 +33,42 @@ def on_onednn(*tensors: Tensor | None) -> bool:
     return True
 
 
-class PackedLinear(nn.Linear):
-    """act(x W^T + b), or x W^T + b + plus: [..., in] -> [..., out].
+class Packing:
+    """What is made of weights, kept until they change: by an assignment, or in place.
 
-    The weight is packed at the first call, and again after it has changed, by an assignment or in place (but through
-    `.data`, whose changes in place torch does not count). Packed weights are not saved.
+    Changes in place through `.data` are those that torch does not count. Copies start with nothing; nothing is saved.
     """
+
+    def __init__(self) -> None:
+        self.state: list[tuple[int, int, int]] = []
+        self.held: list[tuple[Tensor, Tensor]] = []
+        self.made: tuple[Tensor, Tensor | None] | None = None
+
+    def of(self, *sources: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+        """What was made, if it was made of these as they are now."""
+        try:
+            state = [(id(w), w.data_ptr(), w._version) for w in sources if w is not None]
+        except RuntimeError:  # made in inference mode: changes of such tensors are not counted
+            state = []
+        if state and state == self.state:
+            return self.made
+        # they are kept, so that nothing else can come to stand at their addresses
+        self.state, self.held, self.made = state, [(w, w.detach()) for w in sources if w is not None], None
+        return None
+
+    def keep(self, weights: list[Tensor], biases: list[Tensor | None]) -> tuple[Tensor, Tensor | None]:
+        """Pack the weights of some linear layers as those of one, and keep them."""
+        weight = torch.ops.mkldnn._reorder_linear_weight(torch.cat([w.detach() for w in weights]))
+        rows = [b.detach() for b in biases if b is not None]
+        self.made = weight, torch.cat(rows) if rows else None
+        return self.made
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Packing, ()
+
+
+class PackedLinear(nn.Linear):
+    """act(x W^T + b), or x W^T + b + plus: [..., in] -> [..., out]; the weight is packed at the first call."""
 
     #: An activation --> its plain form, and oneDNN's name, numbers and algorithm for it.
     activations: dict[str, tuple[nn.Module, str, tuple[()], str]] = {  # noqa: RUF012
@@ -50,57 +80,37 @@ class PackedLinear(nn.Linear):
         "tanh": (nn.Tanh(), "tanh", (), ""),
         "sigmoid": (nn.Sigmoid(), "sigmoid", (), ""),
     }
-    packing: tuple[list[tuple[int, int, int]], Tensor, Tensor | None, list[tuple[Tensor, Tensor]]] | None = None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.packing = Packing()
 
     def forward(self, x: Tensor, activation: str = "none", plus: Tensor | None = None) -> Tensor:
-        plain, *fused = self.activations[activation]
-        if not on_onednn(x, plus, self.weight):
-            y: Tensor = plain(F.linear(x, self.weight, self.bias))
+        weight, bias = self.weight, self.bias
+        plain, name, numbers, algorithm = self.activations[activation]
+        if not on_onednn(x, plus, weight):
+            y: Tensor = plain(F.linear(x, weight, bias))
             return y if plus is None else y + plus
-        weight, bias = self.packed()
+        packed = self.packing.of(weight, bias) or self.packing.keep([weight], [bias])
         if plus is None:
-            y = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, *fused)
+            y = torch.ops.mkldnn._linear_pointwise.default(x, *packed, name, numbers, algorithm)
         else:
-            y = torch.ops.mkldnn._linear_pointwise.binary(x, plus, weight, bias, "add")
+            y = torch.ops.mkldnn._linear_pointwise.binary(x, plus, *packed, "add")
         return y
-
-    def packed(self, *others: PackedLinear) -> tuple[Tensor, Tensor | None]:
-        """Packed weight and bias of this layer, with the outputs of other layers behind its own."""
-        layers = (self, *others)
-        sources = [w for layer in layers for w in (layer.weight, layer.bias) if w is not None]
-        if any(w.is_inference() for w in sources):  # their changes are not counted: as they are now, each time
-            return self.joined(layers)
-        state = [(id(w), w.data_ptr(), w._version) for w in sources]
-        if self.packing is None or self.packing[0] != state:
-            weight, bias = self.joined(layers)
-            # what it was made of is kept, so that nothing else can come to stand at its address
-            held = [(w, w.detach()) for w in sources]
-            self.packing = (state, torch.ops.mkldnn._reorder_linear_weight(weight), bias, held)
-        return self.packing[1:3]
-
-    def joined(self, layers: tuple[PackedLinear, ...]) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of several layers as those of one."""
-        if len(layers) == 1:
-            return self.weight.detach(), None if self.bias is None else self.bias.detach()
-        bias = None if self.bias is None else torch.cat([layer.bias.detach() for layer in layers])
-        return torch.cat([layer.weight.detach() for layer in layers]), bias
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "packing"}
 
 
 def together(x: Tensor, *layers: PackedLinear) -> tuple[Tensor, ...]:
-    """What several linear layers make of one tensor, as one product: their weights are packed as one."""
-    alike = all(
-        type(layer) is PackedLinear
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
-        and (layer.bias is None) == (layers[0].bias is None)
-        for layer in layers
-    )
-    if not alike or not on_onednn(x, *(layer.weight for layer in layers)):
+    """What several linear layers make of one tensor, as one product: the first has the weights of all, packed."""
+    weights: list[Tensor] = [layer.weight for layer in layers]
+    biases: list[Tensor | None] = [layer.bias for layer in layers]
+    one = len({bias is None for bias in biases}) == 1
+    for layer in layers:  # those that were replaced, or have hooks, are called by themselves
+        one = one and type(layer) is PackedLinear and not layer._forward_hooks and not layer._forward_pre_hooks
+    if not one or not on_onednn(x, *weights):
         return tuple(layer(x) for layer in layers)
-    weight, bias = layers[0].packed(*layers[1:])
-    y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", (), "")
+    packing = layers[0].packing
+    packed = packing.of(*weights, *biases) or packing.keep(weights, biases)
+    y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, *packed, "none", (), "")
     return y.split_with_sizes([layer.out_features for layer in layers], -1)
 
 
