@@ -164,8 +164,8 @@ def test_a_frozen_norm_goes_into_the_convolution_before_it(axes, bias, inference
         given = x.clone().requires_grad_(not inference)
         found, expected = model(given), torch.relu(model.n(model.c(given)))
         assert_close(found, expected)
-        assert_close(model.double()(x.double()), torch.relu(model.n(model.c(x.double()))), 1e-12)
-        model.float()
+        wide = copy.deepcopy(model).double()
+        assert_close(wide(x.double()), torch.relu(wide.n(wide.c(x.double()))), 1e-12)
     if not inference:
         wanted = [given, *(p for p in model.parameters() if p.requires_grad)]
         for mine, other in zip(
