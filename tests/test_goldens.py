@@ -24,6 +24,7 @@ CASES = {
     "swin": ("swin", {"d": 8, "heads": [2, 2, 4, 4], "depths": [2, 2, 3, 1], "image": 48, "patch": 2, "win": 3}, False),
     "multi_head_attention": ("multi_head_attention", {"d": 16, "heads": 2}, False),
     "bert_layer": (ORACLE / "bert.yaml", {}, False),
+    "bert_layer_inference": (ORACLE / "bert.yaml", {"inference": True}, False),
     "shifted_windows": (ORACLE / "shifted_windows.yaml", {}, False),
     "graph_attention": (ORACLE / "graph_attention.yaml", {}, False),
     "channel_attention": (ORACLE / "channel_attention.yaml", {}, False),

@@ -669,6 +669,13 @@ class Frame:
     # Calls
 
     def _apply(self, value: n.Apply) -> Code:
+        before = value.args[0] if value.args else None
+        if isinstance(before, n.Apply) and before.module and value.module and value.result.behind:
+            name, function = value.result.behind
+            if before.op.name == name:
+                self.helpers.add(function)
+                modules = f"{self.module(before.module)}, {self.module(value.module)}"
+                return Code(f"{function}({self.text(before.args[0])}, {modules})")
         names: list[str] = []
         for name in value.op.tensors:
             if name.endswith("..."):
@@ -679,6 +686,7 @@ class Frame:
         codes = {name: self.code(a) for name, a in zip(names, value.args, strict=True)}
         if value.module is not None:
             codes["self"] = Code(self.module(value.module))
+        self.helpers |= set(value.result.helpers)
         fields = {key: python(v, lambda s: self.size(s, "size")) for key, v in value.result.attrs}
         text = _filled(value.result.call, codes, fields)
         bare = value.result.call.strip("{}") in codes
@@ -688,6 +696,11 @@ class Frame:
         if reference.name in self.merged:
             return f"self.{self.merged[reference.name]}"
         return f"self.{reference.name}" + "".join(f"[{index}]" for index in reference.indices)
+
+    def _together(self, value: n.Together) -> Code:
+        self.helpers.add("together")
+        modules = (self.module(call.module) for call in value.calls if call.module is not None)
+        return Code(f"together({self.text(value.calls[0].args[0])}, {', '.join(modules)})")
 
     def _callblock(self, value: n.CallBlock) -> Code:
         args = [self.variable(a.name) if isinstance(a, n.Relation) else self.text(a) for a in value.args]
