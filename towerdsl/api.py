@@ -23,20 +23,35 @@ _COMPILED: dict[type, Compiled] = {}
 
 
 def source(
-    spec: str | Path, *, standalone: bool = False, kernel: str | None = None, device: str = "cpu", **sizes: Any
+    spec: str | Path,
+    *,
+    standalone: bool = False,
+    kernel: str | None = None,
+    inference: bool = False,
+    device: str = "cpu",
+    **sizes: Any,
 ) -> str:
     """The Python source that a spec compiles to; `standalone` needs only torch. Raises TowerError."""
-    return compile_spec(spec, sizes, kernel, device).source(standalone)
+    return compile_spec(spec, sizes, kernel, inference, device).source(standalone)
 
 
-def compile(spec: str | Path, *, kernel: str | None = None, device: str = "cpu", **sizes: Any) -> type[nn.Module]:
+def compile(
+    spec: str | Path,
+    *,
+    kernel: str | None = None,
+    inference: bool = False,
+    device: str = "cpu",
+    **sizes: Any,
+) -> type[nn.Module]:
     """Compile a spec to a `torch.nn.Module` class.
 
     `spec` is a path, a name of the library (`"bert"`), or the text of a spec. Keywords override its sizes
-    (`depth=6`). `kernel` makes every attention use one kernel (`"reference"`). `device` is what the kernels are chosen
-    for, "cpu" or "cuda". The class is what `source` gives, executed. Raises TowerError.
+    (`depth=6`). `kernel` makes every attention use one kernel (`"reference"`). `inference` leaves out what only
+    training needs and packs the weights of linear layers where that is faster: the same values, the same names.
+    `device` is what kernels are chosen for, "cpu" or "cuda". The class is what `source` gives, executed. Raises
+    TowerError.
     """
-    compiled = compile_spec(spec, sizes, kernel, device)
+    compiled = compile_spec(spec, sizes, kernel, inference, device)
     module = load_module(compiled.source(), compiled.model.name)
     found: type[nn.Module] = getattr(module, camel(compiled.model.name))
     _COMPILED[found] = compiled
@@ -49,6 +64,7 @@ def load(
     format: str | None = None,
     *,
     strict: bool | Literal["all"] = True,
+    inference: bool = False,
     **sizes: Any,
 ) -> nn.Module:
     """Compile a spec, build the model and load a checkpoint into it; the model is in evaluation mode.
@@ -58,7 +74,7 @@ def load(
     """
     from towerdsl.weights import load_checkpoint
 
-    model = compile(spec, **sizes)()
+    model = compile(spec, inference=inference, **sizes)()
     report = load_checkpoint(model, checkpoint, format, strict)
     model.checkpoint_report = report  # type: ignore[assignment]
     return model.eval()

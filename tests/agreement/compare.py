@@ -11,15 +11,15 @@ from towerdsl.kernels.catalog import CATALOG
 
 TOLERANCE = 1e-10
 SMALL_BLOCKS = patch.multiple("towerdsl.kernels.sizes", QUERIES={1: 2, 2: 2, 3: 1}, TURN=2, EVEN=1)
-Named = dict[str, Tensor]
-
-
-#: torch trains with flex_attention on GPUs only; what it computes its gradients from is right on a CPU, too.
+#: torch trains with flex_attention on GPUs only; but for that, its own form of the gradients runs on a CPU too.
 TRAINS = patch("torch.nn.attention.flex_attention._validate_device")
+Named = dict[str, Tensor]
 
 
 def build(spec, kernel: str | None = None, **sizes) -> nn.Module:
     device = "cuda" if kernel == "flex" else "cpu"
+    if device == "cuda":
+        torch._dynamo.reset()  # flex_attention keeps a few compiled functions, and then gives up
     return towerdsl.compile(spec, kernel=kernel, device=device, **sizes)().double().eval()
 
 
@@ -63,7 +63,6 @@ def leaves(tensors: Named) -> Named:
 def run(model: nn.Module, params: Named, inputs: Named) -> Named:
     """Results and gradients of a model with these parameters."""
     params, inputs = leaves(params), leaves(inputs)
-    torch._dynamo.reset()  # flex_attention keeps what it compiles, and some few are all that it may keep
     with TRAINS:
         found = torch.func.functional_call(model, params, (), inputs)
     return gradients(tuple(found) if isinstance(found, tuple) else (found,), params, inputs)

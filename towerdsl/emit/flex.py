@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from towerdsl.emit.average import AverageWriter
+from towerdsl.emit.dense import DenseWriter
 from towerdsl.emit.frame import BITAND, PRODUCT, Code
 from towerdsl.ir import nodes as n
 from towerdsl.kernels.flex import paired
 from towerdsl.passes.score import DotScore, sides
 
 
-class FlexWriter(AverageWriter):
+class FlexWriter(DenseWriter):
     """Writes one attention into a frame, also as functions of a pair."""
 
     def flex(self, score: DotScore) -> str:

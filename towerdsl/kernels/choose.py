@@ -1,21 +1,21 @@
-"""Average --> Plan: the first kernel of the catalog that does not refuse, with every refusal kept."""
+"""Average --> Plan: of the kernels that do not refuse, the one that is estimated to be fastest; refusals are kept."""
 
 from __future__ import annotations
 
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
+from towerdsl.kernels import cost
 from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.passes.locality import analyze
 from towerdsl.passes.score import split
-
 
 #: What code may be for.
 DEVICES = ("cpu", "cuda")
 
 
 def choose(average: n.Average, forced: str | None = None, device: str = "cpu") -> Plan:
-    """The plan of one attention on a device. Raises TowerError if the kernel asked for refuses, or there is none of that name."""
+    """The plan of one attention for a device. Raises TowerError if the kernel asked for refuses, or is none."""
     facts = Facts(analyze(average.visible), split(average.score), device)
     refusals = {k.name: k.refuse(average, facts) for k in CATALOG}
     refused = tuple((name, reason) for name, reason in refusals.items() if reason is not None)
@@ -27,7 +27,8 @@ def choose(average: n.Average, forced: str | None = None, device: str = "cpu") -
             message = f"the kernel `{forced}` cannot compute this attention: {reason}"
             raise TowerError([Diagnostic("kernel", message, average.span)])
         return Plan(next(k for k in CATALOG if k.name == forced), refused, facts)
-    return Plan(next(k for k in CATALOG if refusals[k.name] is None), refused, facts)
+    able = [k for k in CATALOG if refusals[k.name] is None]
+    return Plan(min(able, key=lambda k: cost.time(k, average, facts)), refused, facts)
 
 
 def attentions(root: n.BlockInstance) -> list[n.BlockInstance]:

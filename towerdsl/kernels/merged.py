@@ -17,9 +17,9 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels import sizes
 from towerdsl.kernels.banded import bounded, cut_of
-from towerdsl.kernels.base import Facts
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel
 from towerdsl.kernels.tiling import Tiling, Untileable, restricted
-from towerdsl.passes.locality import Locality, joined, written
+from towerdsl.passes.locality import End, Locality, conjuncts, joined
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
@@ -33,10 +33,10 @@ class Part:
     cut: n.Cut
 
 
-class Merged:
+class Merged(Kernel):
     name = "merged"
     how = "the parts of a union, each on blocks of its own, combined by their log-sum-exp"
-    shares_key_heads = False
+    speed = BLOCKS
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if len(facts.locality.unions) != 1:
@@ -62,18 +62,20 @@ class Merged:
         """The parts of the union, wide ones last; what is common to all holds in each. Raises Untileable."""
         assert average.visible is not None
         union = facts.locality.unions[0]
-        common = [x for b in facts.locality.bands for x in written(b, average.visible)]
-        common += [x for x in facts.locality.rest if x is not union.value]
+        common = facts.locality.without(union).condition
         done: list[n.Value] = []
         found: list[Part] = []
         for part in union.parts:
-            own = _conditions(part, average.visible)
+            own = part.condition
+            if own is None:
+                raise Untileable("a part of the union is everything")
             hidden = [n.Pointwise(x.type, x.span, "not", (x,)) for x in done]
-            visible = joined([*common, *own, *hidden], average.visible)
-            found.append(_part(replace(average, visible=visible), part))
-            whole = joined(own, average.visible)
-            assert whole is not None
-            done.append(whole)
+            end = _end(average, part)
+            left = part.without(end).condition if end is not None else own
+            seen = [y for x in (common, left) if x is not None for y in conjuncts(x)]
+            visible = joined([*seen, *hidden], average.visible.axes)
+            found.append(_part(replace(average, visible=visible), part, end))
+            done.append(own)
         return found
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
@@ -90,28 +92,25 @@ class Merged:
         return self.pairs(average, facts)
 
 
-def _conditions(part: Locality, at: n.Value) -> list[n.Value]:
-    found = [x for b in part.bands for x in written(b, at)] + list(part.rest)
-    return found or [n.Const(TensorType("bool", (), True), at.span, True)]
+def _end(average: Average, locality: Locality) -> End | None:
+    """The condition that a part is about the first keys, or the first queries; None where it is within reach."""
+    if bounded(average, locality):
+        return None
+    ends = [e for e in locality.ends if e.low in (None, Size.of(0)) and e.high and e.high.integer is not None]
+    return next((e for axis in (*average.over, *average.positions) for e in ends if e.axis == axis), None)
 
 
-def _part(average: Average, locality: Locality) -> Part:
+def _part(average: Average, locality: Locality, end: End | None) -> Part:
     """One part: within reach, or about the first keys or queries. Raises Untileable."""
-    (i,), (j,) = average.positions, average.over
-    bands = bounded(average, locality)
-    if bands:
+    if bands := bounded(average, locality):
         return Part(average, cut_of(bands[0]))
-    for axis in (j, i):
-        ends = [e for e in locality.ends if e.axis == axis and e.high is not None and e.high.integer is not None]
-        if not ends:
-            continue
-        high = ends[0].high
-        assert high is not None
-        short = replace(axis, size=(high + 1).opaque("min", axis.size))
-        stop = high + 1
-        few = restricted(
-            average, axis, short, lambda x, kind, a=axis, to=stop: n.Pick(kind, x.span, x, a, None, to, True)
-        )
-        (query,) = few.positions
-        return Part(few, n.Cut(query, None, Size.of(sizes.TURN)))
-    raise Untileable("a part of the union is neither within reach nor about the first keys or queries")
+    if end is None or end.high is None:
+        raise Untileable("a part of the union is neither within reach nor about the first keys or queries")
+    axis, stop = end.axis, end.high + 1
+    short = replace(axis, size=stop.opaque("min", axis.size))
+
+    def first(x: n.Value, kind: TensorType) -> n.Value:
+        return n.Pick(kind, x.span, x, axis, None, stop, True)
+
+    few = restricted(average, axis, short, first)
+    return Part(few, n.Cut(few.positions[0], None, Size.of(sizes.TURN)))

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts
+from towerdsl.kernels.base import FUSED, Facts, Fold, Kernel
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
-from towerdsl.passes.locality import joined, written
 
 if TYPE_CHECKING:
-    from towerdsl.emit.blocks import BlocksWriter
+    from towerdsl.emit.average import AverageWriter
 
 ZERO = Size.of(0)
 
 
-class Partition:
+class Partition(Kernel):
     name = "partition"
     how = "each class of positions by itself, as one entry of the batch"
-    shares_key_heads = False
+    speed = FUSED
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         cuts = [c for c in self.cuts(average, facts) if not c.whole]
@@ -50,12 +49,15 @@ class Partition:
             found.setdefault(c.query, n.Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
         return every_cut(average, list(found.values()))
 
-    def fold(self, average: Average, facts: Facts) -> Average:
+    def fold(self, average: Average, facts: Facts) -> Fold:
         """The average of one class, with one more batch axis. Raises Untileable."""
         cuts = self.cuts(average, facts)
-        return tiled(replace(average, visible=_left(average, facts, cuts)), cuts, at_sources=True)
+        exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
+        same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
+        left = facts.locality.without(*exact, *same).condition
+        return Fold(tiled(replace(average, visible=left), cuts, at_sources=True), cuts)
 
-    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         return writer.dense()
 
     def pairs(self, average: Average, facts: Facts) -> Size:
@@ -63,17 +65,6 @@ class Partition:
 
     def peak(self, average: Average, facts: Facts) -> Size:
         return self.pairs(average, facts)
-
-
-def _left(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> n.Value | None:
-    """What is left of the condition inside the blocks."""
-    if average.visible is None:
-        return None
-    exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
-    same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
-    bands = [x for b in facts.locality.bands if b not in same for x in written(b, average.visible)]
-    rest = [x for x in facts.locality.rest if all(x is not c.value for c in exact)]
-    return joined([*bands, *rest], average.visible)
 
 
 def _exact(cut: n.Cut, width: Size) -> bool:

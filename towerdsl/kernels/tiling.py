@@ -14,6 +14,7 @@ from dataclasses import replace
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
+from towerdsl.passes.locality import conjuncts, joined
 from towerdsl.passes.score import sides
 
 
@@ -69,7 +70,10 @@ class Tiling:
             kind = value.type.with_axes((*inner.axes[:-1], value.axes[-1]))
             return replace(value, type=kind, args=(inner,), result=replace(value.result, type=kind))
         axes = [a.on("") for a in self.of_side[side]]
-        return self._cut(value, axes, side, self.places[side].on(""))
+        cut = self._cut(value, axes, side, self.places[side].on(""))
+        name = value.name if isinstance(value, n.Local) else "source"
+        how = tuple((c.length(side), c.shift, c.wraps) for c in self.cuts)
+        return n.Shared(cut.type, value.span, cut, f"{name}_blocks", hash((value, how)))
 
     # --- values -----------------------------------------------------------------------------------------------
 
@@ -302,6 +306,9 @@ def restricted(
         positions=axes(average.positions),
         over=axes(average.over),
         score=value(average.score),
-        visible=None if average.visible is None else value(average.visible),
+        visible=joined(
+            [value(x) for x in conjuncts(average.visible)] if average.visible is not None else [],
+            [a for x in (*average.batch, average.heads, *average.positions, *average.over) if x for a in axes((x,))],
+        ),
         message=value(average.message),
     )

@@ -6,6 +6,8 @@ features of keys and values; T blocks. Masks and biases are [..., T, S, W], with
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,7 +49,7 @@ def attend_with_lse(
     dropout: float = 0.0,
     lse: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """As `attend`, with the log of each query's sum of exponents, [..., Q], -inf without keys, unless `lse` is false."""
+    """As `attend`, with the log of each query's sum of exponents, [..., Q], if `lse`; it is -inf without keys."""
     if q.ndim == 2:
         y, sums = attend_with_lse(q[None], k[None], v[None], size, before, after, visible, bias, scale, dropout, lse)
         return y[0], sums[0] if lse else sums
@@ -77,9 +79,8 @@ def _attend_at_once(
     if before is None or after is None:
         k, v = k.unsqueeze(-3), v.unsqueeze(-3)
     else:
-        if before or after or k.shape[-2] % size:
-            there = blocks(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
-            masks = (*masks, there.unsqueeze(-2))
+        there = blocks(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
+        masks = (*masks, there.unsqueeze(-2))  # not the padding
         k, v = (blocks(x, x.ndim - 2, (size,), (before,), (after,)) for x in (k, v))
     score = q @ k.transpose(-1, -2) * scale
     if bias is not None:
@@ -98,7 +99,7 @@ def _attend_at_once(
     if dropout:
         weights = F.dropout(weights, dropout)
     y = joined(weights @ v, q.ndim - 3, (size,), (length,))
-    return y, sums.flatten(-2)[..., :length]
+    return y, joined(sums, sums.ndim - 2, (size,), (length,))
 
 
 def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
@@ -161,13 +162,13 @@ class Attend(torch.autograd.Function):
         return y, sums
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         q, k, v, bias, *ctx.options, ctx.lse = inputs[:9]
         ctx.save_for_backward(q, k, v, bias, *inputs[9:])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_y: Tensor, grad_sums: Tensor):
+    def backward(ctx: Any, grad_y: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, *masks = ctx.saved_tensors
         size, before, after, scale = ctx.options
         tiles = Tiles(q, k, size, before, after, scale, bias, tuple(masks))
