@@ -19,7 +19,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.ops import python
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.locality import analyze
-from towerdsl.passes.score import DotScore, Product
+from towerdsl.passes.score import DotScore, Product, Term
 
 
 class DenseWriter:
