@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from towerdsl.emit.dense import DenseWriter
 from towerdsl.emit.frame import BITAND, PRODUCT, Code
 from towerdsl.ir import nodes as n
 from towerdsl.kernels.flex import paired
-from towerdsl.passes.score import DotScore, sides
+from towerdsl.passes.score import DotScore, Term, sides
 
 
 class FlexWriter(DenseWriter):
@@ -21,9 +24,11 @@ class FlexWriter(DenseWriter):
         parameters = ", ".join(names.values())
         known: dict[str, str] = {}
 
-        def held(value: n.Value) -> n.Value:
+        def held(value: n.Value, learns: bool) -> n.Value:
             """A value for all pairs, computed once."""
             text = frame.text(value)
+            if value.type.dtype in ("float", "wide") and not learns:
+                text = f"{frame.code(value).atom}.detach()"
             if text not in known:
                 name = text.removeprefix("self.")
                 if not name.isidentifier():
@@ -31,20 +36,19 @@ class FlexWriter(DenseWriter):
                 known[text] = text if text.isidentifier() else frame.assign(frame.fresh(name), text)
             return n.Local(value.type, None, known[text])
 
-        def pair(value: n.Value) -> n.Value:
-            return paired(value, self.average, held, names)
+        def pair(value: n.Value, learns: bool = False) -> n.Value:
+            return paired(value, self.average, partial(held, learns=learns), names)
 
         visible = apart.rest if apart is not None else self.average.visible
         shown = None if visible is None else pair(visible)
         optional = None if apart is None else (frame.variable(apart.name), pair(apart.value))
-        terms = [(term, pair(_uncast(term.value))) for term in score.biases]
+        terms = [(term, pair(_uncast(term.value), learns=True)) for term in score.biases]
         arguments = self.assigned(operands)
         q, k, _ = arguments
         if terms:
             name = frame.fresh("biased")
             with frame.function(f"def {name}(score, {parameters}):"):
-                added = "".join(f" + {self.times(term, frame.code(x)).at(PRODUCT)}" for term, x in terms)
-                frame.line(f"return score{added}")
+                frame.line(f"return score{''.join(self._added(term, frame.code(x)) for term, x in terms)}")
             arguments.append(f"score_mod={name}")
         if shown is not None or optional is not None:
             name = frame.fresh("visible")
@@ -57,6 +61,11 @@ class FlexWriter(DenseWriter):
             arguments.append(f"block_mask={frame.assign(frame.fresh('mask'), mask)}")
         frame.helpers.add("flex_attention")
         return self.unlined(f"flex_attention({', '.join([*arguments, *self.scale(score)])})")
+
+    def _added(self, term: Term, code: Code) -> str:
+        """A term behind the score."""
+        text = self.times(replace(term, factor=abs(term.factor)), code).at(PRODUCT)
+        return f" {'-' if term.factor < 0 else '+'} {text}"
 
     def _condition(self, shown: n.Value | None, optional: tuple[str, n.Value] | None) -> None:
         """The body of the condition; a part of it that is optional may be None."""

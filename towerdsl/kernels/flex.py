@@ -54,11 +54,21 @@ class Flex(Kernel):
         conditions = [average.visible] if average.visible is not None else []
         if any(x.type.scalar for x in conditions):
             return "the condition is one for all pairs"
+        read: list[n.Value] = []
+
+        def learned(x: n.Value) -> n.Value:
+            read.append(x.arg if isinstance(x, n.Rename) else x)
+            return x
+
         try:
-            for value in (*biases, *conditions):
+            for value in biases:
+                paired(value, average, learned, {})
+            for value in conditions:
                 paired(value, average, lambda x: x, {})
         except Unpaired as reason:
             return str(reason)
+        if any(x.type.dtype == "float" and x in read[:k] for k, x in enumerate(read)):
+            return "flex_attention has no gradient of a tensor that biases read twice"
         return None
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
