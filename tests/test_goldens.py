@@ -38,6 +38,7 @@ CASES = {
     "linear_attention_standalone": (GOLDENS / "linear_attention.yaml", {}, True),
     "grouped_rope": (GOLDENS / "grouped_rope.yaml", {}, False),
     "graph_attention_standalone": (ORACLE / "graph_attention.yaml", {}, True),
+    "flex": (GOLDENS / "flex.yaml", {"device": "cuda"}, False),
     "score_function_standalone": (GOLDENS / "score_function.yaml", {}, True),
 }
 
