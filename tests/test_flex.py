@@ -102,6 +102,20 @@ def test_blocks_are_those_of_create_block_mask(name, size):
     assert torch.equal(every.expand_as(full), full)
 
 
+def test_the_block_mask_is_that_of_create_block_mask():
+    visible = condition(EXACT["a window behind"])
+    q = torch.empty(1, 1, 90, 1)
+    ours = flex.block_mask(visible, q, q, SIZE)
+    theirs = create_block_mask(visible, 1, 1, 90, 90, device="cpu", BLOCK_SIZE=SIZE)
+    assert ours.shape == theirs.shape
+    assert ours.BLOCK_SIZE == theirs.BLOCK_SIZE
+    assert ours.mask_mod is visible
+    for name in ("kv", "full_kv", "q", "full_q"):
+        for part in ("num_blocks", "indices"):
+            a, b = (getattr(x, f"{name}_{part}") for x in (ours, theirs))
+            assert torch.equal(a, b) and a.dtype == b.dtype and a.stride() == b.stride(), (name, part)
+
+
 @st.composite
 def conditions(draw, depth: int = 3) -> str:
     """A random condition of a pair."""

@@ -50,13 +50,10 @@ def block_mask(visible: Callable[..., Any], q: Tensor, k: Tensor, size: int = 12
     queries, keys = q.shape[-2], k.shape[-2]
     with torch.no_grad():
         some, every = visible_blocks(visible, q.shape[:2], queries, keys, q.device, size)
-        return BlockMask.from_kv_blocks(
-            *first_ones(some & ~every),
-            *first_ones(every),
-            BLOCK_SIZE=size,
-            mask_mod=visible,
-            seq_lengths=(queries, keys),
-        )
+        part = some & ~every
+        of_queries = *first_ones(part), *first_ones(every)
+        of_keys = *first_ones(part.transpose(-1, -2)), *first_ones(every.transpose(-1, -2))
+        return BlockMask((queries, keys), *of_queries, *of_keys, (size, size), visible)
 
 
 def visible_blocks(
@@ -83,8 +80,8 @@ def visible_blocks(
 
 def first_ones(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """[..., T, S] --> how many blocks each row has, and their numbers, before those of the others."""
-    order = blocks.int().argsort(dim=-1, descending=True, stable=True)
-    return blocks.sum(-1, dtype=torch.int32), order.int()
+    blocks = blocks.int().contiguous()
+    return blocks.sum(-1, dtype=torch.int32), blocks.argsort(dim=-1, descending=True, stable=True).int()
 
 
 def exactly(x: Any) -> Interval:
