@@ -76,7 +76,7 @@ class Merged(Kernel):
             visible = joined([*seen, *hidden], average.visible.axes)
             found.append(_part(replace(average, visible=visible), part, end))
             done.append(own)
-        return found
+        return sorted(found, key=lambda p: p.average.positions != average.positions)
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         return writer.merged([(p.average, p.cut) for p in self.parts(average, facts)])
