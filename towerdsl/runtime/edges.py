@@ -102,9 +102,9 @@ def row_sums(values: Tensor, pairs: Pairs) -> Tensor:
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """exp(f) / sum of exp(f) over the visible pairs of a query."""
     wide = score.to(torch.promote_types(score.dtype, torch.float32)).masked_fill(~visible, float("-inf"))
-    rows = pairs.start.shape[0] - 1
-    largest = wide.new_full((*wide.shape[:-1], rows), torch.finfo(wide.dtype).min)
-    largest = largest.scatter_reduce(-1, pairs.query.expand_as(wide), wide.detach(), "amax")
+    starts, axis = pairs.start.expand(*wide.shape[:-1], -1), wide.ndim - 1
+    largest = torch.segment_reduce(wide.detach(), "max", offsets=starts, axis=axis, unsafe=True)
+    largest = largest.clamp(min=torch.finfo(wide.dtype).min)  # a row that sees nothing has -inf
     weight = (wide - entries(largest, pairs.query)).exp()
     total = row_sums(weight, pairs).clamp(min=1)  # it is 0 in a row that sees nothing, and at least 1 in any other
     return (weight * entries(total.reciprocal(), pairs.query)).to(score.dtype)
