@@ -3,7 +3,7 @@
 #   make demo     compile BERT, load trained weights and search a play by meaning; QUERY="he buys poison" asks for more
 #   make test     run all tests, JOBS=2 at a time
 #   make lint     ruff and mypy
-#   make bench    time the compiled BERT beside the transformers library's
+#   make bench    time everything beside its peers: docs/performance.md
 #   make clean    remove .venv and everything else that was made
 
 PYTHON ?= python3
@@ -28,7 +28,7 @@ lint: $(VENV)/.test
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/.test
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python tests/bench/bert.py
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python tests/bench/table.py --write docs/performance.md
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -77,11 +77,16 @@ def _parser() -> argparse.ArgumentParser:
             "--set", metavar="NAME=VALUE", action="append", default=[], type=_setting, dest="settings", help=set_help
         )
 
+    def takes_kernel(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--kernel", metavar="NAME", help="compute every attention with this kernel")
+
     compiling = command("compile", _compile, "write the model as Python source")
     takes_spec(compiling)
     compiling.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: to stdout)")
     compiling.add_argument("--standalone", action="store_true", help="write source that needs torch and nothing else")
-    compiling.add_argument("--kernel", metavar="NAME", help="compute every attention with this kernel")
+    takes_kernel(compiling)
+    inference_help = "write the form that is not trained: the same values, faster on a CPU"
+    compiling.add_argument("--inference", action="store_true", help=inference_help)
 
     checking = command("check", _check, "report every mistake in a spec")
     takes_spec(checking)
@@ -95,15 +100,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     table_help = "one row for each spec: complexity of a layer, sequential operations, longest path"
     explaining.add_argument("--table", action="store_true", help=table_help)
+    takes_kernel(explaining)
     explaining.add_argument("--json", action="store_true", help="write the same facts as JSON")
 
     verifying = command("verify", _verify, "check that each attention is the weighted average that it claims to be")
     takes_spec(
         verifying, "override a size of the spec, or give a free length (n=32); small ones are found otherwise", "?"
     )
-    verifying.add_argument("--kernel", metavar="NAME", help="compute every attention with this kernel")
+    takes_kernel(verifying)
     verifying.add_argument("--seed", metavar="N", type=int, default=0, help="of random weights and inputs (default: 0)")
     verifying.add_argument("--json", action="store_true", help="write what was measured as JSON")
+
+    benching = command("bench", _bench, "time each attention on every kernel that can compute it")
+    takes_spec(benching, "override a size of the spec, or give a free length (n=4096); long ones are found otherwise")
+    takes_kernel(benching)
+    benching.add_argument("--repeats", metavar="K", type=_count, default=10, help="timed calls of each (default: 10)")
+    benching.add_argument("--json", action="store_true", help="write what was measured as JSON")
 
     comparing = command("diff", _diff, "show in which fields the averages of two specs differ")
     comparing.add_argument("first", metavar="A", help=SPEC_HELP)
@@ -127,6 +139,13 @@ def _setting(text: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise argparse.ArgumentTypeError(f"write NAME=VALUE, not `{_short(text)}`")
     return name, value
+
+
+def _count(text: str) -> int:
+    """A number of at least 1. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"write a whole number of at least 1, not `{_short(text)}`")
+    return int(text)
 
 
 def _sizes(pairs: Sequence[tuple[str, str]]) -> dict[str, Setting]:
@@ -168,7 +187,7 @@ def _short(text: str) -> str:
 def _compile(arguments: argparse.Namespace) -> int:
     from towerdsl.compiler import compile_spec
 
-    compiled = compile_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel)
+    compiled = compile_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel, arguments.inference)
     source = compiled.source(arguments.standalone)
     if arguments.output is None:
         sys.stdout.write(source)
@@ -200,7 +219,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     if arguments.table or arguments.others:
         return _explain_table(arguments)
-    explained = explain(Path(arguments.spec), _sizes(arguments.settings))
+    explained = explain(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel)
     if arguments.json:
         print(json.dumps(to_data(explained), indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
@@ -214,6 +233,9 @@ def _explain_table(arguments: argparse.Namespace) -> int:
     from towerdsl.explain import complexity, published_form, table
 
     sizes = _sizes(arguments.settings)
+    if arguments.kernel:
+        message = "a table is of what the attentions are, on any kernel"
+        raise TowerError([Diagnostic("setting", message, help="leave out --kernel")])
     if not arguments.table:
         message = "several specs are compared in a table; one alone is explained in full"
         raise TowerError([Diagnostic("setting", message, help="add --table")])
@@ -265,6 +287,26 @@ def _verify_library(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(library_text(found))
     return 0 if all(not isinstance(v, str) and v.ok for _, _, v in found) else 1
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from towerdsl.bench import bench, render, text, to_data
+
+    shown = sys.stderr.isatty()
+
+    def tell(what: str) -> None:
+        if shown:
+            print(f"\r\033[K{_short(what)}", end="", file=sys.stderr, flush=True)
+
+    benched = bench(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel, arguments.repeats, tell=tell)
+    tell("")
+    if arguments.json:
+        print(json.dumps(to_data(benched), indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        render(benched)
+    else:
+        sys.stdout.write(text(benched))
+    return 0
 
 
 def _diff(arguments: argparse.Namespace) -> int:

@@ -72,9 +72,19 @@ def free_names(inputs: Sequence[n.InputDecl]) -> tuple[str, ...]:
 
 
 def lengths(model: n.Model, occurrences: Sequence[Occurrence], given: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Lengths to try for the free axes. One that is averaged nowhere, and is nobody's position, is a batch: 2, or 3
-    where a condition is given for each of its entries."""
+    """Lengths to try for the free axes: of a batch 2, or 3 where a condition is given for each of its entries."""
     free = free_names(model.inputs)
+    conditions = {x for i in model.inputs if i.type.dtype == "bool" for a in _axes(i.type) for x in a.size.free_names}
+    batch = {name: 3 if name in conditions else 2 for name in batches(model, occurrences)}
+    for tried in TRIED:
+        others = [name for name in free if name not in batch]
+        found = {**batch, **{name: tried[k % len(tried)] for k, name in enumerate(others)}, **given}
+        if all(_pairs(o, found) >= KEYS for o in occurrences) or tried is TRIED[-1]:
+            yield found
+
+
+def batches(model: n.Model, occurrences: Sequence[Occurrence]) -> tuple[str, ...]:
+    """The free lengths of a model that are averaged nowhere, and are nobody's position."""
     inside: set[str] = set()
     for o in occurrences:
         assert o.block.average is not None
@@ -83,13 +93,7 @@ def lengths(model: n.Model, occurrences: Sequence[Occurrence], given: Mapping[st
     for i in model.inputs:
         if isinstance(i.type, RelationType):
             inside |= {name for a in _axes(i.type) for name in a.size.free_names}
-    conditions = {x for i in model.inputs if i.type.dtype == "bool" for a in _axes(i.type) for x in a.size.free_names}
-    batch = {name: 3 if name in conditions else 2 for name in free if name not in inside}
-    for tried in TRIED:
-        others = [name for name in free if name not in batch]
-        found = {**batch, **{name: tried[k % len(tried)] for k, name in enumerate(others)}, **given}
-        if all(_pairs(o, found) >= KEYS for o in occurrences) or tried is TRIED[-1]:
-            yield found
+    return tuple(name for name in free_names(model.inputs) if name not in inside)
 
 
 def most_weights(model: n.Model, given: Mapping[str, int]) -> int:
@@ -128,10 +132,12 @@ def _axes(kind: Type) -> Sequence[Any]:
 # --- inputs ----------------------------------------------------------------------------------------------------
 
 
-def inputs(model: n.Model, found: Mapping[str, int], seed: int, empty: bool = True) -> dict[str, Tensor]:
+def inputs(
+    model: n.Model, found: Mapping[str, int], seed: int, empty: bool = True, related: int = 2
+) -> dict[str, Tensor]:
     """Random inputs. Ints stay below the tables that they are looked up in. A condition has a tail that is false,
-    some more that are, and with `empty` is all false for the last entry of its first axis. A relation leaves nodes
-    alone."""
+    some more that are, and with `empty` is all false for the last entry of its first axis. A relation has about
+    `related` pairs for each node, and leaves nodes alone."""
     draw = torch.Generator().manual_seed(seed)
     below = _counts(model.root)
     values = {name: Size.of(length) for name, length in found.items()}
@@ -139,7 +145,7 @@ def inputs(model: n.Model, found: Mapping[str, int], seed: int, empty: bool = Tr
     for i in model.inputs:
         shape = [a.size.substitute(values).integer or 1 for a in _axes(i.type)]
         if isinstance(i.type, RelationType):
-            result[i.name] = _relation(shape, draw)
+            result[i.name] = _relation(shape, related, draw)
         elif i.type.dtype == "int":
             result[i.name] = torch.randint(below.get(i.name, LARGEST_INT), shape, generator=draw)
         elif i.type.dtype == "bool":
@@ -149,10 +155,10 @@ def inputs(model: n.Model, found: Mapping[str, int], seed: int, empty: bool = Tr
     return result
 
 
-def _relation(shape: Sequence[int], draw: torch.Generator) -> Tensor:
+def _relation(shape: Sequence[int], related: int, draw: torch.Generator) -> Tensor:
     """Pairs, some of them twice; the last source has none, and neither has the last target."""
     sources, targets = (max(1, k - 1) for k in shape)
-    count = 2 * max(sources, targets)
+    count = related * max(sources, targets)
     pairs = [torch.randint(k, (count,), generator=draw) for k in (sources, targets)]
     return torch.stack([torch.cat((p, p[:2])) for p in pairs])
 

@@ -7,7 +7,7 @@ block's arguments. It serves whoever wants to see inside an attention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import statements
 from towerdsl.ir.types import TensorType
-from towerdsl.kernels.base import Plan
+from towerdsl.kernels.base import Kernel, Plan
 from towerdsl.kernels.reference import Reference
 
 if TYPE_CHECKING:
@@ -62,6 +63,47 @@ def values(compiled: Compiled, block: n.BlockInstance, wanted: Sequence[n.Value]
     return Probe(_compiled(compiled, found, None), names)
 
 
+def before(compiled: Compiled, block: n.BlockInstance) -> Probe:
+    """What a block computes before its average: the variables that the average reads, its query, key and value."""
+    given = _given(block)
+    return Probe(values(compiled, block, list(_variables(block).values())).module, tuple(given))
+
+
+def alone(compiled: Compiled, block: n.BlockInstance, kernel: Kernel) -> Probe:
+    """The average by itself on a kernel, heads merged: it takes the block's arguments, updated by what `before` gives.
+
+    Result: y, with the axes of the attention's result.
+    """
+    given = _given(block)
+    parameters = {**dict(block.parameters), **{name: value.type for name, value in given.items()}}
+    average = _on(block, _before(block)[1])
+    y = n.Local(TensorType("float", average.layout), None, _unused(block, "y"))
+    step = n.Evaluate((y.name,), average)
+    found = replace(block, parameters=tuple(parameters.items()), body=(step,), results=(y,), result_names=(None,))
+    return Probe(_compiled(compiled, found, replace(compiled.plans[id(block)], kernel=kernel)), ("y",))
+
+
+def _given(block: n.BlockInstance) -> dict[str, n.Local]:
+    return {**_variables(block), **{local.name: local for local in _before(block)[1].values()}}
+
+
+def _variables(block: n.BlockInstance) -> dict[str, n.Local]:
+    """The variables that a block sets and its average reads beside query, key and value."""
+    average = block.average
+    assert average is not None
+    at = next(k for k, step in enumerate(block.body) if isinstance(step, n.Evaluate))
+    own = {name for name, _ in block.parameters} - {x for s in statements(block.body[:at]) for x in s.names}
+    roots = [v for v in (average.score, average.visible, average.message) if v is not None]
+    found = {v.name: v for root in roots for v in root.walk() if isinstance(v, n.Local)}
+    return {name: v for name, v in found.items() if name not in {*own, "q", "k", "v"}}
+
+
+def _on(block: n.BlockInstance, sources: Mapping[str, n.Local]) -> n.Average:
+    """The average of a block on variables for its sources."""
+    assert block.average is not None
+    return replace(block.average, query=sources.get("query"), key=sources.get("key"), value=sources["value"])
+
+
 def _before(block: n.BlockInstance) -> tuple[tuple[n.Step, ...], dict[str, n.Local]]:
     """The statements before the average, and the sources of the average as variables that they set."""
     average = block.average
@@ -86,10 +128,8 @@ def _unused(block: n.BlockInstance, name: str) -> str:
 
 
 def _probe(compiled: Compiled, block: n.BlockInstance, part: str, plan: Plan) -> Probe:
-    average = block.average
-    assert average is not None
     body, sources = _before(block)
-    inner = replace(average, query=sources.get("query"), key=sources.get("key"), value=sources["value"])
+    inner = _on(block, sources)
     names = ("weights", "message") if part == "weights" else ("y",)
     variables = tuple(_unused(block, name) for name in names)
     own = tuple(n.Local(TensorType("float", ()), None, name) for name in variables)

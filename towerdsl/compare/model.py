@@ -12,9 +12,10 @@ from towerdsl.compare.show import text
 from towerdsl.compiler import Compiled, compile_spec, size_names
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
 from towerdsl.explain.spell import Speller, static_text
-from towerdsl.explain.work import Calls, volume, walk
+from towerdsl.explain.work import Calls, volume
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
+from towerdsl.kernels.work import walk
 from towerdsl.passes.static import Setting
 
 

@@ -30,6 +30,10 @@ operation with weights (`OpResult.macs`) or of a `dot`; elementwise work is not 
       output                        {text, results: [types]}
       kernel                        {name, how}
       refused, able                 [{kernel, reason}], names of the others that could compute it
+      estimates                     name: its estimated time in parts of the chosen one's; free lengths are as given, or
+                                    as the planner assumes
+      near                          {kernel, gain, change}: one that refused, how many times as fast it would be with
+                                    what change of the spec; or null
       parameters                    of one module
       multiply_adds                 {linear, score, sum}: costs of one call
       peak                          {formula, number, bytes}: numbers held at once for the weights; bytes in float32

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from towerdsl.explain.facts import FLOAT_BYTES, Along, Explained, Found, Layer, Source, path_formula
-from towerdsl.explain.work import Work
 from towerdsl.ir.size import Size
+from towerdsl.kernels.work import Work
 
 
 def to_data(explained: Explained) -> dict[str, Any]:
@@ -72,6 +72,8 @@ def to_data(explained: Explained) -> dict[str, Any]:
             "kernel": {"name": a.kernel, "how": a.how},
             "refused": [{"kernel": name, "reason": reason} for name, reason in a.refused],
             "able": list(a.able),
+            "estimates": dict(a.estimates),
+            "near": None if a.near is None else asdict(a.near),
             "parameters": a.parameters,
             "multiply_adds": {k.name: cost(getattr(a.work, k.name)) for k in fields(Work)},
             "peak": {**cost(a.peak), "bytes": None if peak is None else peak * FLOAT_BYTES},

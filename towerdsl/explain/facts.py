@@ -6,20 +6,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path as FilePath
+from types import MappingProxyType
 from typing import Any
 
 from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.explain.flow import Follower
 from towerdsl.explain.spell import Speller, short
-from towerdsl.explain.work import ZERO, Calls, Occurrence, Work, merged, pairs_work, volume, walk
+from towerdsl.explain.work import Calls, Occurrence, merged, volume
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.reach import Path, Stack, path
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, RelationType, TensorType
+from towerdsl.kernels import cost
 from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.kernels.choose import attentions
+from towerdsl.kernels.near import near_miss
+from towerdsl.kernels.work import ZERO, Work, pairs_work, walk
 from towerdsl.lang import tree as t
 from towerdsl.lang.words import statement_lines, words
 from towerdsl.ops.normalizers import NORMALIZERS
@@ -49,6 +53,15 @@ class BandFact:
     low: Size | None
     high: Size | None
     text: str
+
+
+@dataclass(frozen=True)
+class Near:
+    """A kernel within reach: how many times as fast as the chosen one it would be, and with what change of the spec."""
+
+    kernel: str
+    gain: float
+    change: str
 
 
 @dataclass(frozen=True)
@@ -94,10 +107,16 @@ class Attention:
     kernel: str
     how: str
     refused: tuple[tuple[str, str], ...]
-    able: tuple[str, ...]
+    estimates: tuple[tuple[str, float], ...]  # of every kernel that is able, in parts of the chosen one's time
+    near: Near | None
     parameters: int
     work: Work
     peak: Size
+
+    @property
+    def able(self) -> tuple[str, ...]:
+        """The other kernels that could compute it."""
+        return tuple(name for name, _ in self.estimates if name != self.kernel)
 
 
 @dataclass(frozen=True)
@@ -185,10 +204,13 @@ class Explained:
         return size.substitute({name: Size.of(value) for name, value in self.given.items()})
 
 
-def explain(spec: str | FilePath, settings: Mapping[str, Setting] | None = None) -> Explained:
-    """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with. Raises TowerError."""
+def explain(
+    spec: str | FilePath, settings: Mapping[str, Setting] | None = None, kernel: str | None = None
+) -> Explained:
+    """Explain a spec. `settings` override its sizes, or give free lengths (`n`) to count with; `kernel` is used for
+    every attention. Raises TowerError."""
     sizes, given = divided(spec, settings or {})
-    return explain_compiled(compile_spec(spec, sizes), given)
+    return explain_compiled(compile_spec(spec, sizes, kernel), given)
 
 
 def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
@@ -206,7 +228,7 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     for o in calls.layers(model.root):
         if isinstance(o.layer, n.BlockInstance):
             plan = compiled.plans[id(o.layer)]
-            facts = attention_facts(o.layer, plan, compiled.resolved, calls, dict(o.lengths))
+            facts = attention_facts(o.layer, plan, compiled.resolved, calls, dict(o.lengths), given)
             grouped.setdefault(facts, []).append(o)
         layers.setdefault(layer_facts(o, follower), []).append(o)
     found = tuple(
@@ -247,9 +269,14 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
 
 
 def attention_facts(
-    block: n.BlockInstance, plan: Plan, resolved: Resolved, calls: Calls, lengths: Mapping[str, Size]
+    block: n.BlockInstance,
+    plan: Plan,
+    resolved: Resolved,
+    calls: Calls,
+    lengths: Mapping[str, Size],
+    given: Mapping[str, int] = MappingProxyType({}),
 ) -> Attention:
-    """What is said of one attention block; `lengths` are its free lengths in terms of the model's."""
+    """What is said of one attention block; `lengths` are its free lengths in terms of the model's, some are given."""
     average = block.average
     body = block.written
     assert average is not None and isinstance(body, t.Attention)
@@ -322,7 +349,8 @@ def attention_facts(
         kernel=plan.kernel.name,
         how=plan.kernel.how,
         refused=plan.refused,
-        able=tuple(k.name for k in CATALOG if k.name != plan.kernel.name and k.name not in dict(plan.refused)),
+        estimates=_estimates(average, plan, numbers(lengths, given)),
+        near=_near(average, plan, numbers(lengths, given), spell),
         parameters=_own_parameters(block),
         work=work.outside(lengths),
         peak=plan.kernel.peak(average, plan.facts).substitute(lengths),
@@ -356,6 +384,32 @@ def layer_facts(o: Occurrence, follower: Follower) -> Layer:
         steps=steps.substitute(lengths),
         along=tuple(a.name or str(a.size.substitute(lengths)) for a in axes),
     )
+
+
+def numbers(lengths: Mapping[str, Size], given: Mapping[str, int]) -> dict[str, int]:
+    """A block's free lengths as numbers, as far as the model's that are given say them."""
+    values = {name: Size.of(length) for name, length in given.items()}
+    found = {name: size.substitute(values).integer for name, size in lengths.items()}
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def _estimates(average: n.Average, plan: Plan, known: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
+    able = [k for k in CATALOG if k.name not in dict(plan.refused)]
+    times = {k.name: cost.time(k, average, plan.facts, known) for k in able}
+    return tuple((name, _rounded(time / times[plan.kernel.name])) for name, time in times.items())
+
+
+def _near(average: n.Average, plan: Plan, known: Mapping[str, int], spell: Speller) -> Near | None:
+    found = near_miss(average, plan, known)
+    if found is None:
+        return None
+    condition = "" if found.condition is None else f" {spell.text(found.condition)}"
+    return Near(found.kernel, _rounded(found.gain), found.change + condition)
+
+
+def _rounded(x: float) -> float:
+    """Two digits: estimates are not better."""
+    return float(f"{x:.2g}")
 
 
 def _calls(group: Iterable[Occurrence]) -> int | Size:

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from towerdsl.explain.facts import FLOAT_BYTES, Along, Attention, BandFact, Explained, Found, path_formula
 from towerdsl.explain.spell import axis_text, static_text
-from towerdsl.explain.work import ZERO
 from towerdsl.ir.size import Size
+from towerdsl.kernels.work import ZERO
 from towerdsl.ops import python
 from towerdsl.passes.reach import on_long_axes
 
@@ -167,8 +167,12 @@ def _panel(explained: Explained, found: Found) -> Panel:
     row("kernel", a.kernel, a.how, "bold green")
     for k, (name, reason) in enumerate(a.refused):
         row("refused" if k == 0 else "", name, reason)
-    if a.able:
-        row("others", ", ".join(a.able), "could compute it too, preferred less")
+    if a.near is not None:
+        row("in reach", a.near.kernel, f"{a.near.gain:g} times as fast, by estimate, {a.near.change}")
+    for k, (name, times) in enumerate(x for x in a.estimates if x[0] != a.kernel):
+        where = ", ".join(f"{free}={length}" for free, length in explained.given.items()) or "the lengths assumed"
+        faster = f": faster at {where}" if times < 1 else ""
+        row("others" if k == 0 else "", name, f"{times:g} times as long, by estimate{faster}")
     grid.add_row()
     if a.parameters:
         row("parameters", human(a.parameters))

@@ -5,42 +5,17 @@ A block knows lengths by names of its own; the arguments of a call say what they
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
 from towerdsl.ir import nodes as n
-from towerdsl.ir.size import Size, product
+from towerdsl.ir.size import Size
 from towerdsl.ir.types import RelationType, TensorType, Type
+from towerdsl.kernels.work import ZERO, Work, dot_work, pairs_work, walk
 
-ZERO, ONCE = Size.of(0), Size.of(1)
-
-
-@dataclass(frozen=True)
-class Work:
-    """Multiply-adds: of operations with weights, of the scores, of the weighted sums."""
-
-    linear: Size = ZERO
-    score: Size = ZERO
-    sum: Size = ZERO
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.linear + other.linear, self.score + other.score, self.sum + other.sum)
-
-    def times(self, count: int | Size) -> Work:
-        return Work(self.linear * count, self.score * count, self.sum * count)
-
-    def outside(self, lengths: Mapping[str, Size]) -> Work:
-        return Work(*(size.substitute(lengths) for size in (self.linear, self.score, self.sum)))
-
-    @property
-    def pairs(self) -> Size:
-        return self.score + self.sum
-
-    @property
-    def all(self) -> Size:
-        return self.linear + self.pairs
+ONCE = Size.of(1)
 
 
 def volume(shape: Iterable[int]) -> int:
@@ -223,7 +198,7 @@ class Calls:
             if isinstance(value, n.Apply):
                 total += Work(linear=value.result.macs)
             elif isinstance(value, n.Dot):
-                total += Work(linear=_dot_work(value))
+                total += Work(linear=dot_work(value))
             elif isinstance(value, n.CallBlock) and (nested or value.block.average is None):
                 total += self.work(_called(block, value, loops), nested).outside(self.lengths(value))
         return total
@@ -286,19 +261,6 @@ def _values(step: n.Set | n.Evaluate) -> list[n.Value]:
     return [v for v in (step.average.query, step.average.key, step.average.value) if v is not None]
 
 
-def walk(values: Iterable[n.Value]) -> Iterator[n.Value]:
-    """All values below some, each once that is computed once."""
-    seen: set[tuple[str, int]] = set()
-    stack = list(values)[::-1]
-    while stack:
-        value = stack.pop()
-        key = ("shared", value.key) if isinstance(value, n.Shared) else ("", id(value))
-        if key not in seen:
-            seen.add(key)
-            yield value
-            stack.extend(reversed(value.operands))
-
-
 def mixes(value: n.Apply) -> bool:
     """Whether an operation with weights moves information between positions."""
     moves = value.result.moves or ()
@@ -321,29 +283,3 @@ def _layers(values: Iterable[n.Value]) -> list[n.CallBlock | n.Apply]:
                 stack.append((value, True))
             stack.extend((x, False) for x in reversed(value.operands))
     return order
-
-
-def _dot_work(dot: n.Dot) -> Size:
-    return product([a.size for a in (*dot.axes, dot.left.axes[-1])])
-
-
-def pairs_work(average: n.Average, pairs: Size | None = None) -> Work:
-    """The products in score, condition and message, over their own axes, and the weighted sum.
-
-    Both are over all pairs of a query and a key, or over as many as `pairs` says.
-    """
-    linear, score = ZERO, ZERO
-    both = (*average.positions, *average.over)
-    if pairs is None:
-        pairs = product([a.size for a in both])
-    for value in walk(v for v in (average.score, average.visible, average.message) if v is not None):
-        if isinstance(value, n.Dot) and all(a in value.axes for a in both):
-            others = [a for a in (*value.axes, value.left.axes[-1]) if a not in both]
-            score += product([a.size for a in others]) * pairs
-        elif isinstance(value, n.Dot):
-            score += _dot_work(value)
-        elif isinstance(value, n.Apply):
-            linear += value.result.macs
-    heads = (average.heads,) if average.heads is not None else ()
-    axes = (*average.batch, *heads, average.message.axes[-1])
-    return Work(linear, score, product([a.size for a in axes]) * pairs)

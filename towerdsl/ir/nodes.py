@@ -265,6 +265,17 @@ class Apply(Value):
 
 
 @dataclass(frozen=True)
+class Together(Value):
+    """Several operations on one tensor, computed at once. Its type is that of its first; `results` are all."""
+
+    calls: tuple[Apply, ...]
+
+    @property
+    def results(self) -> tuple[Type, ...]:
+        return tuple(call.type for call in self.calls)
+
+
+@dataclass(frozen=True)
 class CallBlock(Value):
     """A call of a block. Its type is that of its first result; `results` are all."""
 
@@ -453,6 +464,7 @@ class Model:
     about: str | None
     sizes: tuple[tuple[str, Any], ...]
     source_name: str
+    inference: bool = False  # whether it is in the form that is not trained
 
 
 def plain(value: Value) -> Value:

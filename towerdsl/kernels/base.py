@@ -1,20 +1,21 @@
-"""What a kernel is: a reason to refuse, or code that computes an attention.
+"""What a kernel is: a reason to refuse, or code that computes an attention, and what that costs.
 
 Kernels see algebra (the `Average`, its locality, its score split in terms), never names.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from towerdsl.ir.nodes import Average
+from towerdsl.ir.nodes import Average, Cut
 from towerdsl.ir.size import Size, product
 from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import DotScore
 
 if TYPE_CHECKING:
-    from towerdsl.emit.blocks import BlocksWriter
+    from towerdsl.emit.average import AverageWriter
 
 
 @dataclass(frozen=True)
@@ -25,28 +26,62 @@ class Facts:
     score: DotScore | str  # the reason where the score is no dot product
 
 
-class Kernel(Protocol):
+@dataclass(frozen=True)
+class Speed:
+    """How fast a kernel is: nanoseconds of a call, of a multiply-add, and of what else it does for a pair (of each
+    head of each batch), as `tests/bench/calibrate.py` measures them."""
+
+    call: float
+    multiply_add: float
+    pair: float
+
+
+#: Tensors of all pairs, a pass over memory for each step; and torch's scaled_dot_product_attention.
+PASSES = Speed(call=80_000, multiply_add=0.015, pair=4.5)
+FUSED = Speed(call=70_000, multiply_add=0.015, pair=1.2)
+#: Blocks of queries one after the other, whose scores stay in the cache.
+BLOCKS = Speed(call=400_000, multiply_add=0.015, pair=0.8)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """An average inside blocks, and how axes are cut for it."""
+
+    average: Average
+    cuts: tuple[Cut, ...]
+
+
+class Kernel(ABC):
     """One technique. `name` is what `explain` calls it, `how` is one line on what it does."""
 
     name: str
     how: str
-    shares_key_heads: bool  # takes fewer key heads than query heads as they are, without repeating them
+    shares_key_heads: bool = False  # takes fewer key heads than query heads as they are, without repeating them
+    speed: Speed = PASSES
 
+    def speed_of(self, average: Average, facts: Facts) -> Speed:
+        """How fast it is for one attention."""
+        return self.speed
+
+    @abstractmethod
     def refuse(self, average: Average, facts: Facts) -> str | None:
         """Why this kernel cannot compute the attention, or None if it can."""
-        ...
 
-    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+    def fold(self, average: Average, facts: Facts) -> Fold | None:
+        """The average inside blocks whose sources come cut already; None where the kernel cuts none."""
+        return None
+
+    @abstractmethod
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         """Write statements; returns the code of y, laid out [batch..., head, positions..., feature]."""
-        ...
 
+    @abstractmethod
     def pairs(self, average: Average, facts: Facts) -> Size:
         """How many pairs of a query and a key it computes, for each head of each batch: what its work grows with."""
-        ...
 
+    @abstractmethod
     def peak(self, average: Average, facts: Facts) -> Size:
         """Numbers held at once for the weights, beside the sources and the result."""
-        ...
 
 
 def all_pairs(average: Average) -> Size:

@@ -1,9 +1,10 @@
-"""Average --> Plan: the first kernel of the catalog that does not refuse, with every refusal kept."""
+"""Average --> Plan: of the kernels that do not refuse, the one that is estimated to be fastest; refusals are kept."""
 
 from __future__ import annotations
 
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
+from towerdsl.kernels import cost
 from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.passes.locality import analyze
@@ -23,7 +24,8 @@ def choose(average: n.Average, forced: str | None = None) -> Plan:
             message = f"the kernel `{forced}` cannot compute this attention: {reason}"
             raise TowerError([Diagnostic("kernel", message, average.span)])
         return Plan(next(k for k in CATALOG if k.name == forced), refused, facts)
-    return Plan(next(k for k in CATALOG if refusals[k.name] is None), refused, facts)
+    able = [k for k in CATALOG if refusals[k.name] is None]
+    return Plan(min(able, key=lambda k: cost.time(k, average, facts)), refused, facts)
 
 
 def attentions(root: n.BlockInstance) -> list[n.BlockInstance]:

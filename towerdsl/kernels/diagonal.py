@@ -13,7 +13,7 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.rewrite import moved
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.kernels.base import Facts
+from towerdsl.kernels.base import Facts, Kernel, Speed
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
@@ -24,10 +24,10 @@ ZERO = Size.of(0)
 _COMPUTED = (n.Pointwise, n.Dot, n.Reduce, n.Gather, n.Shared, n.Cast)
 
 
-class Diagonal:
+class Diagonal(Kernel):
     name = "diagonal"
     how = "one key for each query, elementwise"
-    shares_key_heads = False
+    speed = Speed(call=44_000, multiply_add=0.26, pair=37)
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if facts.locality.never:

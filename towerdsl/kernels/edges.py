@@ -13,11 +13,11 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.kernels.base import Facts
-from towerdsl.passes.locality import Locality, Reading, Related, conjuncts, joined
+from towerdsl.kernels.base import Facts, Kernel
+from towerdsl.passes.locality import Band, Locality, Reading, Related, conjuncts, joined
 
 if TYPE_CHECKING:
-    from towerdsl.emit.blocks import BlocksWriter
+    from towerdsl.emit.average import AverageWriter
 
 ZERO = Size.of(0)
 
@@ -38,13 +38,12 @@ class _Lists:
     relations: frozenset[Related]
     itself: bool
     exact: bool
-    reading: Reading
+    reading: Reading | Band
 
 
-class Edges:
+class Edges(Kernel):
     name = "edges"
     how = "the pairs of a relation, in compressed rows"
-    shares_key_heads = False
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         lists = _lists(facts.locality)
@@ -56,7 +55,7 @@ class Edges:
             return f"rows of different lengths have no {average.normalize}"
         return None
 
-    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         frame, (i, j) = writer.frame, (*average.positions, *average.over)
         lists = _all_lists(average, facts)
         relations = ((frame.variable(r.relation), r.forward) for r in sorted(lists.relations, key=str))

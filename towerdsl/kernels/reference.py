@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts, all_pairs
+from towerdsl.kernels.base import Facts, Kernel, all_pairs
 from towerdsl.ops.normalizers import NORMALIZERS
 
 if TYPE_CHECKING:
@@ -31,10 +31,9 @@ ALIVE = {
 }
 
 
-class Reference:
+class Reference(Kernel):
     name = "reference"
     how = "dense, in the formula's own terms"
-    shares_key_heads = False
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         return None
