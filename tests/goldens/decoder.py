@@ -78,7 +78,7 @@ class Look(nn.Module):
         k = v = memory
         j = torch.arange(n, device=q.device)
         score = torch.einsum("bd,bjd->bj", q, k) / (1 + torch.abs(j - t))
-        visible = j <= t + 1
+        visible = j - t < 2
         if keep is not None:
             visible = visible & keep
         weights = softmax(score, visible)

@@ -87,7 +87,7 @@ class Last(nn.Module):
             0.2,
         )
         i = j = torch.arange(n, device=q.device)
-        visible = adjacency(edges, n, n).transpose(-2, -1) | (i[:, None] == j)
+        visible = (i[:, None] == j) | adjacency(edges, n, n).transpose(-2, -1)
         weights = softmax(score, visible)
         return torch.einsum("hij,hjd->hid", weights, v).mean(0)
 

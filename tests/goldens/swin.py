@@ -33,7 +33,7 @@ class WindowAttention(nn.Module):
             win - 1]
         j is visible to i where (i.h - shift) // win == (j.h - shift) // win and (i.w - shift) // win == (j.w
             - shift) // win
-        with win = 3
+        with win = 3, shift = 0
 
     Averaged over h, w, heads merged by concat; kernel: sdpa.
 
@@ -42,12 +42,11 @@ class WindowAttention(nn.Module):
     x float[b, h=6, w=6, c=32] -> float[b, h=6, w=6, c=32]
     """
 
-    def __init__(self, heads: int, features: int, head_dim: int, h: int, shift: int) -> None:
+    def __init__(self, heads: int, features: int, head_dim: int, h: int) -> None:
         super().__init__()
         self.heads = heads
         self.head_dim = head_dim
         self.h = h
-        self.shift = shift
         self.table = nn.Parameter(torch.empty(heads, 5, 5))
         nn.init.trunc_normal_(self.table, std=0.02)
         self.query = nn.Linear(features, features)
@@ -64,8 +63,8 @@ class WindowAttention(nn.Module):
         i_w = j_w = torch.arange(self.h, device=q.device)
         offset_w = i_w[:, None] - j_w + 2
         bias = self.table[:, offset_h[:, None, :, None].clamp(0, 4), offset_w[:, None, :].clamp(0, 4)]
-        visible_h = ((i_h - self.shift) // 3)[:, None] == (j_h - self.shift) // 3
-        visible_w = ((i_w - self.shift) // 3)[:, None] == (j_w - self.shift) // 3
+        visible_h = (i_h // 3)[:, None] == j_h // 3
+        visible_w = (i_w // 3)[:, None] == j_w // 3
         mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
         mask = mask.flatten(1, 2).flatten(2, 3)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (self.h, self.h))
@@ -81,6 +80,51 @@ class WindowAttention2(nn.Module):
             win - 1]
         j is visible to i where (i.h - shift) // win == (j.h - shift) // win and (i.w - shift) // win == (j.w
             - shift) // win
+        with win = 3, shift = 1
+
+    Averaged over h, w, heads merged by concat; kernel: sdpa.
+
+    x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
+    x float[b, h=12, w=12, c=16] -> float[b, h=12, w=12, c=16]
+    x float[b, h=6, w=6, c=32] -> float[b, h=6, w=6, c=32]
+    """
+
+    def __init__(self, heads: int, features: int, head_dim: int, h: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head_dim = head_dim
+        self.h = h
+        self.table = nn.Parameter(torch.empty(heads, 5, 5))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        self.query = nn.Linear(features, features)
+        self.key = nn.Linear(features, features)
+        self.value = nn.Linear(features, features)
+        self.output = nn.Linear(features, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        k = self.key(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        v = self.value(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
+        i_h = j_h = torch.arange(self.h, device=q.device)
+        offset_h = i_h[:, None] - j_h + 2
+        i_w = j_w = torch.arange(self.h, device=q.device)
+        offset_w = i_w[:, None] - j_w + 2
+        bias = self.table[:, offset_h[:, None, :, None].clamp(0, 4), offset_w[:, None, :].clamp(0, 4)]
+        visible_h = ((i_h + 2) // 3)[:, None] == (j_h + 2) // 3
+        visible_w = ((i_w + 2) // 3)[:, None] == (j_w + 2) // 3
+        mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
+        mask = mask.flatten(1, 2).flatten(2, 3)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (self.h, self.h))
+        y = y.permute(0, 2, 3, 1, 4).flatten(-2)
+        return self.output(y)
+
+
+class WindowAttention3(nn.Module):
+    """window_attention(x[b, h, w, c], heads, shift), specs/level9/swin.yaml:20.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk) + table[head, i.h - j.h + win - 1, i.w - j.w +
+            win - 1]
         with win = 3, shift = 0
 
     Averaged over h, w, heads merged by concat; kernel: sdpa.
@@ -105,11 +149,7 @@ class WindowAttention2(nn.Module):
         offset_h = i_h[:, None] - j_h + 2
         i_w = j_w = torch.arange(3, device=q.device)
         offset_w = i_w[:, None] - j_w + 2
-        bias = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]]
-        visible_h = ((i_h - 0) // 3)[:, None] == (j_h - 0) // 3
-        visible_w = ((i_w - 0) // 3)[:, None] == (j_w - 0) // 3
-        mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
-        mask = mask.flatten(1, 2).flatten(2, 3)
+        mask = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]].flatten(1, 2).flatten(2, 3)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (3, 3))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)
@@ -129,7 +169,7 @@ class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(8)
-        self.attention = WindowAttention(heads=2, features=8, head_dim=4, h=24, shift=0)
+        self.attention = WindowAttention(heads=2, features=8, head_dim=4, h=24)
         self.feed_forward_norm = nn.LayerNorm(8)
         self.up = nn.Linear(8, 32)
         self.down = nn.Linear(32, 8)
@@ -143,7 +183,7 @@ class Layer(nn.Module):
 class Layer2(nn.Module):
     """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
 
-        shift = win // 2 if shifted and min(h, w) > win else 0
+        shift = win // 2
         x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
             p)
         y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
@@ -154,12 +194,10 @@ class Layer2(nn.Module):
     x float[b, h=6, w=6, c=32] -> float[b, h=6, w=6, c=32]
     """
 
-    def __init__(
-        self, features: int, heads: int, head_dim: int, h: int, shift: int, p: float, features_out: int
-    ) -> None:
+    def __init__(self, features: int, heads: int, head_dim: int, h: int, p: float, features_out: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(features)
-        self.attention = WindowAttention(heads=heads, features=features, head_dim=head_dim, h=h, shift=shift)
+        self.attention = WindowAttention2(heads=heads, features=features, head_dim=head_dim, h=h)
         self.drop_path = nn.Dropout3d(p)
         self.feed_forward_norm = nn.LayerNorm(features)
         self.up = nn.Linear(features, features_out)
@@ -180,13 +218,41 @@ class Layer3(nn.Module):
         y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
         x + drop_path(linear(y, c, name=down), p)
 
+    x float[b, h=12, w=12, c=16] -> float[b, h=12, w=12, c=16]
+    x float[b, h=6, w=6, c=32] -> float[b, h=6, w=6, c=32]
+    """
+
+    def __init__(self, features: int, heads: int, h: int, p: float, features_out: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(features)
+        self.attention = WindowAttention(heads=heads, features=features, head_dim=8, h=h)
+        self.drop_path = nn.Dropout3d(p)
+        self.feed_forward_norm = nn.LayerNorm(features)
+        self.up = nn.Linear(features, features_out)
+        self.down = nn.Linear(features_out, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attention(self.attention_norm(x))[None])[0]
+        y = F.gelu(self.up(self.feed_forward_norm(x)))
+        return x + self.drop_path(self.down(y)[None])[0]
+
+
+class Layer4(nn.Module):
+    """layer(x[b, h, w, c], heads, shifted, p), specs/level9/swin.yaml:31.
+
+        shift = 0
+        x = x + drop_path(window_attention(layernorm(x, name=attention_norm), heads, shift, name=attention),
+            p)
+        y = gelu(linear(layernorm(x, name=feed_forward_norm), 4 * c, name=up))
+        x + drop_path(linear(y, c, name=down), p)
+
     x float[b, h=3, w=3, c=64] -> float[b, h=3, w=3, c=64]
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(64)
-        self.attention = WindowAttention2()
+        self.attention = WindowAttention3()
         self.drop_path = nn.Dropout3d(0.1)
         self.feed_forward_norm = nn.LayerNorm(64)
         self.up = nn.Linear(64, 256)
@@ -265,70 +331,28 @@ class Swin(nn.Module):
                     [
                         Layer(),
                         Layer2(
-                            features=8,
-                            heads=2,
-                            head_dim=4,
-                            h=24,
-                            shift=1,
-                            p=0.014285714285714287,
-                            features_out=32,
+                            features=8, heads=2, head_dim=4, h=24, p=0.014285714285714287, features_out=32
                         ),
                     ]
                 ),
                 nn.ModuleList(
                     [
+                        Layer3(features=16, heads=2, h=12, p=0.028571428571428574, features_out=64),
                         Layer2(
-                            features=16,
-                            heads=2,
-                            head_dim=8,
-                            h=12,
-                            shift=0,
-                            p=0.028571428571428574,
-                            features_out=64,
-                        ),
-                        Layer2(
-                            features=16,
-                            heads=2,
-                            head_dim=8,
-                            h=12,
-                            shift=1,
-                            p=0.042857142857142864,
-                            features_out=64,
+                            features=16, heads=2, head_dim=8, h=12, p=0.042857142857142864, features_out=64
                         ),
                     ]
                 ),
                 nn.ModuleList(
                     [
+                        Layer3(features=32, heads=4, h=6, p=0.05714285714285715, features_out=128),
                         Layer2(
-                            features=32,
-                            heads=4,
-                            head_dim=8,
-                            h=6,
-                            shift=0,
-                            p=0.05714285714285715,
-                            features_out=128,
+                            features=32, heads=4, head_dim=8, h=6, p=0.07142857142857142, features_out=128
                         ),
-                        Layer2(
-                            features=32,
-                            heads=4,
-                            head_dim=8,
-                            h=6,
-                            shift=1,
-                            p=0.07142857142857142,
-                            features_out=128,
-                        ),
-                        Layer2(
-                            features=32,
-                            heads=4,
-                            head_dim=8,
-                            h=6,
-                            shift=0,
-                            p=0.08571428571428573,
-                            features_out=128,
-                        ),
+                        Layer3(features=32, heads=4, h=6, p=0.08571428571428573, features_out=128),
                     ]
                 ),
-                nn.ModuleList([Layer3()]),
+                nn.ModuleList([Layer4()]),
             ]
         )
         self.merge = nn.ModuleList(

@@ -32,7 +32,7 @@ class AverageWriter:
 
     def write(self, part: str, names: Sequence[str]) -> None:
         """Write an attention, or one of the parts that `Evaluate` names."""
-        self._sources()
+        self.sources()
         self.frame.averaging = True
         if part == "weights":
             self._parts(*names)
@@ -41,7 +41,7 @@ class AverageWriter:
         result = self.plan.kernel.write(self.average, self.plan.facts, self)
         self.frame.averaging = False
         self.frame.assign("y", result)
-        self.frame.assign("y", (self._result if part == "result" else self._each_head)(Code("y")).text)
+        self.frame.assign("y", (self.result if part == "result" else self.each_head)(Code("y")).text)
 
     def _parts(self, weights_name: str, message_name: str) -> None:
         """Weights with all their axes, messages with dims of length 1 (or none, in front) for those they lack."""
@@ -55,7 +55,7 @@ class AverageWriter:
 
     # --- sources ----------------------------------------------------------------------------------------------
 
-    def _sources(self) -> None:
+    def sources(self) -> None:
         """`q`, `k` and `v` of one head each, as far as they are used."""
         average, frame = self.average, self.frame
         used = average.uses
@@ -177,7 +177,9 @@ class AverageWriter:
             )
         variable = frame.assign(frame.fresh("visible"), code(whole))
         frame.line(f"if {name} is not None:")
-        frame.line(f"    {variable} = {variable} & {code(apart.value)}")
+        frame.depth += 1
+        frame.line(f"{variable} = {variable} & {code(apart.value)}")
+        frame.depth -= 1
         return variable
 
     def _score(self) -> tuple[str, tuple[Axis, ...]]:
@@ -272,7 +274,7 @@ class AverageWriter:
         for place, (name, text) in enumerate(operands):
             # an operand may be computed from more than one source: keep what a later one still reads
             later = any(re.search(rf"\b{name}\b(?!\.(dtype|device))", other) for _, other in operands[place + 1 :])
-            names.append(frame.assign(frame.fresh(name) if later and text != name else name, text))
+            names.append(frame.assign(frame.fresh(name) if (later or frame.nested) and text != name else name, text))
         if not early:
             mask = self._any_mask(score, causal)
         q, k, v = names
@@ -294,6 +296,8 @@ class AverageWriter:
         text = f"F.scaled_dot_product_attention({', '.join(arguments)})"
         frame.assign("y", text)
         text = "y"
+        if len(self.lead) > 2:
+            text = f"{text}.unflatten(0, ({frame.sizes(self.lead[:-1])}))"
         for _ in range(2 - len(self.lead)):
             text = f"{text}.squeeze({1 if self._batch_only else 0})"
         if not average.positions:
@@ -309,17 +313,8 @@ class AverageWriter:
 
     def _operand(self, value: n.Value, positions: Sequence[Axis], negative: bool = False) -> str:
         """The code of an operand as [batch, head, position, feature]."""
-        frame, lead = self.frame, self.lead
-        feature = value.axes[-1]
-        order = [*lead, *positions, feature]
-        code = frame.permuted(frame.code(value), value.axes, [a for a in order if a in value.axes])
-        if value.type.dtype != "float":
-            code = Code(f"{code.atom}.to({frame.dtype})")
-        present = [a for a in order if a in value.axes]
-        missing = [a for a in (*lead, *positions) if a not in present]
-        if missing:
-            code = frame.spread(code, present, order)
-            code = self._expanded(code, present, order, set(missing))
+        lead = self.lead
+        code = self.lined(value, positions)
         if negative:
             code = Code(f"-{code.at(PRODUCT)}", PRODUCT)
         if not positions:
@@ -330,7 +325,22 @@ class AverageWriter:
             code = Code(f"{code.atom}[None, None]")
         elif len(lead) == 1:
             code = Code(f"{code.atom}[:, None]" if self._batch_only else f"{code.atom}[None]")
+        elif len(lead) > 2:  # torch's fast paths have one batch axis
+            code = Code(f"{code.atom}.flatten(0, {len(lead) - 2})")
         return code.text
+
+    def lined(self, value: n.Value, positions: Sequence[Axis]) -> Code:
+        """The code of an operand with all of [batch..., head, positions..., feature]."""
+        frame = self.frame
+        order = [*self.lead, *positions, value.axes[-1]]
+        present = [a for a in order if a in value.axes]
+        code = frame.permuted(frame.code(value), value.axes, present)
+        if value.type.dtype != "float":
+            code = Code(f"{code.atom}.to({frame.dtype})")
+        missing = set(order) - set(present)
+        if missing:
+            code = self._expanded(frame.spread(code, present, order), present, order, missing)
+        return code
 
     def _any_mask(self, score: DotScore, causal: bool) -> str | None:
         return self._causal_mask() if causal else self._mask(score, self.frame)
@@ -369,30 +379,8 @@ class AverageWriter:
 
     def _whole_mask(self, score: DotScore, frame: Frame, visible: n.Value | None) -> str | None:
         average = self.average
-        bias: Code | None = None
         axes: tuple[Axis, ...] = (*self.lead, *average.positions, *average.over)
-        own: tuple[Axis, ...] = ()
-        if score.biases:
-            own = tuple(a for a in axes if any(a in term.value.axes for term in score.biases))
-            parts = []
-            for term in score.biases:
-                factor, value = term.factor, term.value
-                code = frame.aligned(value, own)
-                if value.type.scalar:
-                    code = Code(f"torch.tensor({code.text}, device={frame.device}, dtype={frame.dtype})")
-                elif value.type.dtype != "float":
-                    code = Code(f"{code.atom}.to({frame.dtype})")
-                if term.scalar is not None:
-                    code = Code(f"{frame.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
-                if factor != 1:
-                    code = (
-                        Code(f"{python(factor)} * {code.at(PRODUCT)}", PRODUCT)
-                        if factor > 0
-                        else Code(f"({python(factor)}) * {code.at(PRODUCT)}", PRODUCT)
-                    )
-                parts.append(code)
-            text = " + ".join(c.at(PRODUCT) for c in parts)
-            bias = Code(text, ATOM if len(parts) == 1 and parts[0].strength == ATOM else SUM)
+        bias, own = self.bias(score, axes)
         if visible is None and bias is None:
             return None
         if bias is None:
@@ -411,6 +399,29 @@ class AverageWriter:
         mask = frame.assign(frame.fresh("mask"), bias.text)
         return frame.assign(mask, self._pairs(Code(mask), own).text)
 
+    def bias(self, score: DotScore, axes: Sequence[Axis]) -> tuple[Code | None, tuple[Axis, ...]]:
+        """The sum of what is added to a dot product, and which of some axes it has."""
+        frame = self.frame
+        if not score.biases:
+            return None, ()
+        own = tuple(a for a in axes if any(a in term.value.axes for term in score.biases))
+        parts = []
+        for term in score.biases:
+            factor, value = term.factor, term.value
+            code = frame.aligned(value, own)
+            if value.type.scalar:
+                code = Code(f"torch.tensor({code.text}, device={frame.device}, dtype={frame.dtype})")
+            elif value.type.dtype != "float":
+                code = Code(f"{code.atom}.to({frame.dtype})")
+            if term.scalar is not None:
+                code = Code(f"{frame.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
+            if factor != 1:
+                number = python(factor) if factor > 0 else f"({python(factor)})"
+                code = Code(f"{number} * {code.at(PRODUCT)}", PRODUCT)
+            parts.append(code)
+        text = " + ".join(c.at(PRODUCT) for c in parts)
+        return Code(text, ATOM if len(parts) == 1 and parts[0].strength == ATOM else SUM), own
+
     def _pairs(self, code: Code, own: Sequence[Axis]) -> Code:
         """A mask or bias as [batch, head, query, key], dims of length 1 where it does not vary."""
         frame, average = self.frame, self.average
@@ -418,15 +429,17 @@ class AverageWriter:
         axes = [*self.lead, *average.positions, *average.over]
         code = frame.permuted(code, own, [a for a in axes if a in own])
         own = [a for a in axes if a in own]
-        # positions of one side stand together: all of them, flattened, or none
+        groups: list[tuple[Axis, ...]] = [(a,) for a in self.lead]
+        if len(self.lead) > 2:
+            groups = [self.lead[:-1], self.lead[-1:]]
+        groups += [average.positions, average.over]
+        # those of a group stand together: all of them, flattened, or none
         full = list(own)
-        for side in (average.positions, average.over):
-            if any(a in own for a in side) and not all(a in own for a in side):
-                full = [a for a in axes if a in full or a in side]
+        for group in groups:
+            if any(a in own for a in group) and not all(a in own for a in group):
+                full = [a for a in axes if a in full or a in group]
         if full != own:
             code = self._expanded(frame.spread(code, own, full), own, full, set(full) - set(own))
-        groups: list[tuple[Axis, ...]] = [(a,) for a in self.lead]
-        groups += [average.positions, average.over]
         picks: list[str] = []
         at = 0
         flattened = code
@@ -443,15 +456,17 @@ class AverageWriter:
         missing_lead = 2 - len(self.lead)
         if missing_lead > 0:
             picks = [*picks[:1], "None", *picks[1:]] if self._batch_only else ["None"] * missing_lead + picks
-        while picks and picks[0] == "None" and len(picks) > 2:
-            picks.pop(0)
-        if set(picks) == {":"}:
+        if picks[:-2] == ["None"] * (len(picks) - 2):  # torch's fast paths take masks with two dims or with four
+            picks = picks[-2:]
+        while picks and picks[-1] == ":":
+            picks.pop()
+        if not picks:
             return flattened
         return Code(f"{flattened.atom}[{', '.join(picks)}]")
 
     # --- the result -------------------------------------------------------------------------------------------
 
-    def _each_head(self, code: Code) -> Code:
+    def each_head(self, code: Code) -> Code:
         """The average of each head, with all the axes [batch, head, positions, feature]."""
         order = [*self.lead, *self.average.positions, self.average.message.axes[-1]]
         if self._kept is None or self._kept == tuple(order):
@@ -460,11 +475,11 @@ class AverageWriter:
         code = self.frame.spread(code, self._kept, order)
         return self._expanded(code, self._kept, order, missing)
 
-    def _result(self, code: Code) -> Code:
+    def result(self, code: Code) -> Code:
         """[batch, head, positions, feature] --> the axes of the result, heads merged."""
         average, frame = self.average, self.frame
         feature = average.message.axes[-1]
-        code = self._each_head(code)
+        code = self.each_head(code)
         positions = [a.on("") for a in average.positions]
         batch = list(average.batch)
         if average.heads is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from towerdsl.emit.average import AverageWriter
+from towerdsl.emit.blocks import BlocksWriter
 from towerdsl.emit.describe import docstring
 from towerdsl.emit.frame import LIKE, MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import tidy, wrapped
@@ -221,7 +221,7 @@ class ClassWriter:
             targets = ", ".join(frame.variable(name) for name in step.names)
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names)
+            BlocksWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:

@@ -83,6 +83,7 @@ class Frame:
     taken: set[str] = field(default_factory=set)
     shared: dict[int, str] = field(default_factory=dict)  # values computed once -> their variable
     positions: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    nested: bool = False  # whether a function inside the method is written: it assigns no variable of the method
     averaging: bool = False  # whether an attention's score, condition and message are written
     merged: dict[str, str] = field(default_factory=dict)  # modules without weights -> the one that serves for all
     device_from: str = ""
@@ -355,7 +356,78 @@ class Frame:
 
     def _fill(self, value: n.Fill) -> Code:
         function = "torch.zeros" if value.value == 0 else "torch.ones"
-        return Code(f"{function}({self.sizes(value.axes)}, device={self.device}, dtype={self.dtype})")
+        dtype = "torch.bool" if value.type.dtype == "bool" else self.dtype
+        return Code(f"{function}({self.sizes(value.axes)}, device={self.device}, dtype={dtype})")
+
+    # Blocks
+
+    def _blocks(self, value: n.Blocks) -> Code:
+        arg, cuts = value.arg, value.cuts
+        own = [c.query if value.side == "i" else c.key for c in cuts]
+        of_side = [a for a in own if a is not None]
+        if arg.axes and not any(a in arg.axes for a in of_side):  # a source, whose positions have no side yet
+            of_side = [a.on("") for a in of_side]
+        present = [a for a in arg.axes if a in of_side]
+        first = min(arg.axes.index(a) for a in present)
+        others = [a for a in arg.axes if a not in of_side]
+        before = sum(a not in of_side for a in arg.axes[:first])
+        order = [*others[:before], *of_side, *others[before:]]
+        code = self.spread(self.code(arg), arg.axes, order)
+        missing = [a for a in of_side if a not in present]
+        if missing:
+            head = next(k for k, a in enumerate(order) if a in arg.axes)
+            sizes = [self.size(a.size, a.name or "size") if a in missing else "-1" for a in order[min(head, before) :]]
+            code = Code(f"{code.atom}.expand({', '.join(['-1'] * min(head, before) + sizes)})")
+        text = f"blocks({code.text}, {before}, {self.cuts(cuts, value.side)})"
+        if self.averaging and not code.text.isidentifier():
+            return Code(self.assign(self.fresh(f"{value.side}_blocks"), text))
+        return Code(text)
+
+    def cuts(self, cuts: Sequence[n.Cut], side: str) -> str:
+        """How axes are cut, as the arguments of `blocks` say it."""
+        self.helpers.add("blocks")
+        shown = [c for c in cuts if (c.query if side == "i" else c.key) is not None]
+        sizes = ["None" if c.whole else self.size(c.size, "size") for c in shown]
+        found = [f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"]
+        extra = ["shift", *(["before", "after"] if side == "j" else [])]
+        for name in extra:
+            numbers = [getattr(c, name) for c in shown]
+            if any(numbers):
+                found.append(f"{name}=({', '.join(mark(x, name) for x in numbers)}{',' if len(shown) == 1 else ''})")
+        if any(c.wraps and c.shift for c in shown):
+            found.append("wrap=True")
+        return ", ".join(found)
+
+    def _rows(self, value: n.Rows) -> Code:
+        dim = value.arg.type.dim(value.axis)
+        code = self.code(value.arg)
+        if dim and dim == len(value.arg.axes) - 2:
+            return Code(f"{code.atom}[..., rows, :]")
+        return Code(f"{code.atom}[{', '.join([':'] * dim + ['rows'])}]")
+
+    def _place(self, value: n.Place) -> Code:
+        side, cut = value.axes[0].side, value.cut
+        axis = cut.query if side == "i" else cut.key
+        assert axis is not None
+        key = (f"place {side} {cut.length(side)} {cut.before}", axis.name)
+        if key not in self.positions:
+            name = f"{side}_{axis.name}" if self.several(axis) else side
+            first = "" if side == "i" or not cut.before else f"{mark(-cut.before, 'before')}, "
+            last = cut.length(side) - (cut.before if side == "j" else 0)
+            counted = f"torch.arange({first}{self.size(last, axis.name or 'size')}, device={self.device})"
+            cuts = [c for c in value.cuts if (c.query if side == "i" else c.key) is not None]
+            if len(cuts) > 1:
+                picks = ["None"] * len(cuts)
+                picks[cuts.index(cut)] = ":"
+                while picks[0] == "None":
+                    picks.pop(0)
+                sizes = ", ".join(self.size(c.length(side)) for c in cuts)
+                spread = f"{counted}[{', '.join(picks)}]" if len(picks) > 1 else counted
+                counted = f"{spread}.expand({sizes}).flatten()"
+            variable = self.fresh(self.variable(name))
+            self.positions[key] = variable
+            self.line(f"{variable} = {counted}")
+        return Code(self.positions[key])
 
     # Elementwise
 

@@ -107,10 +107,7 @@ def wrapped(line: str) -> list[str]:
         pieces = [p.lstrip(", ") for p in _split_at(inside, commas)] if commas else [inside]
         inner = []
         for piece in pieces:
-            broken = wrapped(f"{indent}    {piece}")
-            if len(pieces) > 1:
-                broken[-1] += ","
-            inner += broken
+            inner += wrapped(f"{indent}    {piece}{',' if len(pieces) > 1 else ''}")
         if not commas and inner == [body]:
             return [line]
     tail = wrapped(f"{indent}{line[closing:]}")

@@ -29,12 +29,12 @@ def left_out(visible: n.Value | None, names: frozenset[str]) -> LeftOut | None:
     parts = conjuncts(visible) if visible is not None else []
     for place, part in enumerate(parts):
         value = part
-        while isinstance(value, n.Rename):
+        while isinstance(value, n.Rename | n.Blocks | n.Rows | n.Pick):
             value = value.arg
         others = [*parts[:place], *parts[place + 1 :]]
         if isinstance(value, n.Local) and value.name in names - read(others):
             assert visible is not None
-            return LeftOut(value.name, part, joined(others, visible))
+            return LeftOut(value.name, part, joined(others, visible.axes))
     return None
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from towerdsl import runtime
 from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
 from towerdsl.emit.describe import described, docstring
 from towerdsl.emit.frame import full, unmark
+from towerdsl.emit.helpers import copied
+from towerdsl.emit.helpers import imports as imports_of
 from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Plan
-from towerdsl.ops import normalizers, python
+from towerdsl.ops import python
 from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.static import show
 
@@ -51,7 +50,8 @@ def write_source(
     root = _Root(model, plans, constructors, resolved, optional, checkpoints)
     classes = [*(w.lines for w in written), *root.lines_of_classes]
     helpers = sorted(set(root.helpers).union(*(w.helpers for w in written)) if written else root.helpers)
-    body = "\n\n\n".join("\n".join(lines) for lines in classes)
+    texts = copied(helpers) if standalone else []
+    body = "\n\n\n".join([*texts, *("\n".join(lines) for lines in classes)])
     return _header(model, body, helpers, standalone) + body + "\n"
 
 
@@ -221,6 +221,7 @@ def _quoted(text: str) -> str:
 
 
 def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> str:
+    """What stands before the classes; `body` is all that follows."""
     from towerdsl import __version__
 
     imports = []
@@ -234,46 +235,8 @@ def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> 
     if "F." in body:
         third.append("import torch.nn.functional as F")
     third.append("from torch import Tensor, nn")
-    copied = ""
-    if helpers and standalone:
-        sources = [_source_of(name) for name in _with_needed(helpers)]
-        copied = "\n\n\n".join(sources) + "\n\n\n"
-    elif helpers:
-        by_module = {
-            "towerdsl.ops.normalizers": [h for h in helpers if hasattr(normalizers, h)],
-            "towerdsl.runtime": [h for h in helpers if not hasattr(normalizers, h)],
-        }
-        third.append("")
-        third += [f"from {module} import {', '.join(names)}" for module, names in by_module.items() if names]
+    if helpers and not standalone:
+        third += ["", *imports_of(helpers)]
     title = docstring([f"{camel(model.name)}: compiled by towerdsl {__version__} from {model.source_name}."], 0)
     docs = "\n".join(title) + "\nfrom __future__ import annotations\n\n"
-    return docs + "\n".join([*imports, *third]) + "\n\n\n" + copied
-
-
-def _with_needed(helpers: list[str]) -> list[str]:
-    """The functions and those that they call, callees first."""
-    found: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in found:
-            return
-        source = _source_of(name)
-        for other, function in inspect.getmembers(normalizers, inspect.isfunction):
-            own = function.__module__ == normalizers.__name__ and other not in (name, "normalizer")
-            if own and re.search(rf"\b{other}\(", source):
-                visit(other)
-        found.append(name)
-
-    for name in helpers:
-        visit(name)
-    return found
-
-
-def _source_of(name: str) -> str:
-    """The text of a function, as it is copied into a standalone file."""
-    function = getattr(normalizers, name, None) or getattr(runtime, name)
-    lines = inspect.getsource(function).rstrip().split("\n")
-    while not lines[0].startswith("def "):  # a decorator, on one line or several
-        lines.pop(0)
-    # the emitted module imports torch itself
-    return "\n".join(lines).replace("    import torch\n\n", "")
+    return docs + "\n".join([*imports, *third]) + "\n\n\n"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.types import Axis, TensorType
 
 T = TypeVar("T")
 
@@ -73,6 +74,24 @@ class _Rewriter:
             if any(a is not b for a, b in zip(_flat(new), _flat(old), strict=True)):
                 changes[f.name] = new
         return replace(node, **changes) if changes else node
+
+
+def moved(value: n.Value, to: Mapping[Axis, Axis]) -> n.Value:
+    """The value with positions along some axes read at others: `keep[j]` --> `keep[i]`."""
+
+    def inner(x: Any) -> Any:
+        if isinstance(x, n.Value):
+            return moved(x, to)
+        if isinstance(x, Axis):
+            return to.get(x, x)
+        if isinstance(x, TensorType):
+            twice = [a for a in x.axes if a in to and to[a] in x.axes]  # i and j: the pairs are those of i alone
+            return replace(x, axes=tuple(inner(a) for a in x.axes if a not in twice))
+        if isinstance(x, tuple):
+            return tuple(inner(y) for y in x)
+        return x
+
+    return replace(value, **{f.name: inner(getattr(value, f.name)) for f in fields(value) if f.name != "span"})
 
 
 def _flat(value: Any) -> tuple[Any, ...]:

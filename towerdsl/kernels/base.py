@@ -15,7 +15,7 @@ from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import DotScore
 
 if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
+    from towerdsl.emit.blocks import BlocksWriter
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Kernel(ABC):
         """Why this kernel cannot compute the attention, or None if it can."""
 
     @abstractmethod
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
         """Write statements; returns the code of y, laid out [batch..., head, positions..., feature]."""
 
     @abstractmethod

@@ -5,11 +5,12 @@ An average over one key is elementwise: its weight, by whatever normalizer, time
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
+from towerdsl.ir.rewrite import moved
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed
@@ -67,7 +68,7 @@ def _alone(average: Average, facts: Facts) -> Average:
     tied = _tied(average, facts)
     visible: n.Value | None = None
     for part in facts.locality.rest:
-        part = _at_query(part, tied)
+        part = moved(part, tied)
         if visible is not None:
             axes = (*visible.axes, *(a for a in part.axes if a not in visible.axes))
             part = n.Pointwise(TensorType("bool", axes), part.span, "and", (visible, part))
@@ -75,25 +76,7 @@ def _alone(average: Average, facts: Facts) -> Average:
     return replace(
         average,
         over=(Axis(None, Size.of(1), "j"),),
-        score=_at_query(average.score, tied),
+        score=moved(average.score, tied),
         visible=visible,
-        message=_at_query(average.message, tied),
+        message=moved(average.message, tied),
     )
-
-
-def _at_query(value: n.Value, tied: dict[Axis, Axis]) -> n.Value:
-    """The value with each key position read at the query's."""
-
-    def moved(x: Any) -> Any:
-        if isinstance(x, n.Value):
-            return _at_query(x, tied)
-        if isinstance(x, Axis):
-            return tied.get(x, x)
-        if isinstance(x, TensorType):
-            twice = [a for a in x.axes if a in tied and tied[a] in x.axes]  # i and j: the pairs are those of i alone
-            return replace(x, axes=tuple(moved(a) for a in x.axes if a not in twice))
-        if isinstance(x, tuple):
-            return tuple(moved(y) for y in x)
-        return x
-
-    return replace(value, **{f.name: moved(getattr(value, f.name)) for f in fields(value) if f.name != "span"})

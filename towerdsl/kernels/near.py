@@ -67,7 +67,7 @@ def _taken_back(average: n.Average, facts: Facts) -> Iterator[Change]:
     parts = conjuncts(average.visible) if average.visible is not None else []
     for k, part in enumerate(parts):
         assert average.visible is not None
-        rest = joined([*parts[:k], *parts[k + 1 :]], average.visible)
+        rest = joined([*parts[:k], *parts[k + 1 :]], average.visible.axes)
         yield "without", part, replace(average, visible=rest)
 
 

@@ -40,7 +40,14 @@ def bounds(value: n.Value) -> Bounds:
         case n.Position() | n.Range():
             size = value.axes[0].size.integer
             return 0.0, None if size is None else float(size - 1)
-        case n.Rename() | n.Shared() | n.Cast() | n.Pick():
+        case n.Place():
+            last = value.cut.length(value.axes[0].side).integer
+            before = value.cut.before if value.axes[0].side == "j" else 0
+            return -float(before), None if last is None else float(last - before - 1)
+        case n.Blocks():
+            low, high = bounds(value.arg)  # padding is 0
+            return _both(low, 0.0, min), _both(high, 0.0, max)
+        case n.Rows() | n.Rename() | n.Shared() | n.Cast() | n.Pick():
             return bounds(value.arg)
         case n.Gather():
             return bounds(value.table)

@@ -1,18 +1,25 @@
-"""What each query sees, read symbolically from the condition over i and j: bands, and whatever is left.
+"""What each query sees, read symbolically from the condition over i and j.
 
 A band bounds the distance of positions along one axis, `low <= i - j <= high`. It is found from the algebra of a
-condition, so `abs(i - j) < 4 and j <= i`, `0 <= i - j < 4` and the library's names for them are one band.
-No pair of positions is ever evaluated.
+condition, so `abs(i - j) < 4 and j <= i`, `0 <= i - j < 4` and the library's names for them are one band. So are
+windows, residues, relations, what one side alone decides, and unions of all these. No pair of positions is ever
+evaluated: what the algebra does not show is unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from towerdsl.ir import nodes as n
-from towerdsl.ir.size import Size
+from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType
+from towerdsl.passes import implied
+from towerdsl.passes.formula import FALSE, All, Either, Fact, Formula, Logic, Within, pair
+from towerdsl.passes.intervals import ONLY_ZERO, Order
+from towerdsl.passes.linear import ONE, ZERO, Floor, Modulo, Reader, sides_of
+from towerdsl.passes.written import Writer
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Classes:
-    """`(i + shift) // width == (j + shift) // width` along one axis: windows, blocks; width 1 is `i == j`."""
+    """`(i + shift) // width == (j + shift) // width` along one axis: windows, blocks."""
 
     query: Axis
     key: Axis
@@ -85,7 +92,7 @@ class Related:
 
 @dataclass(frozen=True)
 class Sided:
-    """A condition of queries alone or of keys alone that depends on data: `keep[j]`."""
+    """A condition of queries alone (side "i") or of keys alone ("j"): `keep[j]`, `j % 2 == 0`."""
 
     side: str
     value: n.Value = field(compare=False, repr=False)
@@ -93,10 +100,14 @@ class Sided:
 
 @dataclass(frozen=True)
 class Union:
-    """At least one of the parts holds."""
+    """At least one of the parts holds; each is what holds beside the rest of the conjunction."""
 
     parts: tuple[Locality, ...]
     value: n.Value = field(compare=False, repr=False)
+
+
+T = TypeVar("T")
+Reading = Band | Classes | Residue | End | Same | Related | Sided | Union
 
 
 @dataclass(frozen=True)
@@ -117,284 +128,244 @@ class Locality:
     related: tuple[Related, ...] = ()
     sided: tuple[Sided, ...] = ()
     unions: tuple[Union, ...] = ()
+    source: _Source | None = field(default=None, compare=False, repr=False)
 
     @property
     def everything(self) -> bool:
         return not (self.bands or self.rest or self.never)
+
+    @property
+    def unknown(self) -> tuple[n.Value, ...]:
+        """The entries of `rest` that no reading tells."""
+        read: list[n.Value] = []
+        for kind in (self.classes, self.residues, self.ends, self.same, self.related, self.sided, self.unions):
+            read += [r.value for r in kind]
+        return tuple(v for v in self.rest if all(v is not x for x in read))
+
+    @property
+    def condition(self) -> n.Value | None:
+        """All of it as one condition; None where everything is visible."""
+        return self.source.written() if self.source is not None else None
+
+    def without(self, *readings: Reading) -> Locality:
+        """What is left to see to where these are taken care of."""
+        if self.source is None or self.never:
+            return self
+        gone = [r.value for r in readings if not isinstance(r, Band)]
+        kept = [p for b, p in zip(self.bands, self.source.parts, strict=False) if b not in readings]
+        rest = self.source.parts[len(self.bands) :]
+        kept += [p for v, p in zip(self.rest, rest, strict=True) if all(v is not x for x in gone)]
+        return self.source.locality(All(tuple(kept)))
+
+    def alternatives(self, most: int = 16) -> tuple[Locality, ...]:
+        """Conjunctions of which one has to hold: unions distributed, up to a number of them; they may overlap."""
+        if self.source is None or not self.unions:
+            return (self,)
+        places = [k for k, v in enumerate(self.rest, len(self.bands)) if any(v is u.value for u in self.unions)]
+        found: list[list[Formula]] = [[]]
+        for place, part in enumerate(self.source.parts):
+            options = _alternatives(part) if place in places else (part,)
+            if len(found) * len(options) > most:
+                options = (part,)
+            found = [[*parts, option] for parts in found for option in options]
+        logic = self.source.logic.fresh()
+        try:
+            read = [self.source.locality(logic.all_of(parts)) for parts in found]
+        except SizeLimitError:
+            return (self,)
+        return tuple(x for x in read if not x.never)
+
+    def hull(self) -> tuple[Band, ...]:
+        """For each axis the tightest known band that has all visible pairs: what must hold, whatever else has to."""
+        if self.source is None:
+            return self.bands
+        try:
+            found = implied.hull(self.source.logic, self.source.parts)
+        except SizeLimitError:
+            return self.bands
+        return tuple(sorted((Band(i, j, *ends) for (i, j), ends in found.items()), key=str))
 
     def causal(self, average: n.Average) -> bool:
         """Whether this is exactly `j <= i` along the only axis of the query's and the key's positions."""
         if len(self.bands) != 1 or self.rest or self.never or len(average.positions) + len(average.over) > 2:
             return False
         band = self.bands[0]
-        return band.high is None and band.low == Size.of(0) and band.query.size == band.key.size
+        return band.high is None and band.low == ZERO and band.query.size == band.key.size
+
+    def looks_back(self, average: n.Average) -> bool | None:
+        """Whether no query sees a later position, `j <= i` along the only axis; False where one does at some length."""
+        if self.never:
+            return True
+        if len(average.positions) != 1 or len(average.over) != 1 or average.positions[0].name != average.over[0].name:
+            return None
+        (i,), (j,) = average.positions, average.over
+        logic, parts = self._worked
+        lows = [b.low for b in self.hull() if b.low is not None]
+        if any(logic.order.at_most(ZERO, low) for low in lows):
+            return True
+        return False if implied.sees_ahead(logic, parts, i, j) else None
+
+    def has_empty_rows(self) -> bool | None:
+        """Whether a query sees no key, where there are any; None where that depends on data, or is not known."""
+        return True if self.never else implied.has_empty_rows(*self._worked)
+
+    @property
+    def _worked(self) -> tuple[Logic, tuple[Formula, ...]]:
+        return (self.source.logic, self.source.parts) if self.source is not None else (_logic(()), ())
+
+
+def _alternatives(part: Formula) -> tuple[Formula, ...]:
+    """The parts of a union; the intervals of a form that is in one of several."""
+    if isinstance(part, Within):
+        return tuple(Within(part.form, (x,)) for x in part.sets)
+    return part.parts if isinstance(part, Either) else (part,)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
 
 
 def analyze(visible: n.Value | None) -> Locality:
     """The locality of a condition (None: everything is visible)."""
     if visible is None:
         return Locality()
-    bands: dict[tuple[Axis, Axis], Band] = {}
-    rest: list[n.Value] = []
-    for part in conjuncts(visible):
-        if isinstance(part, n.Const):
-            if not part.value:
-                return Locality(never=True)
-            continue
-        band = _band(part)
-        if band is None:
-            part = _ordered(part)
-            if part not in rest:
-                rest.append(part)
-            continue
-        key = (band.query, band.key)
-        bands[key] = _meet(bands[key], band) if key in bands else band
-    if any(_empty(band) for band in bands.values()):
-        return Locality(never=True)
-    return Locality(tuple(sorted(bands.values(), key=str)), tuple(rest))
-
-
-def _empty(band: Band) -> bool:
-    room = (band.high - band.low).constant if band.low is not None and band.high is not None else None
-    return room is not None and room < 0
-
-
-def _ordered(part: n.Value) -> n.Value:
-    """`f(j) == f(i)` --> `f(i) == f(j)`."""
-    if isinstance(part, n.Pointwise) and part.op in ("==", "!="):
-        left, right = ({a.side for a in x.axes if a.side} for x in part.args)
-        if left == {"j"} and right == {"i"}:
-            return replace(part, args=(part.args[1], part.args[0]))
-    return part
+    logic = _logic(visible.axes)
+    return _Source((), logic, Writer(visible.axes, visible.span, logic.order)).locality(logic.formula(visible))
 
 
 def simplify(visible: n.Value | None) -> n.Value | None:
     """The same condition in one form for all ways to write it: bands first, each once, then the rest."""
-    if visible is None:
+    return analyze(visible).condition
+
+
+def _logic(axes: Sequence[Axis]) -> Logic:
+    """Lengths of axes are at least 1 wherever there is a pair to decide on."""
+    return Logic(Reader(Order(frozenset(name for a in axes if a.size.is_free for name in a.size.free_names))))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The formulas of a locality, one for each band and each entry of `rest`, and how to work with them."""
+
+    parts: tuple[Formula, ...]
+    logic: Logic
+    writer: Writer
+
+    def locality(self, formula: Formula) -> Locality:
+        """What a formula says."""
+        if formula == FALSE:
+            return Locality(never=True, source=_Source((FALSE,), self.logic, self.writer))
+        bands: list[tuple[Band, Formula]] = []
+        rest: list[Formula] = []
+        for part in formula.parts if isinstance(formula, All) else (formula,):
+            axes = pair(part.form) if isinstance(part, Within) else None
+            if axes is None or not isinstance(part, Within):
+                rest.append(part)
+                continue
+            hull = self.logic.order.hull(part.sets)
+            if hull != (None, None):
+                bands.append((Band(*axes, *hull), Within(part.form, (hull,))))
+            if len(part.sets) > 1:
+                rest.append(Within(part.form, self.logic.order.within(part.sets, (hull,))))
+        bands.sort(key=lambda b: str(b[0]))
+        source = _Source((*(p for _, p in bands), *rest), self.logic, self.writer)
+        values = tuple(map(self.writer.condition, rest))
+        found = [self._read(part, value) for part, value in zip(rest, values, strict=True)]
+
+        def those(kind: type[T]) -> tuple[T, ...]:
+            return tuple(r for r in found if isinstance(r, kind))
+
+        return Locality(
+            tuple(b for b, _ in bands),
+            values,
+            False,
+            those(Classes),
+            those(Residue),
+            those(End),
+            those(Same),
+            those(Related),
+            those(Sided),
+            those(Union),
+            source,
+        )
+
+    def _read(self, part: Formula, value: n.Value) -> Reading | None:
+        """A part that is no band, as what is known of its kind."""
+        if isinstance(part, Within):
+            found = self._number(part, value)
+            if found is not None:
+                return found
+        if isinstance(part, Fact):
+            inner = n.plain(part.value)
+            if isinstance(inner, n.Member) and part.holds:
+                source, target = inner.axes
+                if {source.side, target.side} == {"i", "j"}:
+                    forward = source.side == "j"
+                    query, key = (target, source) if forward else (source, target)
+                    return Related(inner.relation, query, key, forward, value)
+            if isinstance(inner, n.Pointwise) and inner.op == "==" and part.holds:
+                left, right = inner.args
+                return _same(left, right, value) or _side(part, value)
+        if (side := _side(part, value)) is not None:
+            return side
+        if len(parts := _alternatives(part)) > 1:
+            return Union(tuple(map(self.locality, parts)), value)
         return None
-    found = analyze(visible)
-    if found.never:
-        return n.Const(TensorType("bool", (), True), visible.span, False)
-    parts = [x for band in found.bands for x in _written(band, visible)] + list(found.rest)
-    return joined(parts, visible)
+
+    def _number(self, part: Within, value: n.Value) -> Reading | None:
+        """A form in intervals, as an end, classes, residues, or data that is the same."""
+        form, sets = part.form, part.sets
+        atoms = [a for a, _ in form.terms]
+        if len(sets) == 1 and len(atoms) == 1:
+            low, high = sets[0]
+            match atoms[0]:
+                case n.Position() if sides_of(atoms[0].axes) in ("i", "j") and form.terms[0][1] == ONE:
+                    return End(atoms[0].axes[0], low, high, value)
+                case Modulo() if low is not None and low == high and (axes := pair(atoms[0].form)) is not None:
+                    return Residue(*axes, atoms[0].by, low, value)
+        if sets != ONLY_ZERO or [f for _, f in form.terms] != [ONE, -ONE]:
+            return None
+        a, b = atoms
+        if isinstance(a, Floor) and isinstance(b, Floor) and a.by == b.by and a.form.constant == b.form.constant:
+            axes = pair(a.form - b.form)
+            return Classes(*axes, a.by, a.form.constant, value) if axes is not None else None
+        return _same(a, b, value) if isinstance(a, n.Value) and isinstance(b, n.Value) else None
+
+    def written(self) -> n.Value | None:
+        """All parts as a condition, bands first; None where there are none."""
+        if self.parts == (FALSE,):
+            return self.writer.condition(FALSE)
+        values = [v for part in self.parts for v in conjuncts(self.writer.condition(part))]
+        return joined(values, self.writer.axes)
 
 
-def joined(parts: Sequence[n.Value], visible: n.Value) -> n.Value | None:
-    """All of some parts of a condition; None where there are none."""
+def _same(left: n.Value, right: n.Value, value: n.Value) -> Same | None:
+    """Data of the query that is that of the key."""
+    data = not any(isinstance(n.plain(x), n.Position) for x in (left, right))
+    return Same(left, right, value) if data and (sides_of(left.axes), sides_of(right.axes)) == ("i", "j") else None
+
+
+def _side(part: Formula, value: n.Value) -> Sided | None:
+    side = sides_of(part.axes)
+    return Sided(side, value) if side in ("i", "j") else None
+
+
+# --- conditions as lists of parts ------------------------------------------------------------------------------
+
+
+def joined(parts: Sequence[n.Value], axes: Sequence[Axis]) -> n.Value | None:
+    """All of some parts of a condition, whose axes stand in this order; None where there are none."""
     if not parts:
         return None
     result = parts[0]
     for part in parts[1:]:
-        axes = tuple(a for a in visible.axes if a in result.axes or a in part.axes)
-        result = n.Pointwise(TensorType("bool", axes), visible.span, "and", (result, part))
+        kind = TensorType("bool", tuple(a for a in axes if a in result.axes or a in part.axes))
+        result = n.Pointwise(kind, result.span, "and", (result, part))
     return result
 
 
 def conjuncts(value: n.Value) -> list[n.Value]:
-    """The parts that must all hold."""
-    if isinstance(value, n.Pointwise) and value.op == "not":
-        value = _negated(value.args[0]) or value
-    if isinstance(value, n.Pointwise) and value.op == "and":
-        return [part for arg in value.args for part in conjuncts(arg)]
-    if isinstance(value, n.Pointwise) and value.op == "==":
-        left, right = (_raster(x) for x in value.args)
-        if len(left) > 1 and [(p.axes[0].name, p.axes[0].size) for p in left] == [
-            (p.axes[0].name, p.axes[0].size) for p in right
-        ]:
-            pairs = zip(left, right, strict=True)
-            return [replace(value, type=TensorType("bool", (*a.axes, *b.axes)), args=(a, b)) for a, b in pairs]
+    """The parts of a condition that must all hold."""
+    inner = n.plain(value)
+    if isinstance(inner, n.Pointwise) and inner.op == "and":
+        return [part for arg in inner.args for part in conjuncts(arg)]
     return [value]
-
-
-def _raster(value: n.Value) -> tuple[n.Position, ...]:
-    """The positions that a row-major index is made of, `i.h * w + i.w`; empty for anything else."""
-    value = n.plain(value)
-    if isinstance(value, n.Position):
-        return (value,)
-    if not (isinstance(value, n.Pointwise) and value.op == "+" and isinstance(value.args[1], n.Position)):
-        return ()
-    rows, last = n.plain(value.args[0]), value.args[1]
-    if not (isinstance(rows, n.Pointwise) and rows.op == "*" and _number(last.axes[0].size, last) == rows.args[1]):
-        return ()
-    outer = _raster(rows.args[0])
-    return (*outer, last) if outer and outer[-1].axes[0].side == last.axes[0].side else ()
-
-
-_OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
-
-
-def _negated(value: n.Value) -> n.Value | None:
-    """The opposite of a condition with `not` moved inside (De Morgan), or None where it cannot move."""
-    if not isinstance(value, n.Pointwise):
-        return None
-    if value.op == "not":
-        return value.args[0]
-    if value.op in _OPPOSITE:
-        return replace(value, op=_OPPOSITE[value.op])
-    if value.op in ("and", "or"):
-        parts = tuple(_negated(a) or n.Pointwise(a.type, a.span, "not", (a,)) for a in value.args)
-        return replace(value, op="or" if value.op == "and" else "and", args=parts)
-    return None
-
-
-# --- comparisons as bands --------------------------------------------------------------------------------------
-
-_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
-
-
-@dataclass(frozen=True)
-class _Linear:
-    """i_factor * i + j_factor * j + constant, for one query axis and one key axis."""
-
-    i: Axis | None
-    j: Axis | None
-    i_factor: int
-    j_factor: int
-    constant: Size
-
-
-def _linear(value: n.Value) -> _Linear | None:
-    value = n.plain(value)
-    if isinstance(value, n.Const) and isinstance(value.value, int) and not isinstance(value.value, bool):
-        return _Linear(None, None, 0, 0, Size.of(value.value))
-    if isinstance(value, n.SizeOf):
-        return _Linear(None, None, 0, 0, value.size)
-    if isinstance(value, n.Position) and value.axes[0].side in ("i", "j"):
-        axis = value.axes[0]
-        is_i = axis.side == "i"
-        return _Linear(axis if is_i else None, None if is_i else axis, int(is_i), int(not is_i), Size.of(0))
-    if not isinstance(value, n.Pointwise):
-        return None
-    if value.op == "neg":
-        x = _linear(value.args[0])
-        return _scaled(x, -1) if x else None
-    if value.op in ("+", "-"):
-        a, b = _linear(value.args[0]), _linear(value.args[1])
-        if a is None or b is None:
-            return None
-        return _added(a, _scaled(b, -1) if value.op == "-" else b)
-    if value.op == "*":
-        a, b = _linear(value.args[0]), _linear(value.args[1])
-        if a is None or b is None:
-            return None
-        if a.i is not None or a.j is not None:
-            a, b = b, a
-        factor = a.constant.integer
-        return _scaled(b, factor) if factor is not None and a.i is None and a.j is None else None
-    return None
-
-
-def _scaled(x: _Linear, factor: int) -> _Linear:
-    return _Linear(x.i, x.j, x.i_factor * factor, x.j_factor * factor, x.constant * factor)
-
-
-def _added(a: _Linear, b: _Linear) -> _Linear | None:
-    if (a.i and b.i and a.i != b.i) or (a.j and b.j and a.j != b.j):
-        return None
-    i, j = a.i_factor + b.i_factor, a.j_factor + b.j_factor
-    return _Linear((a.i or b.i) if i else None, (a.j or b.j) if j else None, i, j, a.constant + b.constant)
-
-
-def _band(value: n.Value) -> Band | None:
-    """A comparison as a band, or None if it is not one."""
-    if not isinstance(value, n.Pointwise) or value.op not in _FLIPPED:
-        return None
-    left, right = value.args
-    op = value.op
-    for a, b, o in ((left, right, op), (right, left, _FLIPPED[op])):
-        if isinstance(a, n.Pointwise) and a.op == "abs" and o in ("<", "<="):
-            inner, bound = _difference(a.args[0]), _linear(b)
-            if inner is not None and bound is not None and bound.i is None and bound.j is None:
-                axes, offset = inner
-                reach = bound.constant - (1 if o == "<" else 0)
-                return Band(*axes, -reach - offset, reach - offset)
-    a_, b_ = _linear(left), _linear(right)
-    if a_ is None or b_ is None:
-        return None
-    together = _added(a_, _scaled(b_, -1))
-    found = _as_difference(together) if together is not None else None
-    if found is None:
-        return None
-    axes, offset, flipped = found
-    op = _FLIPPED[op] if flipped else op
-    # i - j + offset  op  0
-    bound_ = -offset
-    match op:
-        case "<":
-            return Band(*axes, None, bound_ - 1)
-        case "<=":
-            return Band(*axes, None, bound_)
-        case ">":
-            return Band(*axes, bound_ + 1, None)
-        case ">=":
-            return Band(*axes, bound_, None)
-    return Band(*axes, bound_, bound_)
-
-
-def _difference(value: n.Value) -> tuple[tuple[Axis, Axis], Size] | None:
-    """(i, j) and c of `i - j + c` or of its negative (for use inside `abs`)."""
-    x = _linear(value)
-    found = _as_difference(x) if x is not None else None
-    return (found[0], found[1]) if found else None
-
-
-def _as_difference(x: _Linear) -> tuple[tuple[Axis, Axis], Size, bool] | None:
-    if x.i is None or x.j is None or x.i.name != x.j.name or x.i_factor != -x.j_factor or abs(x.i_factor) != 1:
-        return None
-    if x.i_factor < 0:
-        return (x.i, x.j), -x.constant, True
-    return (x.i, x.j), x.constant, False
-
-
-def _tighter(a: Size | None, b: Size | None, op: str) -> Size | None:
-    if a is None or b is None:
-        return a or b if a is None or b is not None else a
-    difference = (a - b).constant
-    if difference is not None:
-        larger = a if difference >= 0 else b
-        smaller = b if difference >= 0 else a
-        return larger if op == "max" else smaller
-    return a.opaque(op, b)
-
-
-def _meet(a: Band, b: Band) -> Band:
-    low = b.low if a.low is None else a.low if b.low is None else _tighter(a.low, b.low, "max")
-    high = b.high if a.high is None else a.high if b.high is None else _tighter(a.high, b.high, "min")
-    return replace(a, low=low, high=high)
-
-
-def _written(band: Band, at: n.Value) -> list[n.Value]:
-    """The band as conditions: `abs(i - j) < w` where it is symmetric, otherwise a comparison for each bound."""
-    pair = TensorType("int", (band.query, band.key))
-    condition = TensorType("bool", (band.query, band.key))
-    i = n.Position(TensorType("int", (band.query,)), at.span)
-    j = n.Position(TensorType("int", (band.key,)), at.span)
-    difference = n.Pointwise(pair, at.span, "-", (i, j))
-
-    def compared(op: str, left: n.Value, bound: Size) -> n.Value:
-        return n.Pointwise(condition, at.span, op, (left, _number(bound, at)))
-
-    if band.low is not None and band.high is not None and band.low == -band.high and band.high.integer != 0:
-        return [compared("<", n.Pointwise(pair, at.span, "abs", (difference,)), band.high + 1)]
-    parts: list[n.Value] = []
-    if band.low is not None and band.low == band.high and band.low == Size.of(0):
-        return [n.Pointwise(condition, at.span, "==", (i, j))]
-    if band.low is not None:
-        parts.append(
-            n.Pointwise(condition, at.span, "<=", (j, i))
-            if band.low == Size.of(0)
-            else compared(">=", difference, band.low)
-        )
-    if band.high is not None:
-        parts.append(
-            n.Pointwise(condition, at.span, "<=", (i, j))
-            if band.high == Size.of(0)
-            else compared("<", difference, band.high + 1)
-        )
-    return parts
-
-
-def _number(size: Size, at: n.Value) -> n.Value:
-    number = size.integer
-    kind = TensorType("int", (), True)
-    return n.Const(kind, at.span, number) if number is not None else n.SizeOf(kind, at.span, size)

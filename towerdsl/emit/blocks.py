@@ -1,0 +1,172 @@
+"""Attentions in blocks --> statements: sources, masks and biases cut in blocks, results put together again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from towerdsl.emit.average import AverageWriter
+from towerdsl.emit.frame import PRODUCT, Code, mark
+from towerdsl.emit.optional import left_out
+from towerdsl.ir import nodes as n
+from towerdsl.ir.types import Axis
+from towerdsl.kernels.base import Facts, Plan
+from towerdsl.kernels.chunked import turn
+from towerdsl.kernels.reference import Reference
+from towerdsl.kernels.sdpa import Sdpa
+from towerdsl.kernels.tiling import Tiling, tiled
+from towerdsl.ops import python
+from towerdsl.passes.locality import analyze, conjuncts
+from towerdsl.passes.score import DotScore, Term, split
+
+
+class BlocksWriter(AverageWriter):
+    """Writes one attention into a frame, also in blocks."""
+
+    def write(self, part: str, names: Sequence[str]) -> None:
+        fold = getattr(self.plan.kernel, "fold", None)
+        if fold is None or part == "weights":
+            super().write(part, names)
+            return
+        average = self.average
+        inner = self._inside(fold(average, self.plan.facts))
+        inner.sources()
+        self.frame.averaging = True
+        text = inner.dense()
+        self.frame.averaging = False
+        self.frame.assign("y", text)
+        cuts = self.plan.kernel.cuts(average, self.plan.facts)  # type: ignore[attr-defined]
+        if part == "result":
+            code = inner.result(Code("y"))
+            at = len(average.batch)
+            positions = [a.on("") for a in average.positions]
+            code = self._joined(code, at, cuts)
+            code = self.frame.permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
+        else:
+            code = inner._heads_joined(Code("y"), self, cuts)
+        self.frame.assign("y", code.text)
+
+    def _inside(self, inner: n.Average) -> BlocksWriter:
+        """A writer for an average inside blocks."""
+        facts = Facts(analyze(inner.visible), split(inner.score))
+        kernel = Sdpa() if Sdpa().refuse(inner, facts) is None else Reference()
+        return BlocksWriter(self.frame, inner, Plan(kernel, (), facts))
+
+    def dense(self) -> str:
+        """The average as its dense kernel writes it."""
+        return self.plan.kernel.write(self.average, self.plan.facts, self)
+
+    def _heads_joined(self, code: Code, outer: AverageWriter, cuts: Sequence[n.Cut]) -> Code:
+        """[batch..., block, head, place, feature] --> [batch..., head, positions..., feature]."""
+        own = [*self.lead, *self.average.positions, self.average.message.axes[-1]]
+        block = self.average.batch[-1]
+        order = [*outer.lead, block, *own[-2:]]
+        return self._joined(self.frame.permuted(self.each_head(code), own, order), len(outer.lead), cuts)
+
+    def _joined(self, code: Code, dim: int, cuts: Sequence[n.Cut]) -> Code:
+        frame = self.frame
+        shown = [c for c in cuts if c.query is not None]
+        if not shown:
+            return Code(f"{code.atom}.squeeze({dim}).squeeze({dim})")
+        frame.helpers.add("joined")
+        lengths = ", ".join(frame.size(c.query.size, c.query.name or "size") for c in shown if c.query)
+        sizes, *rest = frame.cuts(cuts, "i").split("), ", 1)
+        sizes = sizes if sizes.endswith(")") else f"{sizes})"
+        lengths = f"({lengths}{',' if len(shown) == 1 else ''})"
+        return Code(f"joined({', '.join([code.text, str(dim), sizes, lengths, *rest])})")
+
+    def in_blocks(self, cuts: Sequence[n.Cut]) -> str:
+        """The average inside all blocks at once, from sources that are not cut yet."""
+        inner = self._inside(tiled(self.average, cuts))
+        code = Code(self.frame.assign("y", inner.dense()))
+        return inner._heads_joined(code, self, cuts).text
+
+    def in_turn(self, axis: Axis, size: int) -> str:
+        """The average of some queries after the other, as a function that is called for each part of `axis`."""
+        frame = self.frame
+        part = frame.fresh("part")
+
+        def held(value: n.Value) -> n.Value:
+            """A value of all turns, computed once."""
+            code = frame.text(value)
+            name = code if code.isidentifier() else frame.assign(frame.fresh("held"), code)
+            return n.Local(value.type, None, name)
+
+        inner = self._inside(turn(self.average, axis, part, held))
+        frame.helpers.add("in_turn")
+        name = frame.fresh("average")
+        length = frame.size(axis.size, axis.name or "size")
+        before, start = (dict(frame.positions), dict(frame.shared), "wide" in frame.taken), len(frame.lines)
+        frame.lengths[part] = part
+        frame.depth += 1
+        frame.nested = True
+        frame.line(f"return {inner.each_head(Code(inner.dense())).text}")
+        if any(re.search(rf"\b{part}\b", line) for line in frame.lines[start:]):
+            frame.lines.insert(start, f"{'    ' * frame.depth}{part} = rows.stop - rows.start")
+        frame.nested = False
+        frame.depth -= 1
+        frame.lines.insert(start, f"{'    ' * frame.depth}def {name}(rows: slice) -> Tensor:")
+        frame.positions, frame.shared, wide = before
+        if not wide:
+            frame.taken.discard("wide")
+        dim = len(self.lead) + self.average.positions.index(axis)
+        return f"in_turn({name}, {length}, {mark(size, 'size')}, {dim})"
+
+    def merged(self, parts: Sequence[tuple[n.Average, n.Cut]]) -> str:
+        """The averages over disjoint sets of keys, each by `attend`, as one: by their log-sum-exp."""
+        frame = self.frame
+        names = []
+        for average, cut in parts:
+            writer = self._inside(average)
+            score = writer.plan.facts.score
+            assert not isinstance(score, str)
+            names.append(frame.assign(frame.fresh("part"), writer.attended(score, cut, "attend_with_lse")))
+        frame.helpers.add("merged")
+        return f"merged({', '.join(names)})"
+
+    def attended(self, score: DotScore, cut: n.Cut, function: str = "attend") -> str:
+        """`attend`, block by block along one axis, on [batch..., head, position, feature]."""
+        average, frame = self.average, self.frame
+        frame.helpers.add(function)
+        tiling = Tiling(average, (cut,), False)
+        axes = (*self.lead, tiling.block, tiling.places["i"], tiling.places["j"] if cut.key else average.over[0])
+        masks: list[str] = []
+        apart = left_out(average.visible, frame.optional)
+        for part in conjuncts(average.visible) if average.visible is not None else []:
+            optional = apart is not None and part is apart.value
+            code = frame.aligned(tiling.value(part), axes)
+            if part.type.scalar:
+                code = Code(f"torch.tensor({code.text}, device={frame.device})")
+            name = frame.variable(apart.name) if apart is not None and optional else ""
+            text = f"None if {name} is None else {code.text}" if optional else code.text
+            masks.append(frame.assign(frame.fresh("visible"), text))
+        inside = DotScore(score.left, score.right, 1.0, None, tuple(_tiled(t, tiling) for t in score.biases))
+        bias, own = self.bias(inside, axes)
+        arguments = [
+            self.lined(score.left, average.positions).text,
+            self.lined(score.right, average.over).text,
+            self.lined(average.message, average.over).text,
+            frame.size(cut.size, "size"),
+        ]
+        if cut.key is not None:
+            arguments += [python(cut.before), python(cut.after)]
+        if masks:
+            arguments.append(f"visible=({', '.join(masks)}{',' if len(masks) == 1 else ''})")
+        if bias is not None:
+            bias = Code(frame.assign(frame.fresh("bias"), bias.text))
+            arguments.append(f"bias={frame.spread(bias, own, axes).text}")
+        size = score.left.axes[-1].size.integer
+        if score.scalar is not None:
+            number = frame.code(score.scalar)
+            arguments.append(f"scale={python(score.factor)} * {number.at(PRODUCT)}")
+        elif size is None or abs(score.factor - size**-0.5) > 1e-12 * size**-0.5:
+            arguments.append(f"scale={python(score.factor)}")
+        if average.dropout:
+            arguments.append(f"dropout={python(average.dropout)} if self.training else 0.0")
+        return f"{function}({', '.join(arguments)})"
+
+
+def _tiled(term: Term, tiling: Tiling) -> Term:
+    """A bias in blocks."""
+    return replace(term, value=tiling.value(term.value))

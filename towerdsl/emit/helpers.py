@@ -1,0 +1,77 @@
+"""The functions and classes that emitted source calls: the modules that have them, and their text.
+
+They are read, not imported: what handles tensors needs torch, which compiling does not.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent.parent
+_FILES = (_PACKAGE / "ops" / "normalizers.py", *sorted((_PACKAGE / "runtime").glob("*.py")))
+
+
+@dataclass(frozen=True)
+class Helper:
+    """A function or class: where it is, its text for a file that stands alone, and the helpers that it calls."""
+
+    name: str
+    module: str
+    text: str
+    needs: tuple[str, ...]
+
+
+@cache
+def helpers() -> dict[str, Helper]:
+    """All of them, by name."""
+    found: dict[str, tuple[str, str, ast.AST]] = {}
+    for path in _FILES:
+        parts = (_PACKAGE.name, *path.relative_to(_PACKAGE).with_suffix("").parts)
+        module = ".".join(parts).removesuffix(".__init__")
+        source = path.read_text(encoding="utf-8")
+        lines = source.splitlines()
+        for node in ast.parse(source).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                # decorators register; what is copied has no register. The emitted module imports torch itself
+                text = "\n".join(lines[node.lineno - 1 : node.end_lineno]).replace("    import torch\n\n", "")
+                found[node.name] = (module, text, node)
+    return {name: Helper(name, module, text, _names(node, found, name)) for name, (module, text, node) in found.items()}
+
+
+def _names(node: ast.AST, known: Iterable[str], own: str) -> tuple[str, ...]:
+    """The helpers that a definition names, in its body or as a base, in the order of the text."""
+    body = node.body if isinstance(node, ast.FunctionDef) else [node]
+    inside = (x for part in body for x in ast.walk(part))
+    found = dict.fromkeys(x.id for x in inside if isinstance(x, ast.Name) and x.id in known and x.id != own)
+    return tuple(found)
+
+
+def imports(names: Iterable[str]) -> list[str]:
+    """The import statements for some helpers."""
+    by_module: dict[str, list[str]] = {}
+    for name in sorted(names):
+        by_module.setdefault(helpers()[name].module, []).append(name)
+    return [f"from {module} import {', '.join(found)}" for module, found in sorted(by_module.items())]
+
+
+def copied(names: Iterable[str]) -> list[str]:
+    """The texts of some helpers and of those that they call, callees first."""
+    found: dict[str, str] = {}
+    visiting: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in visiting:
+            return
+        visiting.add(name)
+        helper = helpers()[name]
+        for other in helper.needs:
+            visit(other)
+        found[name] = helper.text
+
+    for name in sorted(names):
+        visit(name)
+    return list(found.values())

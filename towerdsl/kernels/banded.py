@@ -1,0 +1,82 @@
+"""Each query sees keys at bounded distances: `low <= i - j <= high` along an axis.
+
+Blocks of queries meet the few keys that any of them can see. Softmax of a dot product along one axis goes block by
+block, its scores stay in the cache; any other attention is the same average inside all blocks at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size, product
+from towerdsl.kernels import sizes
+from towerdsl.kernels.base import FUSED, Facts, Kernel
+from towerdsl.kernels.tiling import Untileable, every_cut, tiled
+from towerdsl.passes.locality import Band, Locality
+
+if TYPE_CHECKING:
+    from towerdsl.emit.blocks import BlocksWriter
+
+
+class Banded(Kernel):
+    name = "banded"
+    how = "blocks of queries, each with the keys within reach"
+    speed = FUSED
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        if not bounded(average, facts.locality):
+            return "no distance i - j is bounded on both sides"
+        try:
+            tiled(average, _cuts(average, facts))
+        except Untileable as reason:
+            return str(reason)
+        return None
+
+    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+        cuts = _cuts(average, facts)
+        if len(cuts) == 1 and average.is_softmax_of_values and not isinstance(facts.score, str):
+            return writer.attended(facts.score, cuts[0])
+        return writer.in_blocks(cuts)
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        cuts = _cuts(average, facts)
+        return product([c.count * c.length("i") * c.length("j") for c in cuts])
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        cuts = _cuts(average, facts)
+        return product([c.length("i") * c.length("j") for c in cuts]) * (2 if len(cuts) == 1 else 4)
+
+
+def bounded(average: Average, locality: Locality) -> list[Band]:
+    """The bands with numbers for both bounds, along axes that query and key share."""
+    return [
+        b
+        for b in locality.bands
+        if b.low is not None
+        and b.high is not None
+        and b.low.integer is not None
+        and b.high.integer is not None
+        and b.query in average.positions
+        and b.key in average.over
+        and b.query.size == b.key.size
+    ]
+
+
+def _cuts(average: Average, facts: Facts) -> tuple[n.Cut, ...]:
+    bands = bounded(average, facts.locality)
+    return every_cut(average, [cut_of(b, len(bands)) for b in bands])
+
+
+def cut_of(band: Band, count: int = 1) -> n.Cut:
+    """Blocks along the axis of a band, where `count` axes have one."""
+    return n.Cut(band.query, band.key, Size.of(sizes.QUERIES[min(count, 3)]), *_reach(band))
+
+
+def _reach(band: Band) -> tuple[int, int]:
+    """How far the keys of a block go before its first query and behind its last."""
+    assert band.low is not None and band.high is not None
+    low, high = band.low.integer, band.high.integer
+    assert low is not None and high is not None
+    return -(-high // sizes.EVEN) * sizes.EVEN, -(low // sizes.EVEN) * sizes.EVEN

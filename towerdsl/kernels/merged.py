@@ -1,0 +1,116 @@
+"""A union: each part of it on blocks of its own, the averages combined by their log-sum-exp.
+
+    softmax over A or B = (exp(a) y_A + exp(b) y_B) / (exp(a) + exp(b)),  a and b the log-sum-exp over A and over B
+
+What an earlier part has is hidden in the later ones, so that no pair counts twice. A part is within reach (a band), or
+has few keys, or few queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import TensorType
+from towerdsl.kernels import sizes
+from towerdsl.kernels.banded import bounded, cut_of
+from towerdsl.kernels.base import FUSED, Facts, Kernel
+from towerdsl.kernels.tiling import Tiling, Untileable, restricted
+from towerdsl.passes.locality import End, Locality, conjuncts, joined
+
+if TYPE_CHECKING:
+    from towerdsl.emit.average import AverageWriter
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the disjoint averages, and how its queries and keys are cut."""
+
+    average: Average
+    cut: n.Cut
+
+
+class Merged(Kernel):
+    name = "merged"
+    how = "the parts of a union, each on blocks of its own, combined by their log-sum-exp"
+    speed = FUSED
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        if len(facts.locality.unions) != 1:
+            return f"the condition is {'no union' if not facts.locality.unions else 'several unions'}"
+        if not average.is_softmax_of_values:
+            return "parts are combined by log-sum-exp, which a softmax of values has"
+        if isinstance(facts.score, str):
+            return facts.score
+        if len(average.positions) != 1 or len(average.over) != 1:
+            return "it works along one axis"
+        try:
+            parts = self.parts(average, facts)
+            for part in parts:
+                tiling = Tiling(part.average, (part.cut,), False)
+                for value in (part.average.visible, *(t.value for t in facts.score.biases)):
+                    if value is not None:
+                        tiling.value(value)
+        except Untileable as reason:
+            return str(reason)
+        return None
+
+    def parts(self, average: Average, facts: Facts) -> list[Part]:
+        """The parts of the union, wide ones last; what is common to all holds in each. Raises Untileable."""
+        assert average.visible is not None
+        union = facts.locality.unions[0]
+        common = facts.locality.without(union).condition
+        done: list[n.Value] = []
+        found: list[Part] = []
+        for part in union.parts:
+            own = part.condition
+            if own is None:
+                raise Untileable("a part of the union is everything")
+            hidden = [n.Pointwise(x.type, x.span, "not", (x,)) for x in done]
+            end = _end(average, part)
+            left = part.without(end).condition if end is not None else own
+            every = [*(conjuncts(x) if x is not None else [] for x in (common, left)), hidden]
+            visible = joined([x for xs in every for x in xs], average.visible.axes)
+            found.append(_part(replace(average, visible=visible), part, end))
+            done.append(own)
+        return found
+
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        return writer.merged([(p.average, p.cut) for p in self.parts(average, facts)])
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        total = Size.of(0)
+        for part in self.parts(average, facts):
+            (i,), (j,) = part.average.positions, part.average.over
+            total = total + i.size * (j.size if part.cut.key is None else part.cut.length("j"))
+        return total
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        return self.pairs(average, facts)
+
+
+def _end(average: Average, locality: Locality) -> End | None:
+    """The condition that a part is about the first keys, or the first queries; None where it is within reach."""
+    if bounded(average, locality):
+        return None
+    ends = [e for e in locality.ends if e.low in (None, Size.of(0)) and e.high and e.high.integer is not None]
+    return next((e for axis in (*average.over, *average.positions) for e in ends if e.axis == axis), None)
+
+
+def _part(average: Average, locality: Locality, end: End | None) -> Part:
+    """One part: within reach, or about the first keys or queries. Raises Untileable."""
+    if bands := bounded(average, locality):
+        return Part(average, cut_of(bands[0]))
+    if end is None or end.high is None:
+        raise Untileable("a part of the union is neither within reach nor about the first keys or queries")
+    axis, stop = end.axis, end.high + 1
+    short = replace(axis, size=stop.opaque("min", axis.size))
+
+    def first(x: n.Value, kind: TensorType) -> n.Value:
+        return n.Pick(kind, x.span, x, axis, None, stop, True)
+
+    few = restricted(average, axis, short, first)
+    return Part(few, n.Cut(few.positions[0], None, Size.of(sizes.TURN)))

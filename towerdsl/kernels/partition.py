@@ -1,0 +1,72 @@
+"""Queries see the keys of their own class: windows side by side, rows or columns of a grid.
+
+Each class is a block, and an entry of the batch: what is dense inside it is computed as any dense attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size, product
+from towerdsl.kernels.base import FUSED, Facts, Kernel
+from towerdsl.kernels.tiling import Untileable, every_cut, tiled
+
+if TYPE_CHECKING:
+    from towerdsl.emit.blocks import BlocksWriter
+
+ZERO = Size.of(0)
+
+
+class Partition(Kernel):
+    name = "partition"
+    how = "each class of positions by itself, as one entry of the batch"
+    speed = FUSED
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        cuts = [c for c in self.cuts(average, facts) if not c.whole]
+        if not cuts:
+            return "positions do not fall into classes that see only themselves"
+        try:
+            self.fold(average, facts)
+        except Untileable as reason:
+            return str(reason)
+        return None
+
+    def cuts(self, average: Average, facts: Facts) -> tuple[n.Cut, ...]:
+        """One cut for each axis along which the condition makes classes."""
+        found: dict[object, n.Cut] = {}
+        for b in facts.locality.bands:
+            if b.low == b.high == ZERO and b.query.size == b.key.size:
+                found.setdefault(b.query, n.Cut(b.query, b.key, Size.of(1)))
+        for c in facts.locality.classes:
+            width, shift = c.width.integer, c.shift.integer
+            if width is None or shift is None or c.query.size != c.key.size:
+                continue
+            full = c.query.size.opaque("%", c.width).integer == 0
+            found.setdefault(c.query, n.Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
+        return every_cut(average, list(found.values()))
+
+    def fold(self, average: Average, facts: Facts) -> Average:
+        """The average of one class, with one more batch axis. Raises Untileable."""
+        cuts = self.cuts(average, facts)
+        exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
+        same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
+        left = facts.locality.without(*exact, *same).condition
+        return tiled(replace(average, visible=left), cuts, at_sources=True)
+
+    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+        return writer.dense()
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        return product([c.count * c.length("i") * c.length("j") for c in self.cuts(average, facts)])
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        return self.pairs(average, facts)
+
+
+def _exact(cut: n.Cut, width: Size) -> bool:
+    """Whether the blocks of a cut are the classes of this width, none of them put together from two."""
+    return cut.size == width and not (cut.wraps and cut.shift)

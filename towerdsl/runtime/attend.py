@@ -1,0 +1,289 @@
+"""Softmax attention that goes through blocks of queries, each with the keys that it can see.
+
+Legend: B all leading axes (batch, heads) as one, Q queries, K keys, S queries of a block, W keys of a block, D and E
+features of keys and values; T blocks. Masks and biases are [..., T, S, W], with length 1 where they do not vary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from towerdsl.runtime.blocks import blocks, joined
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    size: int,
+    before: int | None = None,
+    after: int | None = None,
+    visible: tuple[Tensor | None, ...] = (),
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(scale * q k^T + bias) v over the visible keys, [..., Q, E], in memory linear in Q and K.
+
+    Block t has queries t * size to (t + 1) * size - 1; its keys go from `before` places before its first query to
+    `after` places behind its last, without the two they are all keys. Pairs have to hold all of `visible`; a query
+    that sees no key gets zeros.
+    """
+    return attend_with_lse(q, k, v, size, before, after, visible, bias, scale, dropout, False)[0]
+
+
+def attend_with_lse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    size: int,
+    before: int | None = None,
+    after: int | None = None,
+    visible: tuple[Tensor | None, ...] = (),
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    lse: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """As `attend`, with the log of each query's sum of exponents, [..., Q], if `lse`; it is -inf without keys."""
+    if q.ndim == 2:
+        y, sums = attend_with_lse(q[None], k[None], v[None], size, before, after, visible, bias, scale, dropout, lse)
+        return y[0], sums[0] if lse else sums
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    masks = tuple(x for x in visible if x is not None)
+    if torch.compiler.is_compiling() or dropout or q.device.type != "cpu":
+        return _attend_at_once(q, k, v, size, before, after, masks, bias, scale, dropout)
+    y, sums = Attend.apply(q, k, v, bias, size, before, after, scale, lse, *masks)
+    return y, sums
+
+
+def _attend_at_once(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    size: int,
+    before: int | None,
+    after: int | None,
+    masks: tuple[Tensor, ...],
+    bias: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """All blocks at once, in plain operations: what a compiler reads, and where weights are dropped."""
+    length = q.shape[-2]
+    q = blocks(q, q.ndim - 2, (size,))
+    if before is None or after is None:
+        k, v = k.unsqueeze(-3), v.unsqueeze(-3)
+    else:
+        there = blocks(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
+        masks = (*masks, there.unsqueeze(-2))  # not the padding
+        k, v = (blocks(x, x.ndim - 2, (size,), (before,), (after,)) for x in (k, v))
+    score = q @ k.transpose(-1, -2) * scale
+    if bias is not None:
+        score = score + bias
+    shown = None
+    for mask in masks:
+        shown = mask if shown is None else shown & mask
+    if shown is not None:
+        score = score.masked_fill(~shown, float("-inf"))
+        empty = ~shown.any(-1, keepdim=True)
+        score = score.masked_fill(empty, 0.0)
+        weights = score.softmax(-1).masked_fill(empty, 0.0)
+        sums = score.logsumexp(-1).masked_fill(empty.squeeze(-1), float("-inf"))
+    else:
+        weights, sums = score.softmax(-1), score.logsumexp(-1)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    y = joined(weights @ v, q.ndim - 3, (size,), (length,))
+    return y, joined(sums, sums.ndim - 2, (size,), (length,))
+
+
+def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
+    """The softmax average over all keys from those over disjoint sets of them: sum of exp(lse_p - lse) y_p.
+
+    Each part is y, [..., Q, E], and its log-sum-exp, [..., Q]; one with fewer queries is about the first ones.
+    """
+    length = max(y.shape[-2] for y, _ in parts)
+    sums = [F.pad(s, (0, length - s.shape[-1]), value=float("-inf")) for _, s in parts]
+    highest = torch.stack([s.detach() for s in sums]).amax(0).clamp(min=torch.finfo(sums[0].dtype).min)
+    shares = [(s - highest).exp() for s in sums]
+    total = sum(shares[1:], shares[0])
+    total = total.masked_fill(total == 0, 1.0)  # a query that no part has keys for
+    found = torch.zeros((), dtype=parts[0][0].dtype)
+    # parts with few queries last, so that the others are added whole
+    for (y, _), share in sorted(zip(parts, shares, strict=True), key=lambda x: -x[0][0].shape[-2]):
+        some = y.shape[-2]
+        weighted = y * (share / total)[..., :some, None]
+        if some == length:
+            found = found + weighted
+        else:
+            found = torch.cat((found[..., :some, :] + weighted, found[..., some:, :]), -2)
+    return found
+
+
+class Attend(torch.autograd.Function):
+    """One block after the other; the scores of a block stay in the cache, and are computed again for the gradients."""
+
+    @staticmethod
+    def forward(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        size: int,
+        before: int | None,
+        after: int | None,
+        scale: float,
+        lse: bool,
+        *masks: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        tiles = Tiles(q, k, size, before, after, scale, bias, masks)
+        y = heads_last(q, v.shape[-1])
+        sums = q.new_empty(q.shape[:-1] if lse else (0,))
+        for t in range(tiles.count):
+            score, empty, rows, columns = tiles.score(t)
+            if not score.shape[-1]:
+                y[..., rows, :] = 0.0
+                if lse:
+                    sums[..., rows] = float("-inf")
+                continue
+            weights = score.softmax(-1)
+            if empty is not None:
+                weights = weights.masked_fill(empty, 0.0)
+            y[..., rows, :] = torch.bmm(weights, flat(v[..., columns, :])).unflatten(0, q.shape[:-2])
+            if lse:  # the largest weight of a row is exp(its largest score - lse)
+                found = score.amax(-1) - weights.amax(-1).log()
+                found = found if empty is None else found.masked_fill(empty.squeeze(-1), float("-inf"))
+                sums[..., rows] = found.unflatten(0, q.shape[:-2])
+        return y, sums
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        q, k, v, bias, *ctx.options, ctx.lse = inputs[:9]
+        ctx.save_for_backward(q, k, v, bias, *inputs[9:])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_y: Tensor, grad_sums: Tensor):
+        q, k, v, bias, *masks = ctx.saved_tensors
+        size, before, after, scale = ctx.options
+        tiles = Tiles(q, k, size, before, after, scale, bias, tuple(masks))
+        grad_q, grad_k, grad_v = heads_last(q, q.shape[-1]), heads_last(k, k.shape[-1]), heads_last(v, v.shape[-1])
+        grad_k.zero_()
+        grad_v.zero_()
+        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
+        lead = q.shape[:-2]
+        for t in range(tiles.count):
+            score, empty, rows, columns = tiles.score(t)
+            if not score.shape[-1]:
+                grad_q[..., rows, :] = 0.0
+                continue
+            weights = score.softmax(-1)
+            if empty is not None:
+                weights = weights.masked_fill(empty, 0.0)
+            grad = flat(grad_y[..., rows, :])
+            grad_v[..., columns, :] += torch.bmm(weights.transpose(-1, -2), grad).unflatten(0, lead)
+            grad = torch.bmm(grad, flat(v[..., columns, :]).transpose(-1, -2))
+            grad = torch._softmax_backward_data(grad, weights, -1, weights.dtype)
+            if ctx.lse:
+                grad = grad.addcmul_(weights, flat(grad_sums[..., rows, None]))
+            if grad_bias is not None:
+                part = tiles.part(grad_bias, t)
+                part += grad.unflatten(0, lead).sum_to_size(part.shape)
+            grad_q[..., rows, :] = torch.bmm(grad, flat(k[..., columns, :])).unflatten(0, lead)
+            grad_k[..., columns, :] += torch.bmm(grad.transpose(-1, -2), flat(q[..., rows, :])).unflatten(0, lead)
+        return (grad_q.mul_(scale), grad_k.mul_(scale), grad_v, grad_bias, *(None,) * (5 + len(masks)))
+
+
+def flat(x: Tensor) -> Tensor:
+    """[..., Q, D] --> [B, Q, D]."""
+    return x.flatten(0, -3)
+
+
+def heads_last(like: Tensor, features: int) -> Tensor:
+    """An empty [..., head, Q, E] that lies in memory as [..., Q, head, E], so that merging heads copies nothing."""
+    *lead, length, _ = like.shape
+    return like.new_empty(*lead[:-1], length, lead[-1], features).transpose(-3, -2)
+
+
+class Tiles:
+    """The blocks of an attention: which rows and columns each has, and its scores."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        size: int,
+        before: int | None,
+        after: int | None,
+        scale: float,
+        bias: Tensor | None,
+        masks: tuple[Tensor, ...],
+    ) -> None:
+        self.q, self.k, self.size, self.scale, self.bias, self.masks = q, k, size, scale, bias, masks
+        self.before, self.after = before, after
+        self.count = -(-q.shape[-2] // size)
+        self.known: tuple[tuple[int, ...], Tensor | None, Tensor | None] | None = None
+
+    def ends(self, t: int) -> tuple[slice, slice, int]:
+        """The queries and keys of block t, and the place of the first key among those the block could have."""
+        start, end = t * self.size, min((t + 1) * self.size, self.q.shape[-2])
+        length = self.k.shape[-2]
+        if self.before is None or self.after is None:
+            return slice(start, end), slice(0, length), 0
+        low = min(max(start - self.before, 0), length)
+        high = max(min(start + self.size + self.after, length), low)
+        return slice(start, end), slice(low, high), low - (start - self.before)
+
+    def part(self, x: Tensor, t: int) -> Tensor:
+        """What a mask or bias [..., T, S, W] says of block t."""
+        rows, columns, first = self.ends(t)
+        x = x[..., t if x.shape[-3] > 1 else 0, :, :] if x.ndim > 2 else x
+        if x.ndim > 1 and x.shape[-2] > 1:
+            x = x[..., : rows.stop - rows.start, :]
+        return x[..., first : first + columns.stop - columns.start] if x.ndim and x.shape[-1] > 1 else x
+
+    def score(self, t: int) -> tuple[Tensor, Tensor | None, slice, slice]:
+        """scale * q k^T + bias of block t, -inf where hidden; which rows are empty (None: none); queries and keys.
+
+        An empty row has scores of 0, so that its softmax is a number.
+        """
+        rows, columns, first = self.ends(t)
+        q, k = flat(self.q[..., rows, :]), flat(self.k[..., columns, :]).transpose(-1, -2)
+        shape = (*self.q.shape[:-2], q.shape[-2], k.shape[-1])
+        if not shape[-1]:
+            return q.new_zeros(q.shape[0], shape[-2], 0), None, rows, columns
+        added, empty = self.added(t, (first, *shape[-2:]))
+        if added is None:
+            return torch.bmm(q * self.scale, k), None, rows, columns
+        if added.ndim > 2:
+            added = flat(added.expand(shape))
+        if empty is not None:
+            empty = flat(empty.expand(*shape[:-1], 1))
+        return torch.baddbmm(added, q, k, alpha=self.scale), empty, rows, columns
+
+    def added(self, t: int, place: tuple[int, ...]) -> tuple[Tensor | None, Tensor | None]:
+        """What is added to the scores of a block, and its empty rows; kept while blocks do not differ."""
+        everything = (*self.masks, *([self.bias] if self.bias is not None else []))
+        if not everything:
+            return None, None
+        alike = all(x.ndim < 3 or x.shape[-3] == 1 for x in everything)
+        if alike and self.known is not None and self.known[0] == place:
+            return self.known[1:]
+        shown = None
+        for mask in self.masks:
+            part = self.part(mask, t)
+            shown = part if shown is None else shown & part
+        added = None if self.bias is None else self.part(self.bias, t)
+        empty = None
+        if shown is not None:
+            empty = ~shown.any(-1, keepdim=True)
+            hidden = ~(shown | empty)
+            added = self.q.new_zeros(()) if added is None else added
+            added = added.masked_fill(hidden, float("-inf"))
+            if self.q.device.type == "cpu" and not empty.any():
+                empty = None
+        self.known = place, added, empty
+        return added, empty
