@@ -22,19 +22,22 @@ if TYPE_CHECKING:
 _COMPILED: dict[type, Compiled] = {}
 
 
-def source(spec: str | Path, *, standalone: bool = False, kernel: str | None = None, **sizes: Any) -> str:
+def source(
+    spec: str | Path, *, standalone: bool = False, kernel: str | None = None, inference: bool = False, **sizes: Any
+) -> str:
     """The Python source that a spec compiles to; `standalone` needs only torch. Raises TowerError."""
-    return compile_spec(spec, sizes, kernel).source(standalone)
+    return compile_spec(spec, sizes, kernel, inference).source(standalone)
 
 
-def compile(spec: str | Path, *, kernel: str | None = None, **sizes: Any) -> type[nn.Module]:
+def compile(spec: str | Path, *, kernel: str | None = None, inference: bool = False, **sizes: Any) -> type[nn.Module]:
     """Compile a spec to a `torch.nn.Module` class.
 
     `spec` is a path, a name of the library (`"bert"`), or the text of a spec. Keywords override its sizes
-    (`depth=6`). `kernel` makes every attention use one kernel (`"reference"`). The class is what `source` gives,
-    executed. Raises TowerError.
+    (`depth=6`). `kernel` makes every attention use one kernel (`"reference"`). `inference` leaves out what only
+    training needs and packs the weights of linear layers where that is faster: the same values, the same names. The
+    class is what `source` gives, executed. Raises TowerError.
     """
-    compiled = compile_spec(spec, sizes, kernel)
+    compiled = compile_spec(spec, sizes, kernel, inference)
     module = load_module(compiled.source(), compiled.model.name)
     found: type[nn.Module] = getattr(module, camel(compiled.model.name))
     _COMPILED[found] = compiled
@@ -47,6 +50,7 @@ def load(
     format: str | None = None,
     *,
     strict: bool | Literal["all"] = True,
+    inference: bool = False,
     **sizes: Any,
 ) -> nn.Module:
     """Compile a spec, build the model and load a checkpoint into it; the model is in evaluation mode.
@@ -56,7 +60,7 @@ def load(
     """
     from towerdsl.weights import load_checkpoint
 
-    model = compile(spec, **sizes)()
+    model = compile(spec, inference=inference, **sizes)()
     report = load_checkpoint(model, checkpoint, format, strict)
     model.checkpoint_report = report  # type: ignore[assignment]
     return model.eval()

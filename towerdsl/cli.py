@@ -85,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     compiling.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: to stdout)")
     compiling.add_argument("--standalone", action="store_true", help="write source that needs torch and nothing else")
     takes_kernel(compiling)
+    inference_help = "write the form that is not trained: the same values, faster on a CPU"
+    compiling.add_argument("--inference", action="store_true", help=inference_help)
 
     checking = command("check", _check, "report every mistake in a spec")
     takes_spec(checking)
@@ -185,7 +187,7 @@ def _short(text: str) -> str:
 def _compile(arguments: argparse.Namespace) -> int:
     from towerdsl.compiler import compile_spec
 
-    compiled = compile_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel)
+    compiled = compile_spec(Path(arguments.spec), _sizes(arguments.settings), arguments.kernel, arguments.inference)
     source = compiled.source(arguments.standalone)
     if arguments.output is None:
         sys.stdout.write(source)

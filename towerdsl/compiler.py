@@ -18,6 +18,7 @@ from towerdsl.kernels.choose import attentions, choose
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.passes.infer import infer
+from towerdsl.passes.inference import inference as inference_form
 from towerdsl.passes.lists import spread
 from towerdsl.passes.resolve import Resolved, resolve, written_names
 from towerdsl.passes.simplify import simplify
@@ -57,27 +58,41 @@ class Compiled:
 
 
 @deep()
-def compile_spec(spec: str | Path, sizes: Mapping[str, Setting] | None = None, kernel: str | None = None) -> Compiled:
+def compile_spec(
+    spec: str | Path,
+    sizes: Mapping[str, Setting] | None = None,
+    kernel: str | None = None,
+    inference: bool = False,
+) -> Compiled:
     """Compile a spec: a path, a library name, or its text. Allocates no tensor. Raises TowerError."""
     resolved, model = understand(spec, sizes or {})
     if model is None:
         message = f"{resolved.spec.source.name} has no `flow`: it is a library of blocks, there is no model to compile"
         raise TowerError([Diagnostic("library", message, help="name a spec that uses it")])
-    return plan(resolved, model, bool(sizes), kernel)
+    return plan(resolved, model, bool(sizes), kernel, inference)
 
 
 @deep()
-def plan(resolved: Resolved, model: n.Model, overridden: bool = False, kernel: str | None = None) -> Compiled:
+def plan(
+    resolved: Resolved,
+    model: n.Model,
+    overridden: bool = False,
+    kernel: str | None = None,
+    inference: bool = False,
+) -> Compiled:
     """Run the passes and choose the kernels of a typed model. Raises TowerError."""
     typed = model
-    for one_pass in PASSES:
+    for one_pass in (*PASSES, inference_form) if inference else PASSES:
         model = one_pass(model)
     plans = {id(block): choose(block.average, kernel) for block in attentions(model.root) if block.average}
     return Compiled(model, typed, resolved, plans, _checkpoints(resolved, model, overridden))
 
 
 def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
-    """The names of the lengths that a spec leaves to run time with these settings. Raises TowerError."""
+    """The names of the lengths that a spec leaves to run time with these settings. Raises TowerError.
+
+    How many pairs a relation has is a length too, with the relation's name.
+    """
     errors = Diagnostics()
     resolved = resolve(library.read(spec, errors), errors)
     errors.raise_if_any()
@@ -85,6 +100,7 @@ def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
     resolved, _ = spread(resolved, settings, Diagnostics())
     types = [x for _, d in resolved.spec.inputs for x in t.branches(d)]
     names = {a.name for d in types for a in d.axes if a.name is not None and a.size is None}
+    names |= {name.text for name, d in resolved.spec.inputs if any(x.dtype == "relation" for x in t.branches(d))}
     return names - set(resolved.sizes)
 
 

@@ -14,6 +14,7 @@ NORMALIZERS = {
     **{name: name for name in ("softmax", "sum", "count", "sigmoid", "none", "sparsemax", "hard")},
     "hard(straight_through)": "straight_through",
     "hard(gumbel, temperature=0.5)": ("straight_through", 0.5),
+    "topk(k=2)": ("topk", 2),
 }
 
 
@@ -236,19 +237,24 @@ def _sources(a: Drawn, kind: str, layout: str) -> None:
 
 
 def _fields(a: Drawn, layout: str) -> None:
-    a.fields["normalize"] = a.one(*NORMALIZERS)
-    score = None if a.chance() else _score(a, 2)
+    apart = a.one(False, False, True)  # i and j stand apart from each other
+    a.fields["normalize"] = a.one("count", "none", "sum", "softmax") if apart else a.one(*NORMALIZERS)
+    score = _separable(a) if apart else None if a.chance() else _score(a, 2)
     if a.fields["normalize"] == "sum":
-        score = f"exp({score or _similarity(a)})"
+        score = f"exp({score or _similarity(a)})" if not apart else _positive(a)
     if score is not None:
         a.fields["score"] = score
     if a.chance():
-        a.fields["mask"] = _condition(a, 2)
-    if a.one(False, False, True):
+        a.fields["mask"] = _sided(a) if apart else _condition(a, 2)
+    if apart:
+        pass
+    elif a.one(False, False, True):
         a.fields["locality"] = _condition(a, 2)
     elif a.positions and a.one(*[False] * 7, True):  # a gate: each position by itself
         itself = " and ".join(f"i.{x} == j.{x}" for x in a.over if x in a.positions) or "i == j"
         a.fields["locality"] = a.one("i == j", itself, f"i == j and {_condition(a, 1)}")
+    elif len(a.positions) == len(a.over) == 1 and a.one(False, True):  # a graph
+        a.fields["locality"] = _relation(a, 1)
     message = _message(a) if a.one(False, False, True) else None
     if message is not None:
         a.fields["message"] = message
@@ -310,6 +316,47 @@ def _similarity(a: Drawn) -> str:
             heads = ("head", a.heads) if a.heads else ("1", 1)
             return f"dot({a.weight('wh', f'{heads[0]}, dk', heads[1], dk)}[head], {names[0]})"
     return chosen
+
+
+def _separable(a: Drawn) -> str:
+    """A sum of products of something of i and something of j."""
+    parts = [_product(a) for _ in range(a.one(1, 2, 3))]
+    return f" {a.one('+', '-')} ".join(parts)
+
+
+def _product(a: Drawn) -> str:
+    fi = f"{a.data('fi', 'float', a.positions)}[i]" if a.positions else "0.7"
+    fj = f"{a.data('fj', 'float', a.over)}[j]"
+    heads = ("head", a.heads) if a.heads else ("1", 1)
+    options = [fi, fj, f"{fi} * {fj}", f"{fj} * ({fi} - 0.5 * {fj})", f"{a.weight('tau', *heads)}[head]", "0.5", "1"]
+    options += [f"{_position(a, 'i')} * {_position(a, 'j')} / 4"]
+    if all(x in a.sources for x in ("query", "key")):
+        dot = a.one("dot(q, k)", "dot(relu(q), k)", "dot(k, cos(q) + 1)", "sum(q * k)", "dot(q * tanh(q), k)")
+        options += [dot, dot, dot, f"-{dot} * {fj}", f"{a.weight('tau', *heads)}[head] * {dot} / (1 + abs({fi}))"]
+        if a.static("query") and a.static("key"):
+            w = a.weight("vec", "dk", a.dk)
+            options += [f"dot({w}, q + k)", f"dot({w}, q * k)", f"dot({w} * q, k + {_position(a, 'j')})"]
+    return a.one(*options)
+
+
+def _positive(a: Drawn) -> str:
+    """The same, above 0."""
+    fj = f"exp({a.data('fj', 'float', a.over)}[j])"
+    if all(x in a.sources for x in ("query", "key")):
+        return a.one("dot(softplus(q), softplus(k))", f"dot(exp(q), exp(k)) * {fj}", fj)
+    return a.one(fj, "2", f"{fj} + 1")
+
+
+def _sided(a: Drawn) -> str:
+    """A condition that says something of queries, something of keys, or that only earlier keys are visible."""
+    kj = f"{a.data('kj', 'bool', a.over)}[j]"
+    options = [kj, f"{kj} and {_position(a, 'j')} > 0", f"{a.data('fj', 'float', a.over)}[j] < 0.3"]
+    if a.positions:
+        ki = f"{a.data('ki', 'bool', a.positions)}[i]"
+        options += [ki, f"{ki} and {kj}", f"{kj} and {_position(a, 'i')} > 0"]
+        if a.positions == a.over:
+            options += ["causal", "causal", f"{kj} and causal", f"{ki} and causal", f"not (j > i or not ({kj}))"]
+    return a.one(*options)
 
 
 def _position(a: Drawn, side: str) -> str:
@@ -439,9 +486,35 @@ def _condition(a: Drawn, depth: int) -> str:
         case "rate":
             return f"{a.data('fi', 'float', a.positions)}[i] <= {a.data('fj', 'float', a.over)}[j]"
         case "edges":
-            a.inputs["edges"] = ("relation", (*a.over, *a.positions))
-            return "edges[j, i]"
+            return _edges(a)
     return f"{a.data('kj', 'bool', a.over)}[j]"
+
+
+def _relation(a: Drawn, depth: int) -> str:
+    """A condition that lists pairs; every relation is a set, however often it names a pair."""
+    first, second = _edges(a), _edges(a)
+    match a.one("one", "itself", "union", "alone", "both", "kept", "some"):
+        case "itself":
+            return f"{first} or i == j"
+        case "union":
+            return f"{first} or {second}"
+        case "alone":
+            return f"{first} and not {second}"
+        case "both":
+            return f"{first} and {second}"
+        case "kept":
+            return f"({_relation(a, depth - 1) if depth else first}) and {_condition(a, 1)}"
+        case "some":
+            return f"({first} and {_condition(a, 1)}) or {_relation(a, depth - 1) if depth else second}"
+    return first
+
+
+def _edges(a: Drawn) -> str:
+    """Whether a pair is in one of several relations, whose sources are the keys or the queries."""
+    name, forward = a.one(("edges", True), ("near", True), ("back", False))
+    ends = (*a.over, *a.positions)
+    a.inputs[name] = ("relation", ends if forward else ends[::-1])
+    return f"{name}[j, i]" if forward else f"{name}[i, j]"
 
 
 def _message(a: Drawn) -> str | None:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from towerdsl.ops.normalizers import hard_score_function
-from towerdsl.runtime import holds_everywhere
+from towerdsl.ops.normalizers import pick_scored
+from towerdsl.runtime import holds_everywhere, picked_sum
 
 
 class Glimpse(nn.Module):
@@ -19,7 +19,7 @@ class Glimpse(nn.Module):
         w[i, j] = 1 for one j, drawn from softmax(f); log_prob is its log p
         j is visible to i where keep[j]
 
-    Averaged over n, heads merged by concat; kernel: reference.
+    Averaged over n, heads merged by concat; kernel: gather.
 
     x float[b, n, d=8], keep bool[b, n] -> float[b, n, d=8], float[b, head=2, n]
     """
@@ -36,8 +36,8 @@ class Glimpse(nn.Module):
         v = x.unflatten(-1, (2, 4)).transpose(1, 2)
         score = torch.einsum("bhid,bhjd->bhij", q, k) / 2.0
         visible = None if keep is None else keep[:, None, None, :]
-        weights, log_prob = hard_score_function(score, visible, self.training)
-        y = torch.einsum("bhij,bhjd->bhid", weights, v).transpose(1, 2).flatten(-2)
+        chosen, weights, log_prob = pick_scored(score, visible, self.training)
+        y = picked_sum(v, chosen, weights).transpose(1, 2).flatten(-2)
         return self.output(y), log_prob
 
 

@@ -8,6 +8,13 @@ import torch
 from torch import Tensor, nn
 
 
+def holds_everywhere(condition: Tensor | None) -> bool:
+    """Whether a condition is true everywhere, where that is cheap to know: on a CPU, not while compiling."""
+    if condition is None or condition.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return bool(condition.all())
+
+
 def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
     """exp(f) / sum of exp(f) over the visible keys."""
     if visible is None:
@@ -18,35 +25,33 @@ def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
     return score.masked_fill(empty, 0.0).softmax(-1).masked_fill(~visible, 0.0)
 
 
-def _pick(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
-    """The choice as one-hot weights (drawn while training, else the largest), and softmax(f)."""
+def _choice(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The key of each query, drawn while training, else the largest, and its weight, [..., 1]; softmax(f)."""
     probability = softmax(score, visible)
     if training:
         noise = -probability.new_empty(probability.shape).exponential_().log()
         chosen = (probability.detach().log() + noise).argmax(-1, keepdim=True)  # the Gumbel-max trick
     else:
         chosen = probability.detach().argmax(-1, keepdim=True)
-    onehot = probability.new_zeros(probability.shape).scatter(-1, chosen, 1.0)
+    weight = probability.new_ones(chosen.shape)
     if visible is not None:
-        onehot = onehot.masked_fill(~visible, 0.0)
-    return onehot, probability
+        weight = weight * visible.expand(probability.shape).gather(-1, chosen)
+    return chosen, weight, probability
 
 
-def hard_score_function(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
-    """One key for each query, and the log of its probability, [B..., Q...], for REINFORCE (Williams 1992).
-
-    E[reward * gradient of log_prob] is the gradient of E[reward]. A query that sees no key has log_prob 0.
-    """
-    onehot, probability = _pick(score, visible, training)
-    chosen = (onehot * probability).sum(-1)
-    return onehot, chosen.masked_fill(chosen == 0, 1.0).log()
+def pick_scored(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The key of each query and its weight, [..., 1], and the log of its probability, [..., Q...]."""
+    chosen, weight, probability = _choice(score, visible, training)
+    of_chosen = (probability.gather(-1, chosen) * weight).squeeze(-1)
+    return chosen, weight, of_chosen.masked_fill(of_chosen == 0, 1.0).log()
 
 
-def holds_everywhere(condition: Tensor | None) -> bool:
-    """Whether a condition is true everywhere, where that is cheap to know: on a CPU, not while compiling."""
-    if condition is None or condition.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return bool(condition.all())
+def picked_sum(values: Tensor, picked: Tensor, weights: Tensor) -> Tensor:
+    """y[i] = sum over k of weights[i, k] * values[picked[i, k]]: [..., J, V] and [..., I, K] twice."""
+    lead = torch.broadcast_tensors(values[..., 0, 0], picked[..., 0, 0])[0].shape
+    rows = picked.expand(*lead, -1, -1).flatten(-2)[..., None].expand(*lead, -1, values.shape[-1])
+    rows = values.expand(*lead, -1, -1).gather(-2, rows)
+    return (weights[..., None] * torch.unflatten(rows, -2, picked.shape[-2:])).sum(-2)
 
 
 class Glimpse(nn.Module):
@@ -57,7 +62,7 @@ class Glimpse(nn.Module):
         w[i, j] = 1 for one j, drawn from softmax(f); log_prob is its log p
         j is visible to i where keep[j]
 
-    Averaged over n, heads merged by concat; kernel: reference.
+    Averaged over n, heads merged by concat; kernel: gather.
 
     x float[b, n, d=8], keep bool[b, n] -> float[b, n, d=8], float[b, head=2, n]
     """
@@ -74,8 +79,8 @@ class Glimpse(nn.Module):
         v = x.unflatten(-1, (2, 4)).transpose(1, 2)
         score = torch.einsum("bhid,bhjd->bhij", q, k) / 2.0
         visible = None if keep is None else keep[:, None, None, :]
-        weights, log_prob = hard_score_function(score, visible, self.training)
-        y = torch.einsum("bhij,bhjd->bhid", weights, v).transpose(1, 2).flatten(-2)
+        chosen, weights, log_prob = pick_scored(score, visible, self.training)
+        y = picked_sum(v, chosen, weights).transpose(1, 2).flatten(-2)
         return self.output(y), log_prob
 
 

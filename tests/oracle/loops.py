@@ -78,7 +78,7 @@ def weights(scores, normalize):
     """The weight of each visible j, from the table of normalizers."""
     if not scores:
         return []
-    name, temperature = normalize if isinstance(normalize, tuple) else (normalize, 1.0)
+    name, option = normalize if isinstance(normalize, tuple) else (normalize, 1.0)
     scores = [torch.as_tensor(f, dtype=torch.float64) for f in scores]
     if name == "softmax":
         return softmax(scores)
@@ -93,12 +93,14 @@ def weights(scores, normalize):
         return scores
     if name == "sparsemax":
         return sparsemax(scores)
+    if name == "topk":
+        return topk(scores, option)
     chosen = best(scores)
     one_hot = [float(j == chosen) for j in range(len(scores))]
     if name == "hard":
         return one_hot
     if name == "straight_through":
-        soft = softmax([f / temperature for f in scores])
+        soft = softmax([f / option for f in scores])
         return [one + p - p.detach() for one, p in zip(one_hot, soft, strict=True)]
     raise ValueError(name)
 
@@ -115,6 +117,13 @@ def sparsemax(scores):
     support = max(k for k in range(1, len(ordered) + 1) if 1 + k * ordered[k - 1] > sum(ordered[:k]))
     tau = (sum(ordered[:support]) - 1) / support
     return [f - tau if f > tau else 0 * f for f in scores]
+
+
+def topk(scores, k):
+    """softmax of the k largest; of equal ones the first count."""
+    kept = sorted(range(len(scores)), key=lambda j: (-number(scores[j]), j))[:k]
+    soft = dict(zip(kept, softmax([scores[j] for j in kept]), strict=True))
+    return [soft.get(j, 0 * f) for j, f in enumerate(scores)]
 
 
 def best(scores):

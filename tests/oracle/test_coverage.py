@@ -22,7 +22,7 @@ min max where int float sum mean amax amin softmax cumsum argmax flip dot linear
 groupnorm conv lstm gru rearrange concat range zeros ones dropout max_pool avg_pool
 """
 NORMALIZERS = """
-softmax sum count sigmoid none sparsemax hard hard(straight_through) hard(gumbel hard(score_function)
+softmax sum count sigmoid none sparsemax topk hard hard(straight_through) hard(gumbel hard(score_function)
 """
 INITIALIZERS = """
 zeros ones constant( normal( truncated_normal( uniform( xavier_uniform xavier_normal kaiming_uniform eye

@@ -30,7 +30,7 @@ class Claimed:
 def claimed(average: n.Average) -> Claimed:
     """The claim on the weights W of an attention.
 
-    f is the score. softmax, sparsemax, hard: convex for every f. sigmoid: from 0 to 1. sum: convex where f >= 0,
+    f is the score. softmax, sparsemax, topk, hard: convex for every f. sigmoid: from 0 to 1. sum: convex where f >= 0,
     otherwise rows sum to 1 with any sign. count: convex where f = 1. none and count: not negative where f is not,
     at most 1 where f is.
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from towerdsl.emit.blocks import BlocksWriter
+from towerdsl.emit.average import AverageWriter
 from towerdsl.emit.describe import docstring
 from towerdsl.emit.frame import LIKE, MARK, MODULE_NAMES, Frame, mark, unmark
 from towerdsl.emit.layout import tidy, wrapped
@@ -209,6 +209,7 @@ class ClassWriter:
                 slot = next(_leaves(slot))
             if kept == name:
                 lines.append(f"self.{name} = {module_code(slot, self.constructors)}")
+                self.frame.helpers |= {h for leaf in _leaves(slot) if leaf.result for h in leaf.result.helpers}
         if any(f"{LIKE}." in line for line in (*self.frame.lines, *self.frame.prelude())):
             lines.append(f'self.register_buffer("{LIKE.removeprefix("self.")}", torch.empty(0), persistent=False)')
         return lines
@@ -221,7 +222,7 @@ class ClassWriter:
             targets = ", ".join(frame.variable(name) for name in step.names)
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
-            BlocksWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names)
+            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:
@@ -343,7 +344,9 @@ def _assigned(step: n.Set | n.Evaluate) -> list[tuple[str, TensorType]]:
     """The tensors that a statement assigns, with their types."""
     if isinstance(step, n.Evaluate):
         return []
-    kinds = step.value.results if isinstance(step.value, n.CallBlock) and len(step.names) > 1 else (step.value.type,)
+    kinds: tuple[Type, ...] = (step.value.type,)
+    if isinstance(step.value, n.CallBlock | n.Together) and len(step.names) > 1:
+        kinds = step.value.results
     return [(name, kind) for name, kind in zip(step.names, kinds, strict=True) if isinstance(kind, TensorType)]
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import statements, values
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
@@ -88,6 +89,7 @@ class Frame:
     merged: dict[str, str] = field(default_factory=dict)  # modules without weights -> the one that serves for all
     device_from: str = ""
     dtype_from: str = ""
+    products: dict[str, tuple[str, str]] = field(default_factory=dict)  # line of a batched product -> its operands
 
     def __post_init__(self) -> None:
         for name, kind in self.block.parameters:
@@ -452,6 +454,8 @@ class Frame:
         if op == "//" and value.type.dtype in ("float", "wide"):  # torch's own `//` has no gradient
             left, right = (self.aligned(a, axes) for a in value.args)
             return Code(f"torch.floor({left.at(PRODUCT)} / {right.at(UNARY)})")
+        if op == "+" and (found := self._added(value)) is not None:
+            return found
         if op in STRENGTH:
             strength = STRENGTH[op]
             symbol = {"and": "&", "or": "|"}.get(op, op)
@@ -462,6 +466,23 @@ class Frame:
             left_text = left.at(tight if strength in (COMPARE,) else strength)
             return Code(f"{left_text} {symbol} {right.at(tight)}", strength)
         return self._function(value)
+
+    def _added(self, value: n.Pointwise) -> Code | None:
+        """`y + bias`, where y is the batched product of the line before and is read nowhere else: both in one."""
+        line = self.lines[-1] if self.lines else ""
+        product, bias = sorted(value.args, key=lambda x: not isinstance(x, n.Local))
+        if line not in self.products or not isinstance(product, n.Local) or not line.startswith(f"{product.name} = "):
+            return None
+        if bias.type.scalar or bias.type.dtype != "float" or product.axes != value.axes:
+            return None
+        roots = [v for step in statements(self.block.body) for v in values(step)]
+        roots += [r for r in self.block.results if isinstance(r, n.Value)]
+        reads = sum(isinstance(v, n.Local) and v.name == product.name for root in roots for v in root.walk())
+        code = self.aligned(bias, value.axes)
+        if reads > 1 or self.lines[-1] != line:
+            return None
+        self.lines.pop()
+        return Code(f"torch.baddbmm({code.text}, {', '.join(self.products[line])})")
 
     def _chosen(self, value: n.Pointwise) -> Code:
         """`where` with a condition that is one Python truth value."""
@@ -524,6 +545,8 @@ class Frame:
 
     def _dot(self, value: n.Dot) -> Code:
         left, right = value.left, value.right
+        if isinstance(left, n.AtPairs) and isinstance(right, n.AtPairs):
+            return self._pair_dot(value, left, right)
         if len(right.axes) == 2 and len(left.axes) >= 2 and value.axes == (*left.axes[:-1], right.axes[0]):
             return Code(f"F.linear({self.text(left)}, {self.text(right)})")
         for vector, other in ((right, left), (left, right)):
@@ -536,6 +559,18 @@ class Frame:
         a, b = a.replace("_", contracted), b.replace("_", contracted)
         pattern = f"{a},{b}->{letters.of(value.axes)}"
         return Code(f'torch.einsum("{pattern}", {self.text(left)}, {self.text(right)})')
+
+    def _pair_dot(self, value: n.Dot, left: n.AtPairs, right: n.AtPairs) -> Code:
+        """The dot product of a vector of the query and one of the key for each pair, neither of them written out."""
+        (pair,) = {*left.axes} - {*left.arg.axes}
+        lead = [a for a in value.axes if a != pair]
+        codes = {}
+        for operand in (left.arg, right.arg):
+            position = next(a for a in operand.axes if a.side)
+            codes[position.side] = self.aligned(operand, (*lead, position, operand.axes[-1]))
+        self.helpers.add("pair_dot")
+        code = Code(f"pair_dot({codes['i'].text}, {codes['j'].text}, {left.pairs})")
+        return self.permuted(code, (*lead, pair), value.axes)
 
     def _reduce(self, value: n.Reduce) -> Code:
         dims = [value.arg.type.dim(a) for a in value.over]
@@ -592,6 +627,26 @@ class Frame:
         ends = [self.size(a.size, "size") for a in value.axes]
         return Code(f"adjacency({self.variable(value.relation)}, {ends[0]}, {ends[1]})")
 
+    def _atpairs(self, value: n.AtPairs) -> Code:
+        arg, pairs = value.arg, value.pairs
+        indices = [f"{pairs}.query" if a.side == "i" else f"{pairs}.key" for a in arg.axes if a.side]
+        if isinstance(arg, n.Position):
+            return Code(indices[0])
+        if isinstance(arg, n.Member):
+            self.helpers.add("related")
+            edges = self.variable(arg.relation)
+            return Code(f"related({edges if arg.axes[0].side == 'j' else f'{edges}.flip(0)'}, {pairs})")
+        dim = next(k for k, a in enumerate(arg.axes) if a.side)
+        if len(indices) == 1:
+            self.helpers.add("entries")
+            where = "" if dim == len(arg.axes) - 1 else f", {dim - len(arg.axes)}"
+            return Code(f"entries({self.text(arg)}, {indices[0]}{where})")
+        others = [a for a in arg.axes if not a.side]
+        both = [a for a in arg.axes if a.side]
+        code = self.permuted(self.code(arg), arg.axes, [*others[:dim], *both, *others[dim:]])
+        picks = [":"] * dim + indices
+        return Code(f"{code.atom}[{', '.join(picks)}]")
+
     def _pick(self, value: n.Pick) -> Code:
         dim = value.arg.type.dim(value.axis)
 
@@ -614,6 +669,13 @@ class Frame:
     # Calls
 
     def _apply(self, value: n.Apply) -> Code:
+        before = value.args[0] if value.args else None
+        if isinstance(before, n.Apply) and before.module and value.module and value.result.behind:
+            name, function = value.result.behind
+            if before.op.name == name:
+                self.helpers.add(function)
+                modules = f"{self.module(before.module)}, {self.module(value.module)}"
+                return Code(f"{function}({self.text(before.args[0])}, {modules})")
         names: list[str] = []
         for name in value.op.tensors:
             if name.endswith("..."):
@@ -624,6 +686,7 @@ class Frame:
         codes = {name: self.code(a) for name, a in zip(names, value.args, strict=True)}
         if value.module is not None:
             codes["self"] = Code(self.module(value.module))
+        self.helpers |= set(value.result.helpers)
         fields = {key: python(v, lambda s: self.size(s, "size")) for key, v in value.result.attrs}
         text = _filled(value.result.call, codes, fields)
         bare = value.result.call.strip("{}") in codes
@@ -633,6 +696,11 @@ class Frame:
         if reference.name in self.merged:
             return f"self.{self.merged[reference.name]}"
         return f"self.{reference.name}" + "".join(f"[{index}]" for index in reference.indices)
+
+    def _together(self, value: n.Together) -> Code:
+        self.helpers.add("together")
+        modules = (self.module(call.module) for call in value.calls if call.module is not None)
+        return Code(f"together({self.text(value.calls[0].args[0])}, {', '.join(modules)})")
 
     def _callblock(self, value: n.CallBlock) -> Code:
         args = [self.variable(a.name) if isinstance(a, n.Relation) else self.text(a) for a in value.args]

@@ -29,7 +29,7 @@ def left_out(visible: n.Value | None, names: frozenset[str]) -> LeftOut | None:
     parts = conjuncts(visible) if visible is not None else []
     for place, part in enumerate(parts):
         value = part
-        while isinstance(value, n.Rename | n.Blocks | n.Rows | n.Pick):
+        while isinstance(value, n.Rename | n.Blocks | n.Rows | n.Pick | n.AtPairs):
             value = value.arg
         others = [*parts[:place], *parts[place + 1 :]]
         if isinstance(value, n.Local) and value.name in names - read(others):

@@ -132,8 +132,12 @@ class _Root:
         writer = ClassWriter(model.root, plans, constructors, optional)
         draft = writer.draft()
         self.helpers = draft.helpers
-        name = camel(model.name)
-        head = [f"class {name}(nn.Module):", *docstring(_about(model, resolved), 1)]
+        name, base = camel(model.name), "nn.Module"
+        if model.inference:
+            base = "InferenceModel"
+            self.helpers.add(base)
+            draft.init.append("self.requires_grad_(False).eval()")
+        head = [f"class {name}({base}):", *docstring(_about(model, resolved), 1)]
         lines: list[str] = []
         self.lines_of_classes: list[list[str]] = []
         results = model.root.results
@@ -179,12 +183,21 @@ class _Root:
         return [*prelude, *filled, *draft.forward[draft.prelude :]]
 
 
+#: What the docstring of a model in its inference form says.
+INFERENCE = (
+    "The inference form: it is not trained. Where it runs in float32 on a CPU, oneDNN computes its linear layers, with "
+    "packed weights; elsewhere, and while torch compiles or exports it, they are torch's own."
+)
+
+
 def _about(model: n.Model, resolved: Resolved) -> list[str]:
     """What the model is, where it comes from, what was chosen, and its inputs and outputs with their axes."""
     lines = [f"{camel(model.name)}, compiled from {model.source_name}."]
     for text in (model.paper, model.about):
         if text:
             lines += ["", *textwrap.wrap(text, WIDTH - 8)]
+    if model.inference:
+        lines += ["", *textwrap.wrap(INFERENCE, WIDTH - 8)]
     chosen = [(name, value, resolved.choices[name]) for name, value in model.sizes if name in resolved.choices]
     if chosen:
         lines += ["", "Chosen:"]

@@ -17,7 +17,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.reach import Path, Stack, path
 from towerdsl.ir.size import Size, product
-from towerdsl.ir.types import Axis, TensorType
+from towerdsl.ir.types import Axis, RelationType, TensorType
 from towerdsl.kernels import cost
 from towerdsl.kernels.base import Plan
 from towerdsl.kernels.catalog import CATALOG
@@ -241,6 +241,8 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     for i in model.inputs:
         axes = i.type.axes if isinstance(i.type, TensorType) else (i.type.source, i.type.target)
         free |= dict.fromkeys(name for a in axes for name in sorted(a.size.free_names))
+        if isinstance(i.type, RelationType):
+            free[i.name] = None
     results = zip(model.root.result_names, model.root.results, strict=True)
     return Explained(
         name=model.name,

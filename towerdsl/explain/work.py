@@ -107,8 +107,9 @@ class Calls:
             if isinstance(argument, n.SizeOf):
                 found[name] = argument.size
             outer = argument.type
-            if isinstance(kind, RelationType) and isinstance(outer, RelationType):
-                pairs = [(kind.source, outer.source), (kind.target, outer.target)]
+            if isinstance(kind, RelationType) and isinstance(argument, n.Relation):
+                pairs = [(kind.source, argument.type.source), (kind.target, argument.type.target)]
+                found[name] = Size.free(argument.name)  # how many pairs it has
             elif isinstance(kind, TensorType) and isinstance(outer, TensorType):
                 pairs = list(zip(kind.axes, outer.axes, strict=True))
             else:
@@ -130,7 +131,7 @@ class Calls:
         if id(block) not in self._occurrences:
             found: Occurrences = {}
             names = sorted({name for _, kind in block.parameters for name in _own_lengths(kind)})
-            names += [name for name, kind in block.parameters if isinstance(kind, TensorType) and kind.scalar]
+            names += [name for name, kind in block.parameters if isinstance(kind, RelationType) or kind.scalar]
             own = Place(block, tuple((name, Size.free(name)) for name in dict.fromkeys(names)), found)
             if block.average is not None:
                 _add(found, Occurrence((), block, own.lengths, ONCE, self.work(block, nested=False)))

@@ -156,6 +156,15 @@ class Member(Value):
 
 
 @dataclass(frozen=True)
+class AtPairs(Value):
+    """A value at listed pairs: along an axis of pairs, which stands for those of the query and the key, each pair's
+    entry. `pairs` is the variable that holds the list; only kernels make such values, when they write code."""
+
+    arg: Value
+    pairs: str
+
+
+@dataclass(frozen=True)
 class Pick(Value):
     """One position (the axis goes) or a part of an axis. One position may be a number that is known at run time."""
 
@@ -253,6 +262,17 @@ class Apply(Value):
     result: OpResult
     args: tuple[Value, ...]
     module: ModuleRef | None
+
+
+@dataclass(frozen=True)
+class Together(Value):
+    """Several operations on one tensor, computed at once. Its type is that of its first; `results` are all."""
+
+    calls: tuple[Apply, ...]
+
+    @property
+    def results(self) -> tuple[Type, ...]:
+        return tuple(call.type for call in self.calls)
 
 
 @dataclass(frozen=True)
@@ -444,6 +464,7 @@ class Model:
     about: str | None
     sizes: tuple[tuple[str, Any], ...]
     source_name: str
+    inference: bool = False  # whether it is in the form that is not trained
 
 
 def plain(value: Value) -> Value:

@@ -12,18 +12,18 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels import sizes
-from towerdsl.kernels.base import FUSED, Facts, Kernel
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
 from towerdsl.passes.locality import Band, Locality
 
 if TYPE_CHECKING:
-    from towerdsl.emit.blocks import BlocksWriter
+    from towerdsl.emit.average import AverageWriter
 
 
 class Banded(Kernel):
     name = "banded"
     how = "blocks of queries, each with the keys within reach"
-    speed = FUSED
+    speed = BLOCKS
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if not bounded(average, facts.locality):
@@ -34,7 +34,7 @@ class Banded(Kernel):
             return str(reason)
         return None
 
-    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         cuts = _cuts(average, facts)
         if len(cuts) == 1 and average.is_softmax_of_values and not isinstance(facts.score, str):
             return writer.attended(facts.score, cuts[0])

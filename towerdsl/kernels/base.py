@@ -9,13 +9,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from towerdsl.ir.nodes import Average
+from towerdsl.ir.nodes import Average, Cut
 from towerdsl.ir.size import Size, product
 from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import DotScore
 
 if TYPE_CHECKING:
-    from towerdsl.emit.blocks import BlocksWriter
+    from towerdsl.emit.average import AverageWriter
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,16 @@ class Speed:
 #: Tensors of all pairs, a pass over memory for each step; and torch's scaled_dot_product_attention.
 PASSES = Speed(call=80_000, multiply_add=0.015, pair=4.5)
 FUSED = Speed(call=70_000, multiply_add=0.015, pair=1.2)
+#: Blocks of queries one after the other, whose scores stay in the cache.
+BLOCKS = Speed(call=400_000, multiply_add=0.015, pair=0.8)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """An average inside blocks, and how axes are cut for it."""
+
+    average: Average
+    cuts: tuple[Cut, ...]
 
 
 class Kernel(ABC):
@@ -49,12 +59,20 @@ class Kernel(ABC):
     shares_key_heads: bool = False  # takes fewer key heads than query heads as they are, without repeating them
     speed: Speed = PASSES
 
+    def speed_of(self, average: Average, facts: Facts) -> Speed:
+        """How fast it is for one attention."""
+        return self.speed
+
     @abstractmethod
     def refuse(self, average: Average, facts: Facts) -> str | None:
         """Why this kernel cannot compute the attention, or None if it can."""
 
+    def fold(self, average: Average, facts: Facts) -> Fold | None:
+        """The average inside blocks whose sources come cut already; None where the kernel cuts none."""
+        return None
+
     @abstractmethod
-    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         """Write statements; returns the code of y, laid out [batch..., head, positions..., feature]."""
 
     @abstractmethod

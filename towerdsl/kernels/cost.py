@@ -69,7 +69,7 @@ def total(count: Counts, speed: Speed, element: float = ELEMENT) -> float:
 
 def time(kernel: Kernel, average: Average, facts: Facts, lengths: Mapping[str, int] | None = None) -> float:
     """The nanoseconds that an attention is estimated to take on a kernel."""
-    return total(counts(kernel, average, facts, lengths), kernel.speed)
+    return total(counts(kernel, average, facts, lengths), kernel.speed_of(average, facts))
 
 
 class At:

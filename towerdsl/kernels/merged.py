@@ -17,7 +17,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels import sizes
 from towerdsl.kernels.banded import bounded, cut_of
-from towerdsl.kernels.base import FUSED, Facts, Kernel
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel
 from towerdsl.kernels.tiling import Tiling, Untileable, restricted
 from towerdsl.passes.locality import End, Locality, conjuncts, joined
 
@@ -36,7 +36,7 @@ class Part:
 class Merged(Kernel):
     name = "merged"
     how = "the parts of a union, each on blocks of its own, combined by their log-sum-exp"
-    speed = FUSED
+    speed = BLOCKS
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if len(facts.locality.unions) != 1:
@@ -72,8 +72,8 @@ class Merged(Kernel):
             hidden = [n.Pointwise(x.type, x.span, "not", (x,)) for x in done]
             end = _end(average, part)
             left = part.without(end).condition if end is not None else own
-            every = [*(conjuncts(x) if x is not None else [] for x in (common, left)), hidden]
-            visible = joined([x for xs in every for x in xs], average.visible.axes)
+            seen = [y for x in (common, left) if x is not None for y in conjuncts(x)]
+            visible = joined([*seen, *hidden], average.visible.axes)
             found.append(_part(replace(average, visible=visible), part, end))
             done.append(own)
         return found

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import FUSED, Facts, Kernel
+from towerdsl.kernels.base import FUSED, Facts, Fold, Kernel
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
 
 if TYPE_CHECKING:
-    from towerdsl.emit.blocks import BlocksWriter
+    from towerdsl.emit.average import AverageWriter
 
 ZERO = Size.of(0)
 
@@ -49,15 +49,15 @@ class Partition(Kernel):
             found.setdefault(c.query, n.Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
         return every_cut(average, list(found.values()))
 
-    def fold(self, average: Average, facts: Facts) -> Average:
+    def fold(self, average: Average, facts: Facts) -> Fold:
         """The average of one class, with one more batch axis. Raises Untileable."""
         cuts = self.cuts(average, facts)
         exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
         same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
         left = facts.locality.without(*exact, *same).condition
-        return tiled(replace(average, visible=left), cuts, at_sources=True)
+        return Fold(tiled(replace(average, visible=left), cuts, at_sources=True), cuts)
 
-    def write(self, average: Average, facts: Facts, writer: BlocksWriter) -> str:
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         return writer.dense()
 
     def pairs(self, average: Average, facts: Facts) -> Size:

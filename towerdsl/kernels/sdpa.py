@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import FUSED, Facts, Kernel, all_pairs
+from towerdsl.kernels.base import FUSED, PASSES, Facts, Kernel, Speed, all_pairs
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
@@ -21,6 +21,12 @@ class Sdpa(Kernel):
     how = "torch's scaled_dot_product_attention"
     shares_key_heads = True
     speed = FUSED
+
+    def speed_of(self, average: Average, facts: Facts) -> Speed:
+        """Keys and values of different sizes are none of torch's fast cases."""
+        assert not isinstance(facts.score, str)
+        same = facts.score.left.axes[-1].size == average.message.axes[-1].size
+        return FUSED if same else PASSES
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if average.normalize != "softmax":

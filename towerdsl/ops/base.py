@@ -93,11 +93,26 @@ def staying(x: TensorType, *but: Move) -> tuple[Move, ...]:
 
 
 @dataclass(frozen=True)
+class Inference:
+    """How a call is written where nothing is trained: without a module it is gone, and its tensor stays.
+
+    Its module may be one of `towerdsl.runtime`; where it `absorbs`, its call also takes an `activation` (an elementwise
+    function that is `fused`) or a tensor `plus`.
+    """
+
+    module: str | None = None
+    absorbs: bool = False
+    helpers: tuple[str, ...] = ()
+    behind: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class OpResult:
     """What a call gives: its type, its code, and the module that it needs.
 
     `parameters` and `buffers` map names inside the module to shapes. `macs` is the number of multiply-adds.
-    `moves` says how information moves along axes; None is not known.
+    `moves` says how information moves along axes; None is not known. `inference` is the form of a model that is not
+    trained, where that is another one. `helpers` are the functions of `towerdsl.runtime` that its code calls.
     """
 
     type: TensorType
@@ -108,6 +123,11 @@ class OpResult:
     buffers: tuple[tuple[str, tuple[Size, ...]], ...] = ()
     macs: Size = field(default=Size(()))
     moves: tuple[Move, ...] | None = None
+    inference: Inference | None = None
+    helpers: tuple[str, ...] = ()
+    #: an operation, and a function of `towerdsl.runtime` that computes this one right behind it, as one: it gets what
+    #: that one gets and the modules of both
+    behind: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ class Elementwise:
     #: options and their defaults; `...` for required ones
     options: tuple[tuple[str, float | EllipsisType], ...] = ()
     reads: str = "bool"
+    #: whether layers of the inference form compute it with their result
+    fused: bool = False
 
     @property
     def signature(self) -> str:
@@ -90,10 +92,23 @@ _TABLE = (
     Elementwise("sin", 1, "torch.sin({0})", "float", math.sin, "the sine", "math.sin({0})"),
     Elementwise("cos", 1, "torch.cos({0})", "float", math.cos, "the cosine", "math.cos({0})"),
     Elementwise("round", 1, "torch.round({0})", "same", round, "the nearest whole number", "round({0})", reads="int"),
-    Elementwise("tanh", 1, "torch.tanh({0})", "float", math.tanh, "the hyperbolic tangent", "math.tanh({0})"),
-    Elementwise("sigmoid", 1, "torch.sigmoid({0})", "float", _sigmoid, "1 / (1 + exp(-x))"),
-    Elementwise("relu", 1, "F.relu({0})", "same", lambda x: max(x, 0), "max(x, 0)", "max({0}, 0)", reads="int"),
-    Elementwise("gelu", 1, "F.gelu({0})", "float", _gelu, "x times the normal distribution's P(X < x)", reads="float"),
+    Elementwise(
+        "tanh", 1, "torch.tanh({0})", "float", math.tanh, "the hyperbolic tangent", "math.tanh({0})", fused=True
+    ),
+    Elementwise("sigmoid", 1, "torch.sigmoid({0})", "float", _sigmoid, "1 / (1 + exp(-x))", fused=True),
+    Elementwise(
+        "relu", 1, "F.relu({0})", "same", lambda x: max(x, 0), "max(x, 0)", "max({0}, 0)", reads="int", fused=True
+    ),
+    Elementwise(
+        "gelu",
+        1,
+        "F.gelu({0})",
+        "float",
+        _gelu,
+        "x times the normal distribution's P(X < x)",
+        reads="float",
+        fused=True,
+    ),
     Elementwise(
         "gelu_tanh",
         1,
@@ -102,8 +117,11 @@ _TABLE = (
         _gelu_tanh,
         "gelu, approximated with tanh",
         reads="float",
+        fused=True,
     ),
-    Elementwise("silu", 1, "F.silu({0})", "float", lambda x: x * _sigmoid(x), "x * sigmoid(x)", reads="float"),
+    Elementwise(
+        "silu", 1, "F.silu({0})", "float", lambda x: x * _sigmoid(x), "x * sigmoid(x)", reads="float", fused=True
+    ),
     Elementwise("softplus", 1, "F.softplus({0})", "float", _softplus, "log(1 + exp(x))", reads="float"),
     Elementwise("erf", 1, "torch.erf({0})", "float", math.erf, "the error function", "math.erf({0})"),
     Elementwise(

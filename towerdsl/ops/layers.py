@@ -8,7 +8,7 @@ from typing import Any
 from towerdsl.ir.reach import DENSE, IN_TURN, Comb, Reach, band, unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, new_axis, op, staying
+from towerdsl.ops.base import Inference, Move, OpCall, OpResult, SizeArg, new_axis, op, staying
 
 _F = ("import torch.nn.functional as F",)
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -156,14 +156,16 @@ def linear(call: OpCall) -> OpResult:
     out, axis = size_argument(call, "size")
     bias = call.statics["bias"]
     parameters = [("weight", (Size.of(out), Size.of(features)))] + [("bias", (Size.of(out),))] * bias
+    sizes = f"({{in}}, {{out}}{'' if bias else ', bias=False'})"
     return OpResult(
         TensorType("float", (*x.axes[:-1], axis)),
         "{self}({x})",
-        f"nn.Linear({{in}}, {{out}}{'' if bias else ', bias=False'})",
+        f"nn.Linear{sizes}",
         attrs=(("in", Size.of(features)), ("out", Size.of(out))),
         parameters=tuple(parameters),
         macs=product(x.shape) * out,
         moves=staying(x, _features(x)),
+        inference=Inference(f"PackedLinear{sizes}", absorbs=True, helpers=("PackedLinear",)),
     )
 
 
@@ -268,14 +270,17 @@ def batchnorm(call: OpCall) -> OpResult:
     after = ".requires_grad_(False)" if frozen else ""
     more = ", momentum={momentum}" if momentum != 0.1 and not frozen else ""
     held = ("running_mean", "running_var", "weight", "bias")
+    module = f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more}){start}{after}"
     return OpResult(
         x,
         f"F.batch_norm({{x}}, {', '.join(f'{{self}}.{n}' for n in held)}{eps})" if frozen else "{self}({x})",
-        f"nn.BatchNorm{max(1, len(x.axes) - 2)}d({{in}}{eps}{more}){start}{after}",
+        module,
         attrs=(("in", channels), *attrs, ("momentum", momentum), ("scale", scale)),
         parameters=(("weight", (channels,)), ("bias", (channels,))),
         buffers=(("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())),
         moves=staying(x),  # as when it is used: while training it reads the whole batch
+        behind=("conv", "normalized_conv") if frozen else None,
+        inference=Inference(module, behind=("conv", "packed_conv")) if frozen else None,
     )
 
 
@@ -537,7 +542,7 @@ def dropout(call: OpCall) -> OpResult:
     p = _probability(call)
     if p == 0:
         return OpResult(x, "{x}", moves=staying(x))
-    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", p),), moves=staying(x))
+    return OpResult(x, "{self}({x})", "nn.Dropout({p})", attrs=(("p", p),), moves=staying(x), inference=Inference())
 
 
 @op("drop_path", statics="p:float", idle="p")
@@ -557,7 +562,7 @@ def drop_path(call: OpCall) -> OpResult:
         return OpResult(x, "{x}", moves=staying(x))
     # to torch's dropout of channels the first axis is the channels of one sample
     module = f"nn.Dropout{len(x.axes) - 1}d({{p}})"
-    return OpResult(x, "{self}({x}[None])[0]", module, attrs=(("p", p),), moves=staying(x))
+    return OpResult(x, "{self}({x}[None])[0]", module, attrs=(("p", p),), moves=staying(x), inference=Inference())
 
 
 def _along(call: OpCall, x: TensorType) -> int:

@@ -24,7 +24,8 @@ class Normalizer:
     `weights` says what the weights are: "convex" (not negative, each row sums to 1), "convex where f is not negative",
     "convex where f is 1", "bounded" (each between 0 and 1) or "signed" (each has the sign of f). `formula` is the
     weight of j in words. `draws` is true where the function takes `training`. `everywhere` is torch code for the
-    function where every key is visible, if that is short; `{0}` is the score.
+    function where every key is visible, if that is short; `{0}` is the score. `picks` is a function of the same
+    arguments, where few keys have a weight: it returns which, [..., k], their weights, and log_prob if there is one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Normalizer:
     weights: str
     formula: str
     everywhere: str | None = None
+    picks: Callable[..., Any] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -48,12 +50,12 @@ NORMALIZERS: dict[str, Normalizer] = {}
 
 
 def normalizer(
-    name: str, weights: str, formula: str, everywhere: str | None = None
+    name: str, weights: str, formula: str, everywhere: str | None = None, picks: Callable[..., Any] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as an entry of `normalize:`; `hard(gumbel)` is an entry of its own."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        NORMALIZERS[name] = Normalizer(name, function, weights, formula, everywhere)
+        NORMALIZERS[name] = Normalizer(name, function, weights, formula, everywhere, picks)
         return function
 
     return register
@@ -122,31 +124,69 @@ def sparsemax(score: Tensor, visible: Tensor | None) -> Tensor:
     return weight
 
 
-def _pick(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
-    """The choice as one-hot weights (drawn while training, else the largest), and softmax(f)."""
+def _spread(keys: int, picked: Tensor, weight: Tensor) -> Tensor:
+    """Weights of picked keys, [..., k] --> weights of all, [..., keys]."""
+    return weight.new_zeros(*picked.shape[:-1], keys).scatter(-1, picked, weight)
+
+
+def _largest(score: Tensor, k: int) -> Tensor:
+    """Which are the k largest of the last axis, of equal ones the first, [..., k]."""
+    keys = score.shape[-1]
+    last = score.topk(k).values[..., -1:]
+    # topk says nothing of the order of equal ones: these numbers all differ
+    level = (score > last).int() + (score >= last)
+    picked: Tensor = (level * keys - level.new_ones(keys).cumsum(-1)).topk(k).indices
+    return picked
+
+
+def pick_topk(score: Tensor, visible: Tensor | None, k: int = 8) -> tuple[Tensor, Tensor]:
+    """The k largest of the visible keys, [..., k], and their softmax; zeros for those that are too many."""
+    if visible is not None:
+        score = score.masked_fill(~visible, float("-inf"))
+        visible = visible.expand(score.shape)
+    picked = _largest(score.detach(), min(k, score.shape[-1]))
+    return picked, softmax(score.gather(-1, picked), None if visible is None else visible.gather(-1, picked))
+
+
+@normalizer("topk", "convex", "exp(f) / sum of exp(f) over the k largest f, 0 for others", picks=pick_topk)
+def topk(score: Tensor, visible: Tensor | None, k: int = 8) -> Tensor:
+    """softmax over the k largest f; of equal f those of the first keys. Fewer than k visible keys all count."""
+    picked, weight = pick_topk(score, visible, k)
+    return _spread(score.shape[-1], picked, weight)
+
+
+def _choice(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The key of each query, drawn while training, else the largest, and its weight, [..., 1]; softmax(f)."""
     probability = softmax(score, visible)
     if training:
         noise = -probability.new_empty(probability.shape).exponential_().log()
         chosen = (probability.detach().log() + noise).argmax(-1, keepdim=True)  # the Gumbel-max trick
     else:
         chosen = probability.detach().argmax(-1, keepdim=True)
-    onehot = probability.new_zeros(probability.shape).scatter(-1, chosen, 1.0)
+    weight = probability.new_ones(chosen.shape)
     if visible is not None:
-        onehot = onehot.masked_fill(~visible, 0.0)
-    return onehot, probability
+        weight = weight * visible.expand(probability.shape).gather(-1, chosen)
+    return chosen, weight, probability
 
 
-@normalizer("hard", "convex", "1 for one j, drawn from softmax(f) while training, the largest otherwise")
+def pick_hard(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
+    """The key of each query and its weight, [..., 1]: 1, or 0 where none is visible."""
+    return _choice(score, visible, training)[:2]
+
+
+@normalizer(
+    "hard", "convex", "1 for one j, drawn from softmax(f) while training, the largest otherwise", picks=pick_hard
+)
 def hard(score: Tensor, visible: Tensor | None, training: bool) -> Tensor:
     """One key for each query; no gradient reaches the score."""
-    return _pick(score, visible, training)[0]
+    return _spread(score.shape[-1], *pick_hard(score, visible, training))
 
 
 @normalizer("hard(straight_through)", "convex", "1 for one j, as in hard; the gradient is that of softmax(f)")
 def hard_straight_through(score: Tensor, visible: Tensor | None, training: bool) -> Tensor:
     """One key for each query, with the gradient of softmax (Bengio et al. 2013)."""
-    onehot, probability = _pick(score, visible, training)
-    return onehot + probability - probability.detach()
+    chosen, weight, probability = _choice(score, visible, training)
+    return _spread(score.shape[-1], chosen, weight) + probability - probability.detach()
 
 
 @normalizer("hard(gumbel)", "convex", "1 for the largest f + noise; the gradient is that of its softmax")
@@ -154,16 +194,27 @@ def hard_gumbel(score: Tensor, visible: Tensor | None, training: bool, temperatu
     """The largest of f + Gumbel noise, with the gradient of softmax((f + noise) / temperature) (Jang et al. 2017)."""
     if training:
         score = score - score.new_empty(score.shape).exponential_().log()
-    onehot, probability = _pick(score / temperature, visible, False)
-    return onehot + probability - probability.detach()
+    weights: Tensor = hard_straight_through(score / temperature, visible, False)
+    return weights
 
 
-@normalizer("hard(score_function)", "convex", "1 for one j, drawn from softmax(f); log_prob is its log p")
+def pick_scored(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The key of each query and its weight, [..., 1], and the log of its probability, [..., Q...]."""
+    chosen, weight, probability = _choice(score, visible, training)
+    of_chosen = (probability.gather(-1, chosen) * weight).squeeze(-1)
+    return chosen, weight, of_chosen.masked_fill(of_chosen == 0, 1.0).log()
+
+
+@normalizer(
+    "hard(score_function)",
+    "convex",
+    "1 for one j, drawn from softmax(f); log_prob is its log p",
+    picks=pick_scored,
+)
 def hard_score_function(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
     """One key for each query, and the log of its probability, [B..., Q...], for REINFORCE (Williams 1992).
 
     E[reward * gradient of log_prob] is the gradient of E[reward]. A query that sees no key has log_prob 0.
     """
-    onehot, probability = _pick(score, visible, training)
-    chosen = (onehot * probability).sum(-1)
-    return onehot, chosen.masked_fill(chosen == 0, 1.0).log()
+    chosen, weight, log_prob = pick_scored(score, visible, training)
+    return _spread(score.shape[-1], chosen, weight), log_prob

@@ -107,7 +107,7 @@ class Union:
 
 
 T = TypeVar("T")
-Reading = Band | Classes | Residue | End | Same | Related | Sided | Union
+Reading = Classes | Residue | End | Same | Related | Sided | Union
 
 
 @dataclass(frozen=True)
@@ -135,19 +135,21 @@ class Locality:
         return not (self.bands or self.rest or self.never)
 
     @property
+    def readings(self) -> tuple[Reading, ...]:
+        """All that is read of entries of `rest`."""
+        return (*self.classes, *self.residues, *self.ends, *self.same, *self.related, *self.sided, *self.unions)
+
+    @property
     def unknown(self) -> tuple[n.Value, ...]:
         """The entries of `rest` that no reading tells."""
-        read: list[n.Value] = []
-        for kind in (self.classes, self.residues, self.ends, self.same, self.related, self.sided, self.unions):
-            read += [r.value for r in kind]
-        return tuple(v for v in self.rest if all(v is not x for x in read))
+        return tuple(v for v in self.rest if all(v is not r.value for r in self.readings))
 
     @property
     def condition(self) -> n.Value | None:
         """All of it as one condition; None where everything is visible."""
         return self.source.written() if self.source is not None else None
 
-    def without(self, *readings: Reading) -> Locality:
+    def without(self, *readings: Band | Reading) -> Locality:
         """What is left to see to where these are taken care of."""
         if self.source is None or self.never:
             return self

@@ -7,18 +7,18 @@ a condition of pairs that depends on data is not known.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from towerdsl.ir import nodes as n
-from towerdsl.ir.reach import ALL, Comb, Reach, band, unknown
+from towerdsl.ir.reach import ALL, EVERYTHING, STILL, ZERO, Comb, Reach, band, unknown
 from towerdsl.ir.size import Atom, Size, product
 from towerdsl.ir.types import Axis
-from towerdsl.passes.locality import Band, Locality, analyze
+from towerdsl.passes.locality import Classes, End, Locality, Residue, Union
 from towerdsl.passes.score import sides
 
-ONE = Size.of(1)
-_STILL = (Comb(Size.of(0), Size.of(0)),)
+_STILL = (STILL,)
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,27 @@ def _along(i: Axis, j: Axis, locality: Locality) -> tuple[Reach, Size]:
     if locality.never:
         return Reach(), Size.of(0)
     whole = i.size * j.size
-    comb = next((Comb(b.low, b.high) for b in locality.bands if b.query == i and b.key == j), Comb(None, None))
-    found = [_part(part, i, j) for part in locality.rest if _about(part, i, j)]
-    strides = [x for x in found if isinstance(x, int)]
-    others = [x for x in found if not isinstance(x, int)]
-    reach = Reach((comb,)) if comb.low is not None or comb.high is not None else ALL
+    comb = _comb(i, j, locality)
+    readings = {id(r.value): r for r in locality.readings}
+    strides: list[int] = []
+    others: list[tuple[Reach, Size]] = []
+    for value in locality.rest:
+        if not _about(value, i, j):
+            continue
+        reading = readings.get(id(value))
+        if (reason := _mixed(value, i, j)) is not None:
+            others.append((_unknown(reason), whole))
+        elif isinstance(reading, Residue) and reading.rest == ZERO and reading.step.integer is not None:
+            strides.append(reading.step.integer)
+        elif isinstance(reading, Classes):  # itself among them
+            others.append((_unknown("windows side by side", True), i.size * reading.width))
+        elif isinstance(reading, Union):
+            own = locality.without(*(r for r in locality.readings if r is not reading))
+            others.append(_union(own.alternatives(), i, j))
+            comb = EVERYTHING  # each of the alternatives is in the band
+        else:
+            others.append((_unknown("a condition of another kind"), whole))
+    reach = Reach((comb,))
     if strides:
         reach = _strided(comb, strides)
     pairs = _counted(reach, i, j)
@@ -73,6 +89,10 @@ def _along(i: Axis, j: Axis, locality: Locality) -> tuple[Reach, Size]:
         reach = other if narrow else _unknown("several conditions meet", still)
         pairs = count if pairs == whole else pairs
     return reach, pairs
+
+
+def _comb(i: Axis, j: Axis, locality: Locality) -> Comb:
+    return next((Comb(b.low, b.high) for b in locality.bands if b.query == i and b.key == j), EVERYTHING)
 
 
 def _strided(comb: Comb, strides: list[int]) -> Reach:
@@ -101,109 +121,43 @@ def _reads_data(part: n.Value) -> bool:
     return any(isinstance(v, (n.Local, n.Weight, n.Gather, n.Member, n.Apply)) for v in part.walk())
 
 
-def _part(part: n.Value, i: Axis, j: Axis) -> int | tuple[Reach, Size]:
-    """A stride; or the reach of a condition and its pairs."""
-    whole = i.size * j.size
+def _mixed(part: n.Value, i: Axis, j: Axis) -> str | None:
+    """What a condition is about beside the positions along one axis."""
     if any(isinstance(v, n.Member) for v in part.walk()):
-        return _unknown("the pairs of a relation"), whole
+        return "the pairs of a relation"
     if _reads_data(part):
-        return _unknown("a condition that depends on the input"), whole
+        return "a condition that depends on the input"
     if any(a.side and a not in (i, j) for a in part.axes):
-        return _unknown("a condition over several axes"), whole
-    if any(not a.side for a in part.axes):
-        return _unknown("a condition that differs between heads"), whole
-    if (step := _stride(part, i, j)) is not None:
-        return step
-    if (width := _classes(part)) is not None:
-        return _unknown("windows side by side", True), i.size * width
-    if isinstance(part, n.Pointwise) and part.op == "or":
-        return _union(_disjuncts(part), i, j)
-    return _unknown("a condition of another kind"), whole
+        return "a condition over several axes"
+    return "a condition that differs between heads" if any(not a.side for a in part.axes) else None
 
 
-def _disjuncts(value: n.Value) -> list[n.Value]:
-    value = n.plain(value)
-    if isinstance(value, n.Pointwise) and value.op == "or":
-        return [part for arg in value.args for part in _disjuncts(arg)]
-    return [value]
-
-
-def _union(parts: list[n.Value], i: Axis, j: Axis) -> tuple[Reach, Size]:
-    """Parts of which one has to hold. Positions that see everything and are seen by everything are hubs."""
+def _union(options: Sequence[Locality], i: Axis, j: Axis) -> tuple[Reach, Size]:
+    """Alternatives of which one has to hold. Positions that see everything and are seen by everything are hubs."""
     reach, pairs = Reach(), Size.of(0)
-    ends: dict[str, Size] = {}
-    for part in parts:
-        if (end := _first(part)) is not None:
-            side, number = end
-            ends[side] = number
-            pairs = pairs + number * (j.size if side == "i" else i.size)
-            continue
-        found, count = _along(i, j, analyze(part))
+    hubs: set[tuple[str, bool]] = set()
+    for option in options:
+        about = [v for v in option.rest if _about(v, i, j)]
+        if len(about) == len(option.ends) == 1 and _comb(i, j, option) == EVERYTHING:
+            (end,) = option.ends
+            number, first = _number(end)
+            if number is not None:
+                hubs.add((end.axis.side, first and number.constant is not None))
+                pairs = pairs + number * (j.size if end.axis.side == "i" else i.size)
+                continue
+        found, count = _along(i, j, option)
         reach, pairs = reach.union(found) if reach.combs or reach.unknown else found, pairs + count
-    if ends and not reach.unknown:
-        hubs = len(ends) == 2 and all(number.constant is not None for number in ends.values())
-        reach = Reach(reach.combs, hubs=hubs, more=not hubs)
+    if hubs and not reach.unknown:
+        both = hubs == {("i", True), ("j", True)}
+        reach = Reach(reach.combs, hubs=both, more=not both)
     return reach, pairs
 
 
-def _first(part: n.Value) -> tuple[str, Size] | None:
-    """The side and g of `i < g`, `j < g`: the first g positions."""
-    found = analyze(part)
-    if found.bands or len(found.rest) != 1:
-        return None
-    part = found.rest[0]
-    if not isinstance(part, n.Pointwise) or part.op not in ("<", "<=", ">", ">=", "=="):
-        return None
-    left, right = (n.plain(x) for x in part.args)
-    op = part.op
-    if isinstance(right, n.Position):
-        left, right, op = right, left, {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
-    number = _number(right)
-    if not isinstance(left, n.Position) or number is None or left.axes[0].side not in ("i", "j"):
-        return None
-    count = {"<": number, "<=": number + 1}.get(op)
-    if op == "==" and number == Size.of(0):
-        count = ONE
-    return None if count is None or (count.constant is not None and count.constant < 1) else (left.axes[0].side, count)
-
-
-def _number(value: n.Value) -> Size | None:
-    value = n.plain(value)
-    if isinstance(value, n.SizeOf):
-        return value.size
-    if isinstance(value, n.Const) and isinstance(value.value, int) and not isinstance(value.value, bool):
-        return Size.of(value.value)
-    return None
-
-
-def _stride(part: n.Value, i: Axis, j: Axis) -> int | None:
-    """s of `(i - j) % s == 0`."""
-    if not (isinstance(part, n.Pointwise) and part.op == "=="):
-        return None
-    left, right = (n.plain(x) for x in part.args)
-    if _number(right) is None:
-        left, right = right, left
-    if _number(right) != Size.of(0) or not (isinstance(left, n.Pointwise) and left.op == "%"):
-        return None
-    step = _number(left.args[1])
-    equal = analyze(n.Pointwise(part.type, part.span, "==", (left.args[0], right)))
-    zero = (Band(i, j, Size.of(0), Size.of(0)),)
-    return step.integer if step is not None and equal.bands == zero and step.integer and step.integer > 0 else None
-
-
-def _classes(part: n.Value) -> Size | None:
-    """w of `(i + s) // w == (j + s) // w`: at most so many j are in the class of an i, itself among them."""
-    if not (isinstance(part, n.Pointwise) and part.op == "=="):
-        return None
-    sources = [n.plain(x) for x in part.args]
-    if not all(isinstance(x, n.Pointwise) and x.op == "//" for x in sources):
-        return None
-    a, b = (x for x in sources if isinstance(x, n.Pointwise))
-    same = analyze(n.Pointwise(part.type, part.span, "==", (a.args[0], b.args[0]))).bands
-    width, other = _number(a.args[1]), _number(b.args[1])
-    if width is None or width != other or len(same) != 1 or same[0].low != Size.of(0) or same[0].high != Size.of(0):
-        return None
-    return width
+def _number(end: End) -> tuple[Size | None, bool]:
+    """How many positions there are up to an end, or from one on, and whether they are the first."""
+    if end.low is None:
+        return (None, False) if end.high is None else (end.high + 1, True)
+    return (end.axis.size - end.low, False) if end.high is None else (None, False)
 
 
 def _counted(reach: Reach, i: Axis, j: Axis) -> Size:

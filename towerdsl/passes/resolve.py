@@ -11,6 +11,7 @@ from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE, OPS
+from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.choices import Choice, Choices
 
 MAX_DEPTH = 100
@@ -289,7 +290,8 @@ def written_names(resolved: Resolved) -> set[str]:
 
 def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
     """Every called name is an operation, a definition, a block or a module."""
-    known = {*resolved.callable, *INITIALIZERS, "hard"}  # the last two have their own places, and messages
+    with_options = {name.partition("(")[0] for name, entry in NORMALIZERS.items() if "(" in name or entry.options}
+    known = {*resolved.callable, *INITIALIZERS, *with_options}  # the last two have their own places, and messages
 
     def check(expressions: Iterable[t.Expr], extra: set[str]) -> None:
         for root in expressions:

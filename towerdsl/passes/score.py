@@ -1,11 +1,15 @@
-"""The score, split into what depends on i alone, on j alone, and on both: `scale * dot(left, right) + bias`."""
+"""The score, split into what depends on i alone, on j alone, and on both.
+
+`split` reads it as one dot product and a bias, `scale * dot(left, right) + bias`; `separate` as a sum of products of
+something of i and something of j, with nothing of both left over.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
-from towerdsl.ir.types import TensorType
+from towerdsl.ir.types import Axis, TensorType
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,140 @@ def _sided(dot: n.Dot) -> bool:
     """One operand depends on j and not on i, the other not on j."""
     a, b = sides(dot.left), sides(dot.right)
     return ("j" in a) != ("j" in b) and not (a == {"i", "j"} or b == {"i", "j"})
+
+
+# --- sums of products ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Product:
+    """`factor * number * left[i] * right[j]`, a dot product over the last axis of both where `dot`; None stands for 1.
+
+    `number` depends on neither position: a Python number, or a tensor without them (`tau[head]`).
+    """
+
+    factor: float = 1.0
+    number: n.Value | None = None
+    left: n.Value | None = None
+    right: n.Value | None = None
+    dot: bool = False
+
+
+class _Together(Exception):
+    """A part of the score in which i and j cannot be told apart, in words."""
+
+
+def separate(score: n.Value) -> tuple[Product, ...] | str:
+    """The score as a sum of products of something of i and something of j, or the reason why it is none."""
+    try:
+        return tuple(_products(score))
+    except _Together as found:
+        return str(found)
+
+
+def _products(value: n.Value) -> list[Product]:
+    value = n.plain(value)
+    if isinstance(value, n.Const):
+        return [Product(float(value.value))]
+    on = sides(value)
+    if len(on) < 2:
+        return [Product(left=value) if "i" in on else Product(right=value) if on else Product(number=value)]
+    if isinstance(value, n.Rename) and set(value.axes) == set(value.arg.axes):
+        return _products(value.arg)
+    if isinstance(value, n.Cast):  # both factors are cast to the model's dtype
+        return _products(value.arg)
+    if isinstance(value, n.Pointwise):
+        if value.op == "neg":
+            return [_negative(x) for x in _products(value.args[0])]
+        if value.op in ("+", "-"):
+            left, right = map(_products, value.args)
+            return left + ([_negative(x) for x in right] if value.op == "-" else right)
+        if value.op == "*":
+            left, right = map(_products, value.args)
+            return [_multiplied(a, b) for a in left for b in right]
+        if value.op == "/":
+            return [_multiplied(a, b) for a in _products(value.args[0]) for b in [_inverse(value.args[1])]]
+    if isinstance(value, n.Dot):
+        axis = value.left.axes[-1]
+        right = [_along(axis, value.right.axes[-1], x) for x in _products(value.right)]
+        return [_summed(_multiplied(a, b), axis) for a in _products(value.left) for b in right]
+    if isinstance(value, n.Reduce) and value.op == "sum" and len(value.over) == 1 and not value.over[0].side:
+        return [_summed(x, value.over[0]) for x in _products(value.arg)]
+    raise _Together(f"{_words(value)} does not split into a factor of i and a factor of j")
+
+
+def _words(value: n.Value) -> str:
+    text = " ".join(value.span.text.split()) if value.span is not None else ""
+    return f"`{text}`" if 0 < len(text) <= 60 else "a part of the score"
+
+
+def _negative(x: Product) -> Product:
+    return replace(x, factor=-x.factor)
+
+
+def _multiplied(a: Product, b: Product) -> Product:
+    if a.dot and b.dot:
+        raise _Together("two dot products are multiplied with each other")
+    number, left, right = (_joined(x, y, "*") for x, y in ((a.number, b.number), (a.left, b.left), (a.right, b.right)))
+    return Product(a.factor * b.factor, number, left, right, a.dot or b.dot)
+
+
+def _inverse(value: n.Value) -> Product:
+    """1 / value. The value is a product itself: a sum of several has no inverse that is one."""
+    found = _products(value)
+    if len(found) > 1 or found[0].dot or found[0].factor == 0:
+        raise _Together(f"it is divided by {_words(value)}, a function of i and j together")
+    one = found[0]
+    parts = [x for x in (one.number, one.left, one.right) if x is not None]
+    if any(x.type.dtype == "bool" for x in parts):
+        raise _Together(f"it is divided by {_words(value)}, a condition")
+    number, left, right = (
+        None if x is None else _joined(n.Const(TensorType("int", (), True), x.span, 1), x, "/")
+        for x in (one.number, one.left, one.right)
+    )
+    return Product(1 / one.factor, number, left, right)
+
+
+def _joined(a: n.Value | None, b: n.Value | None, op: str) -> n.Value | None:
+    """`a op b` elementwise, axes matched by name; a feature axis that only one of them has stays the last."""
+    if a is None or b is None:
+        return a if b is None else b
+    ends = [x.axes[-1] for x, y in ((a, b), (b, a)) if x.axes and x.axes[-1] not in y.axes]
+    last = [x for x in ends if not x.side]
+    axes = list(dict.fromkeys((*max(a.axes, b.axes, key=len), *a.axes, *b.axes)))
+    ordered = [x for x in axes if x not in last] + last
+    kinds = {a.type.dtype, b.type.dtype}
+    dtype = next((kind for kind in ("float", "wide") if kind in kinds), "wide" if op == "/" else "int")
+    return n.Pointwise(TensorType(dtype, tuple(ordered), not ordered), a.span, op, (a, b))
+
+
+def _along(axis: Axis, own: Axis, x: Product) -> Product:
+    """The product with its axis `own` called `axis`."""
+
+    def renamed(value: n.Value | None) -> n.Value | None:
+        if value is None or own == axis or own not in value.axes:
+            return value
+        axes = tuple(axis if a == own else a for a in value.axes)
+        return n.Rename(replace(value.type, axes=axes), value.span, value)
+
+    return replace(x, number=renamed(x.number), left=renamed(x.left), right=renamed(x.right))
+
+
+def _summed(x: Product, axis: Axis) -> Product:
+    """The sum of a product over an axis: a dot product where both sides have it."""
+    if x.number is not None and axis in x.number.axes:  # a vector of neither side goes to one that has the axis
+        if x.right is not None and axis in x.right.axes and (x.left is None or axis not in x.left.axes):
+            x = replace(x, number=None, right=_joined(x.number, x.right, "*"))
+        else:
+            x = replace(x, number=None, left=_joined(x.number, x.left, "*"))
+    having = [v for v in (x.left, x.right) if v is not None and axis in v.axes]
+    if len(having) == 2:
+        if x.dot or any(v.axes[-1] != axis for v in having):
+            raise _Together("a product of i and j is summed over more than one axis")
+        return replace(x, dot=True)
+    if x.dot or not having:
+        raise _Together("a dot product is summed over a further axis")
+    value = n.Reduce(
+        having[0].type.with_axes(having[0].type.without([axis])), having[0].span, "sum", having[0], (axis,)
+    )
+    return replace(x, left=value) if having[0] is x.left else replace(x, right=value)

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
 def adjacency(edges: Tensor, sources: int, targets: int) -> Tensor:
     """Pairs [2, edges] --> bool [sources, targets], true where (source, target) is among them."""
-    flat = edges.new_zeros(sources * targets).index_fill(0, edges[0] * targets + edges[1], 1)
-    return flat.view(sources, targets).bool()
+    return edges.new_zeros(sources, targets).index_put((edges[0], edges[1]), edges.new_ones(())).bool()
 
 
 def holds_everywhere(condition: Tensor | None) -> bool:
@@ -21,3 +20,29 @@ def holds_everywhere(condition: Tensor | None) -> bool:
     if condition is None or condition.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return bool(condition.all())
+
+
+def causal_product(left: Tensor, right: Tensor, values: Tensor, block: int) -> Tensor:
+    """y[i] = sum over j <= i of dot(left[i], right[j]) * values[j]: [..., N, D], [..., N, D] and [..., N, V].
+
+    In blocks: the keys of earlier blocks by the sum of right[j] values[j]^T, those inside by their weights.
+    """
+    import torch
+
+    length = left.shape[-2]
+    padded = (torch.nn.functional.pad(x, (0, 0, 0, -length % block)) for x in (left, right, values))
+    left, right, values = (torch.unflatten(x, -2, (-1, block)) for x in padded)  # [..., blocks, block, D]
+    sums = (right.transpose(-2, -1) @ values).cumsum(-3)
+    before = torch.nn.functional.pad(sums[..., :-1, :, :], (0, 0, 0, 0, 1, 0))
+    inside = (left @ right.transpose(-2, -1)).tril()
+    return (left @ before + inside @ values).flatten(-3, -2)[..., :length, :]
+
+
+def picked_sum(values: Tensor, picked: Tensor, weights: Tensor) -> Tensor:
+    """y[i] = sum over k of weights[i, k] * values[picked[i, k]]: [..., J, V] and [..., I, K] twice."""
+    import torch
+
+    lead = torch.broadcast_tensors(values[..., 0, 0], picked[..., 0, 0])[0].shape
+    rows = picked.expand(*lead, -1, -1).flatten(-2)[..., None].expand(*lead, -1, values.shape[-1])
+    rows = values.expand(*lead, -1, -1).gather(-2, rows)
+    return (weights[..., None] * torch.unflatten(rows, -2, picked.shape[-2:])).sum(-2)

@@ -6,6 +6,8 @@ features of keys and values; T blocks. Masks and biases are [..., T, S, W], with
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -160,13 +162,13 @@ class Attend(torch.autograd.Function):
         return y, sums
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         q, k, v, bias, *ctx.options, ctx.lse = inputs[:9]
         ctx.save_for_backward(q, k, v, bias, *inputs[9:])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_y: Tensor, grad_sums: Tensor):
+    def backward(ctx: Any, grad_y: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, *masks = ctx.saved_tensors
         size, before, after, scale = ctx.options
         tiles = Tiles(q, k, size, before, after, scale, bias, tuple(masks))

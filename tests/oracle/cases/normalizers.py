@@ -14,6 +14,7 @@ NAMES = {
     "gated": "sigmoid",
     "raw": "none",
     "sparse": "sparsemax",
+    "best": ("topk", 2),
 }
 ALL = {name: shape for block in NAMES for name, shape in linears(block, 8, 8, *FIELDS).items()}
 

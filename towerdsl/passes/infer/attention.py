@@ -455,7 +455,9 @@ class _Typer:
             number = self.expressions.static(self.infer.expand(value, self.scope), self.scope, f"`{key}`")
             if isinstance(number, (str, bool, Size)) or number <= 0:
                 raise Fault("size", f"`{key}` is a number above 0", value.span)
-            found[key] = float(number)
+            if isinstance(found[key], int) and number != int(number):
+                raise Fault("size", f"`{key}` is a whole number", value.span)
+            found[key] = type(found[key])(number)
         return name, tuple(found.items())
 
     def _word(self, e: t.Expr) -> str | None:

@@ -1,0 +1,157 @@
+"""A relation lists the pairs that are seen: scores and weights for these alone, and never a table of all pairs.
+
+What depends on one side is computed once for each position and read for each pair; what depends on both is computed
+along an axis of pairs. The condition is rewritten like the score: it hides pairs that are listed and not seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size, product
+from towerdsl.ir.types import Axis, TensorType
+from towerdsl.kernels.base import Facts, Kernel
+from towerdsl.passes.locality import Band, Locality, Reading, Related, conjuncts, joined
+
+if TYPE_CHECKING:
+    from towerdsl.emit.average import AverageWriter
+
+ZERO = Size.of(0)
+
+#: The functions that normalize rows of different lengths; None where each key counts by itself.
+ROWS = {"softmax": "softmax_of_rows", "sum": "sum_of_rows", "count": "count_of_rows", "sigmoid": None, "none": None}
+
+#: Values of pairs that are computed from others.
+_COMPUTED = (n.Pointwise, n.Dot, n.Reduce, n.Gather, n.Shared, n.Cast)
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """What lists every pair that can be seen: relations, and the pairs `i == j` with `itself`.
+
+    `reading` is the part of the condition that says so; `exact` is true where it says no more.
+    """
+
+    relations: frozenset[Related]
+    itself: bool
+    exact: bool
+    reading: Reading | Band
+
+
+class Edges(Kernel):
+    name = "edges"
+    how = "the pairs of a relation, in compressed rows"
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        lists = _lists(facts.locality)
+        if lists is None or not lists.relations:
+            return "no relation lists the pairs that are seen"
+        if len(average.positions) + len(average.over) > 2:
+            return "pairs are listed of positions along one axis each"
+        if average.normalize not in ROWS:
+            return f"rows of different lengths have no {average.normalize}"
+        return None
+
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        frame, (i, j) = writer.frame, (*average.positions, *average.over)
+        lists = _all_lists(average, facts)
+        relations = ((frame.variable(r.relation), r.forward) for r in sorted(lists.relations, key=str))
+        sources = [name if forward else f"{name}.flip(0)" for name, forward in relations]
+        if lists.itself:
+            frame.helpers.add("itself")
+            sources.append(f"itself({frame.size(j.size, 'size')}, {frame.device})")
+        frame.helpers.add("pairs_by_query")
+        sizes = (frame.size(a.size, a.name or "size") for a in (i, j))
+        pairs = frame.assign(frame.fresh("pairs"), f"pairs_by_query({', '.join((*sizes, *sources))})")
+        pair = Axis("pair", Size.free(f"{pairs}.key.shape[0]"))
+        once = n.Local(TensorType("bool", (pair,)), average.span, f"{pairs}.once")
+        rest = _rest(facts, lists)
+        kept = [once, *(_at_pairs(p, i, j, pair, pairs) for p in (conjuncts(rest) if rest is not None else []))]
+        listed = replace(
+            average,
+            positions=(),
+            over=(pair,),
+            score=_at_pairs(average.score, i, j, pair, pairs),
+            visible=joined(kept, (*writer.lead, pair)),
+            message=_at_pairs(average.message, i, j, pair, pairs),
+        )
+        return writer.weighted_rows(listed, pairs, ROWS[average.normalize])
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        lists = _all_lists(average, facts)
+        return sum((Size.free(r.relation) for r in lists.relations), average.over[0].size if lists.itself else ZERO)
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        """Scores and weights, and what the normalizer makes in between; five numbers say what a pair is."""
+        heads = (average.heads,) if average.heads is not None else ()
+        present = {*average.score.axes, *(average.visible.axes if average.visible else ())}
+        if average.dropout:
+            present |= {*average.batch, *heads}
+        lead = product([a.size for a in (*average.batch, *heads) if a in present])
+        return self.pairs(average, facts) * (lead * 4 + 5)
+
+
+# --- the lists -------------------------------------------------------------------------------------------------
+
+
+def _lists(found: Locality) -> _Lists | None:
+    """The lists that a condition names: in one of its parts, or in each alternative of a union."""
+    options = [_Lists(frozenset({r}), False, True, r) for r in found.related]
+    options += [_Lists(frozenset(), True, True, b) for b in found.bands if b.low == b.high == ZERO]
+    for union in found.unions:
+        each = [x for x in map(_lists, union.parts) if x is not None]
+        if len(each) == len(union.parts):
+            relations = frozenset[Related]().union(*(x.relations for x in each))
+            exact = all(x.exact and p.without(x.reading).everything for x, p in zip(each, union.parts, strict=True))
+            options.append(_Lists(relations, any(x.itself for x in each), exact, union))
+    return max(options, key=lambda x: (bool(x.relations), -len(x.relations), not x.itself), default=None)
+
+
+def _rest(facts: Facts, lists: _Lists) -> n.Value | None:
+    """What must hold of a pair that is listed."""
+    return (facts.locality.without(lists.reading) if lists.exact else facts.locality).condition
+
+
+def _all_lists(average: Average, facts: Facts) -> _Lists:
+    """The lists of an attention, with every other relation that its formulas read."""
+    lists = _lists(facts.locality)
+    assert lists is not None
+    formulas = [v for v in (average.score, average.message, _rest(facts, lists)) if v is not None]
+    members = {v for formula in formulas for v in formula.walk() if isinstance(v, n.Member)}
+    read = {Related(m.relation, *_ends(average), m.axes[0].side == "j", m) for m in members}
+    if read <= lists.relations:
+        return lists
+    return replace(lists, relations=lists.relations | read, exact=False)
+
+
+def _ends(average: Average) -> tuple[Axis, Axis]:
+    return average.positions[0], average.over[0]
+
+
+# --- values of pairs -------------------------------------------------------------------------------------------
+
+
+def _at_pairs(value: n.Value, i: Axis, j: Axis, pair: Axis, pairs: str) -> n.Value:
+    """The value with one axis of pairs instead of the axes of the query's and the key's positions."""
+    found = {i, j} & {*value.axes}
+    if not found:
+        return value
+    if len(found) == 1 or not isinstance(value, _COMPUTED):
+        return n.AtPairs(_paired(value.type, i, j, pair), value.span, value, pairs)
+
+    def moved(x: Any) -> Any:
+        if isinstance(x, n.Value):
+            return _at_pairs(x, i, j, pair, pairs)
+        if isinstance(x, TensorType):
+            return _paired(x, i, j, pair)
+        return tuple(moved(y) for y in x) if isinstance(x, tuple) else x
+
+    return replace(value, **{f.name: moved(getattr(value, f.name)) for f in fields(value) if f.name != "span"})
+
+
+def _paired(kind: TensorType, i: Axis, j: Axis, pair: Axis) -> TensorType:
+    first = next((a for a in kind.axes if a in (i, j)), None)
+    return replace(kind, axes=tuple(pair if a == first else a for a in kind.axes if a == first or a not in (i, j)))

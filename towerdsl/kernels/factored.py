@@ -1,0 +1,101 @@
+"""Without softmax the products can be taken in the other order: (q kᵀ) v = q (kᵀ v), which is linear in the lengths.
+
+The score is a sum of products of something of i and something of j (`separate`), and what is visible is said of i alone
+and of j alone, or is causal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size, product
+from towerdsl.ir.types import TensorType
+from towerdsl.kernels.base import Facts, Kernel
+from towerdsl.passes.locality import Locality
+from towerdsl.passes.score import Product, separate, sides
+
+if TYPE_CHECKING:
+    from towerdsl.emit.average import AverageWriter
+
+#: Normalizers whose weights are linear in the score, up to a factor for each query.
+LINEAR = ("none", "count", "sum")
+#: Normalizers that give keys with equal scores equal weights, which sum to 1.
+EVEN = ("softmax", "sparsemax")
+#: Queries in one block where only earlier keys are visible.
+BLOCK = 64
+
+
+class Factored(Kernel):
+    name = "factored"
+    how = "sums over the keys first, then each query's part of them: (q kᵀ) v = q (kᵀ v)"
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        if facts.locality.never:
+            return "no key is visible"
+        if average.normalize not in (*LINEAR, *EVEN):
+            return f"{average.normalize} of a product is no product"
+        if average.normalize in EVEN and any(a.side == "j" for a in average.score.axes):
+            return f"{average.normalize} of a score that depends on j is no product"
+        if average.dropout:
+            return "dropout drops the weights of single pairs"
+        if "i" in sides(average.message):
+            return "the message is another for each pair of i and j"
+        if not set(average.over) <= set(average.message.axes):
+            return "the message is not one of each key"
+        for part in facts.locality.rest:
+            if len(sides(part)) == 2:
+                return "a condition of i and j together hides single pairs"
+        if facts.locality.bands and not causal(average, facts.locality):
+            return f"{facts.locality.bands[0]} hides single pairs, and is not causal"
+        found = separate(even(average).score)
+        return found if isinstance(found, str) else None
+
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        products = self._products(average)
+        return writer.factored(even(average), products, causal(average, facts.locality), BLOCK)
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        """As many as have its multiply-adds: a pair has `rank + width`, and each position here `rank * width`."""
+        rank, width = self._rank(average).integer, average.message.axes[-1].size.integer
+        each = max(1, rank * width // (rank + width)) if rank and width else rank or width or 1
+        queries = product([a.size for a in average.positions])
+        keys = product([a.size for a in average.over])
+        if causal(average, facts.locality):
+            return keys * each + queries * (each + BLOCK)
+        return keys * each + queries * each if any(p.left is not None for p in self._products(average)) else keys
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        """The sums over the keys; where it is causal those of each block, and the weights inside the blocks."""
+        heads = (average.heads,) if average.heads is not None else ()
+        lead = product([a.size for a in (*average.batch, *heads)])
+        sums = lead * self._rank(average) * average.message.axes[-1].size
+        if not causal(average, facts.locality):
+            return sums
+        length = product([a.size for a in average.positions])
+        return sums * length.opaque("//", BLOCK) * 2 + lead * length * BLOCK
+
+    def _products(self, average: Average) -> tuple[Product, ...]:
+        products = separate(even(average).score)
+        assert not isinstance(products, str)
+        return products
+
+    def _rank(self, average: Average) -> Size:
+        """How many features the factors of the score have, in all."""
+        ones = [p.left.axes[-1].size if p.dot and p.left else Size.of(1) for p in self._products(average)]
+        return sum(ones[1:], ones[0])
+
+
+def even(average: Average) -> Average:
+    """Where the score does not depend on j, softmax gives each visible key the same weight: the `count` of 1."""
+    if average.normalize not in EVEN:
+        return average
+    one = n.Const(TensorType("int", (), True), average.score.span, 1)
+    return replace(average, score=one, normalize="count", options=())
+
+
+def causal(average: Average, locality: Locality) -> bool:
+    """Whether what is visible of both sides together is `j <= i` and nothing else."""
+    return Locality(locality.bands).causal(average)

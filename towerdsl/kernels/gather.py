@@ -1,0 +1,46 @@
+"""Hard attention and the like: few keys of each query have a weight, and only their messages are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size, product
+from towerdsl.kernels.base import Facts, Kernel, all_pairs
+from towerdsl.kernels.reference import Reference
+from towerdsl.ops.normalizers import NORMALIZERS
+from towerdsl.passes.score import sides
+
+if TYPE_CHECKING:
+    from towerdsl.emit.average import AverageWriter
+
+
+class Gather(Kernel):
+    name = "gather"
+    how = "only the messages of the keys that are picked"
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        if NORMALIZERS[average.normalize].picks is None:
+            if average.normalize.startswith("hard"):
+                return f"the gradient of {average.normalize} is that of softmax, which reads every message"
+            return f"{average.normalize} picks no keys"
+        if average.dropout:
+            return "dropout drops weights before they are known to be picked"
+        if "i" in sides(average.message):
+            return "the message is another for each pair of i and j"
+        if not set(average.over) <= set(average.message.axes):
+            return "the message is not one of each key"
+        return None
+
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        return writer.picked()
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        return all_pairs(average)
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        """The scores and what the normalizer makes of them, and the messages that are picked."""
+        heads = (average.heads,) if average.heads is not None else ()
+        queries = product([a.size for a in (*average.batch, *heads, *average.positions)])
+        rows = queries * dict(average.options).get("k", 1) * average.message.axes[-1].size
+        return Reference().peak(average, facts) + rows

@@ -1,0 +1,53 @@
+"""The score does not depend on the input: weights are computed once for a whole batch, and applied in one product."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towerdsl.ir import nodes as n
+from towerdsl.ir.nodes import Average
+from towerdsl.ir.size import Size
+from towerdsl.kernels.base import Facts, Kernel, all_pairs
+from towerdsl.kernels.reference import Reference
+from towerdsl.ops.normalizers import NORMALIZERS
+from towerdsl.passes.score import sides
+
+if TYPE_CHECKING:
+    from towerdsl.emit.average import AverageWriter
+
+
+class Static(Kernel):
+    name = "static"
+    how = "weights that no input changes, in one product for a whole batch"
+
+    def refuse(self, average: Average, facts: Facts) -> str | None:
+        sources = {"q": average.query, "k": average.key, "v": average.value}
+        for what, root in (("score", average.score), ("condition", average.visible)):
+            for value in root.walk() if root is not None else ():
+                name = value.relation if isinstance(value, n.Member) else getattr(value, "name", "")
+                source = sources.get(name) if isinstance(value, n.Local) else None
+                given = isinstance(value, (n.Local, n.Member)) if source is None else _given(source)
+                if given:
+                    return f"the {what} depends on {name}"
+        if NORMALIZERS[average.normalize].draws:
+            return f"{average.normalize} draws for each entry of a batch"
+        if average.dropout:
+            return "dropout drops other weights for each entry of a batch"
+        if "i" in sides(average.message):
+            return "the message is another for each pair of i and j"
+        return None
+
+    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        weights, axes = writer.weights()
+        return writer.shared_product(weights, axes)
+
+    def pairs(self, average: Average, facts: Facts) -> Size:
+        return all_pairs(average)
+
+    def peak(self, average: Average, facts: Facts) -> Size:
+        return Reference().peak(average, facts)
+
+
+def _given(source: n.Value) -> bool:
+    """Whether a source is made of inputs."""
+    return any(isinstance(v, n.Local) for v in source.walk())
