@@ -27,7 +27,7 @@ class Banded(Kernel):
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if not bounded(average, facts.locality):
-            return "no distance i - j is bounded on both sides"
+            return "no distance i - j is bounded on both sides by numbers"
         try:
             tiled(average, _cuts(average, facts))
         except Untileable as reason:
@@ -53,7 +53,7 @@ def bounded(average: Average, locality: Locality) -> list[Band]:
     """The bands with numbers for both bounds, along axes that query and key share."""
     return [
         b
-        for b in locality.bands
+        for b in locality.hull()
         if b.low is not None
         and b.high is not None
         and b.low.integer is not None

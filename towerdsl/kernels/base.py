@@ -41,6 +41,8 @@ PASSES = Speed(call=80_000, multiply_add=0.015, pair=4.5)
 FUSED = Speed(call=70_000, multiply_add=0.015, pair=1.2)
 #: Blocks of queries one after the other, whose scores stay in the cache.
 BLOCKS = Speed(call=400_000, multiply_add=0.015, pair=0.8)
+#: The same with all keys, whose scores go through memory.
+TURNS = Speed(call=400_000, multiply_add=0.015, pair=2.0)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis
 from towerdsl.kernels import sizes
-from towerdsl.kernels.base import BLOCKS, Facts, Kernel, all_pairs
+from towerdsl.kernels.base import TURNS, Facts, Kernel, all_pairs
 from towerdsl.kernels.tiling import restricted
 from towerdsl.passes.locality import conjuncts
 from towerdsl.passes.score import sides
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Chunked(Kernel):
     name = "chunked"
     how = "blocks of queries in turn, each with all keys"
-    speed = BLOCKS
+    speed = TURNS
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if not average.positions:

@@ -13,7 +13,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.kernels.base import Facts, Kernel
+from towerdsl.kernels.base import Facts, Kernel, Speed
 from towerdsl.passes.locality import Band, Locality, Reading, Related, conjuncts, joined
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class _Lists:
 class Edges(Kernel):
     name = "edges"
     how = "the pairs of a relation, in compressed rows"
+    speed = Speed(call=400_000, multiply_add=0.06, pair=4.0)
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         lists = _lists(facts.locality)
