@@ -91,6 +91,12 @@ def all_pairs(average: Average) -> Size:
     return product([a.size for a in (*average.positions, *average.over)])
 
 
+def of_each_head(average: Average) -> Size:
+    """How many averages there are for each query: heads of each entry of the batch."""
+    heads = (average.heads,) if average.heads is not None else ()
+    return product([a.size for a in (*average.batch, *heads)])
+
+
 @dataclass(frozen=True)
 class Plan:
     """The kernel chosen for one attention, and why each of the others was not."""

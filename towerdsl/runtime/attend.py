@@ -104,7 +104,7 @@ def _attend_at_once(
 
 def attention_of_batches(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
     """torch's scaled_dot_product_attention with several batch axes, [..., H, Q, D]: to its fast paths they are one."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or (attn_mask is not None and attn_mask.requires_grad):  # it has no fast path
         return F.scaled_dot_product_attention(q, k, v, attn_mask, **options)
     lead = q.shape[:-3]
     if attn_mask is not None and attn_mask.ndim > 3:
