@@ -102,7 +102,6 @@ def test_estimates_are_at_the_lengths_given_and_the_choice_is_not(catalog):
 
 
 def test_a_time_is_what_the_head_of_the_file_says():
-    (found,) = explain(sample(score="sum(relu(q - k))"), {"b": 3, "n": 5}).attentions
     compiled = towerdsl.compiler.compile_spec(sample(score="sum(relu(q - k))"))
     (block,) = choose.attentions(compiled.model.root)
     plan = compiled.plans[id(block)]
@@ -112,7 +111,6 @@ def test_a_time_is_what_the_head_of_the_file_says():
     assert counts == cost.Counts(multiply_adds=75 * 8, pairs=75, elements=75 * 17)
     time = cost.time(Reference(), block.average, plan.facts, known)
     assert time == PASSES.call + 600 * PASSES.multiply_add + 75 * PASSES.pair + 75 * 17 * cost.ELEMENT
-    assert found.facts.kernel == "reference"
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,21 @@ def test_values(name):
     assert y.isfinite().all()
 
 
+def test_several_batch_axes():
+    """They are one to flex_attention: an entry of a tensor with some of them is found from its number."""
+    text = spec("mask: abs(i - j) < 40 and keep[j] and doc[i] == doc[j]").replace(
+        "x: float[b, n, d]", "x: float[a, b, n, d]"
+    )
+    torch.manual_seed(0)
+    reference = towerdsl.compile(text, kernel="reference")().double().eval()
+    model = towerdsl.compile(text, kernel="flex", device="cuda")().double().eval()
+    model.load_state_dict(reference.state_dict())
+    x, *rest = inputs(130)
+    x = torch.randn(3, *x.shape, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, *rest), reference(x, *rest), rtol=1e-10, atol=1e-10)
+
+
 def test_a_query_that_sees_nothing_gets_zeros():
     model = towerdsl.compile(spec("mask: keep[j]"), kernel="flex", device="cuda")().eval()
     x, doc, time, keep = inputs(150)

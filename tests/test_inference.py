@@ -390,3 +390,12 @@ def test_replaced_subclasses_run_by_themselves():
     x = torch.randn(3, 4)
     for found, layer in zip(together(x, *layers), layers, strict=True):
         torch.testing.assert_close(found, layer(x))
+
+
+def test_a_layer_is_packed_once_alone_and_once_with_others():
+    first, second = (PackedLinear(4, 4).requires_grad_(False) for _ in range(2))
+    x = torch.randn(3, 4)
+    first(x), together(x, first, second)
+    packed = first.packing.made, first.joint.made
+    first(x), together(x, first, second)
+    assert all(a is b for a, b in zip(packed, (first.packing.made, first.joint.made), strict=True))

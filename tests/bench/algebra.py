@@ -1,9 +1,11 @@
 """Averages that algebra makes cheap, beside code by hand: each function gives two callables, (ours, peer)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from rows import Made, Row
 from torch import Tensor, nn
 
 import towerdsl
@@ -121,3 +123,19 @@ def pair(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], backward: boo
 
     wrapped = both_of if backward else forward_of
     return wrapped(ours), wrapped(theirs)
+
+
+def non_local_row(tiny: bool) -> Made:
+    """`non_local` at the size of the table, or at a tiny one."""
+    return Made(partial(non_local, side=8 if tiny else 56))
+
+
+def token_mixing_row(tiny: bool) -> Made:
+    """`token_mixing` at the size of the table, or at a tiny one."""
+    return Made(partial(token_mixing, width=16 if tiny else 768))
+
+
+ROWS = (
+    Row("non-local, dot product, 56 x 56 x 256", "the paper's dense form", non_local_row, 0.1, 0.1),
+    Row("token mixing, 196 x 768", "einsum", token_mixing_row, 1.0, 1.0),
+)

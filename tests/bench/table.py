@@ -23,7 +23,7 @@ from towerdsl.bench.timing import in_turns, machine, peak_memory
 from towerdsl.explain.show import human, table
 
 #: The files that have rows, in the order of the table.
-MODULES = ("windows", "compiling")
+MODULES = ("windows", "models", "graphs", "algebra", "compiling")
 
 
 @dataclass(frozen=True)

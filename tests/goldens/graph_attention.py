@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from towerdsl.ops.normalizers import softmax
-from towerdsl.runtime import adjacency
+from towerdsl.runtime.edges import entries, itself, pairs_by_query, softmax_of_rows, weighted_sum
 
 
 class Gat(nn.Module):
@@ -17,7 +16,7 @@ class Gat(nn.Module):
         w[i, j] = softmax over j of leaky_relu(dot(a_dst, q[i]) + dot(a_src, k[j]), 0.2)
         j is visible to i where edges[j, i]
 
-    Averaged over n, heads merged by concat; kernel: reference.
+    Averaged over n, heads merged by concat; kernel: edges.
 
     x float[n, f=5], edges relation[n, n] -> float[n, 6]
     """
@@ -34,14 +33,15 @@ class Gat(nn.Module):
         n = x.shape[0]
         h = self.linear(x)
         q = k = v = h.unflatten(-1, (2, 3)).transpose(0, 1)
+        pairs = pairs_by_query(n, n, edges)
         score = F.leaky_relu(
-            torch.einsum("hd,hid->hi", self.a_dst, q)[:, :, None]
-            + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
+            entries(torch.einsum("hd,hid->hi", self.a_dst, q), pairs.query)
+            + entries(torch.einsum("hd,hjd->hj", self.a_src, k), pairs.key),
             0.2,
         )
-        visible = adjacency(edges, n, n).transpose(-2, -1)
-        weights = softmax(score, visible)
-        return torch.einsum("hij,hjd->hid", weights, v).transpose(0, 1).flatten(-2)
+        visible = pairs.once
+        weights = softmax_of_rows(score, visible, pairs)
+        return weighted_sum(weights, v, pairs).transpose(0, 1).flatten(-2)
 
 
 class Last(nn.Module):
@@ -51,7 +51,7 @@ class Last(nn.Module):
         w[i, j] = softmax over j of leaky_relu(dot(a_dst, q[i]) + dot(a_src, k[j]), 0.2)
         j is visible to i where edges[j, i] or i == j
 
-    Averaged over n, heads merged by mean; kernel: reference.
+    Averaged over n, heads merged by mean; kernel: edges.
 
     x float[n, 6], edges relation[n, n] -> float[n, 4]
     """
@@ -68,15 +68,15 @@ class Last(nn.Module):
         n = x.shape[0]
         h = self.linear(x)
         q = k = v = h.unflatten(-1, (2, 4)).transpose(0, 1)
+        pairs = pairs_by_query(n, n, edges, itself(n, q.device))
         score = F.leaky_relu(
-            torch.einsum("hd,hid->hi", self.a_dst, q)[:, :, None]
-            + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
+            entries(torch.einsum("hd,hid->hi", self.a_dst, q), pairs.query)
+            + entries(torch.einsum("hd,hjd->hj", self.a_src, k), pairs.key),
             0.2,
         )
-        i = j = torch.arange(n, device=q.device)
-        visible = (i[:, None] == j) | adjacency(edges, n, n).transpose(-2, -1)
-        weights = softmax(score, visible)
-        return torch.einsum("hij,hjd->hid", weights, v).mean(0)
+        visible = pairs.once
+        weights = softmax_of_rows(score, visible, pairs)
+        return weighted_sum(weights, v, pairs).mean(0)
 
 
 class GraphAttention(nn.Module):

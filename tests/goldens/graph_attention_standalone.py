@@ -2,25 +2,186 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def adjacency(edges: Tensor, sources: int, targets: int) -> Tensor:
-    """Pairs [2, edges] --> bool [sources, targets], true where (source, target) is among them."""
-    flat = edges.new_zeros(sources * targets).index_fill(0, edges[0] * targets + edges[1], 1)
-    return flat.view(sources, targets).bool()
+def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
+    """The entries of `values` along one axis at an index for each pair: [..., K, ...] --> [..., E, ...]."""
+    if dim == -1:
+        return values.gather(-1, index_E.expand(*values.shape[:-1], -1))
+    return values.index_select(dim, index_E)
 
 
-def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
-    """exp(f) / sum of exp(f) over the visible keys."""
-    if visible is None:
-        return score.softmax(-1)
-    score = score.masked_fill(~visible, float("-inf"))
-    # a row of -inf has no softmax: it gets numbers first and zeros after, so its gradient is zero, not nan
-    empty = ~visible.any(-1, keepdim=True)
-    return score.masked_fill(empty, 0.0).softmax(-1).masked_fill(~visible, 0.0)
+def itself(size: int, device: torch.device) -> Tensor:
+    """The pairs `i == j`, [2, size]."""
+    return torch.arange(size, device=device).expand(2, size)
+
+
+def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any:
+    """`function(edges, *others)`, computed once while the numbers stay the same: layers share a graph.
+
+    Nothing may write to `edges`. Numbers are compared on a CPU only, and never while a graph is captured.
+    """
+    capturing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if capturing or edges.device.type != "cpu" or type(edges) is not Tensor:
+        return function(edges, *others)
+    given = (edges, *others)
+    known, result = getattr(function, "last", ((), None))
+    both = zip(known, given, strict=False)
+    if not known or not all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in both):
+        with torch.inference_mode(False):  # they may be read in training next
+            result = function(*given)
+        function.last = given, result  # type: ignore[attr-defined]
+    return result
+
+
+def _positions(edges: Tensor, queries: int, keys: int) -> list[Tensor]:
+    """The query and the key of each edge; one that is outside is the mistake that it is for any tensor."""
+    sizes = (queries, edges[1]), (keys, edges[0])
+    return [torch.arange(size, device=edges.device)[index] for size, index in sizes]
+
+
+class Pairs(NamedTuple):
+    """Pairs of a query and one of `keys` keys, sorted by query: query q has `start[q]:start[q + 1]`."""
+
+    query: Tensor  # [E]
+    key: Tensor  # [E]
+    start: Tensor  # [Q + 1]
+    once: Tensor  # bool [E], false for a pair that has been listed before
+    keys: int
+
+
+def row_starts(index_E: Tensor, rows: int) -> Tensor:
+    """Sorted row numbers --> [rows + 1], where each row starts and the last one ends."""
+    return torch.searchsorted(index_E, torch.arange(rows + 1, device=index_E.device))
+
+
+def _sorted_by_query(edges: Tensor, queries: int, keys: int) -> Pairs:
+    query, key = _positions(edges, queries, keys)
+    place = (query * keys + key).sort().values
+    once = torch.cat([place[:1] >= 0, place.diff() != 0])
+    query, key = place // keys, place % keys
+    return Pairs(query, key, row_starts(query, queries), once, keys)
+
+
+def pairs_by_query(queries: int, keys: int, *lists: Tensor) -> Pairs:
+    """Lists [2, edges] of (key, query) --> all of their pairs, sorted by query, then by key."""
+    return remembered(_sorted_by_query, torch.cat(lists, 1), queries, keys)
+
+
+def row_sums(values: Tensor, pairs: Pairs) -> Tensor:
+    """The sum over each query's pairs: [..., E] --> [..., Q]."""
+    rows = pairs.start.shape[0] - 1
+    return values.new_zeros(*values.shape[:-1], rows).index_add(-1, pairs.query, values)
+
+
+def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
+    """exp(f) / sum of exp(f) over the visible pairs of a query."""
+    wide = score.to(torch.promote_types(score.dtype, torch.float32)).masked_fill(~visible, float("-inf"))
+    starts, axis = pairs.start.expand(*wide.shape[:-1], -1), wide.ndim - 1
+    largest = torch.segment_reduce(wide.detach(), "max", offsets=starts, axis=axis, unsafe=True)
+    largest = largest.clamp(min=torch.finfo(wide.dtype).min)  # a row that sees nothing has -inf
+    weight = (wide - entries(largest, pairs.query)).exp()
+    total = row_sums(weight, pairs).clamp(min=1)  # 0 in a row that sees nothing, at least 1 in any other
+    return (weight * entries(total.reciprocal(), pairs.query)).to(score.dtype)
+
+
+def _bags(weights_E: Tensor, values_KD: Tensor, index_E: Tensor, start: Tensor) -> Tensor:
+    """The weighted sum of each row: what torch calls a bag of embeddings."""
+    return F.embedding_bag(
+        index_E, values_KD, start, mode="sum", per_sample_weights=weights_E, include_last_offset=True
+    )
+
+
+def _sorted_by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, ...]:
+    """The pairs sorted by key, queries and keys exchanged, and the place that each has had."""
+    key_E, order = key_E.sort(stable=True)
+    return key_E, query_E[order], row_starts(key_E, keys), order
+
+
+class PairDot(torch.autograd.Function):
+    """[Q, L, D] and [K, L, D] --> the dot product of each pair, [L, E]."""
+
+    @staticmethod
+    def forward(left_QLD, right_KLD, query_E, key_E, start):
+        import warnings
+
+        (queries, leading, _), keys, pairs = left_QLD.shape, right_KLD.shape[0], key_E.shape[0]
+        # compiled it is one loop, which keeps nothing; a sparse tensor lists no more pairs than there are
+        if torch.compiler.is_compiling() or left_QLD.is_meta or pairs > queries * keys:
+            return (left_QLD[query_E] * right_KLD[key_E]).sum(-1).t()
+        wide = torch.promote_types(left_QLD.dtype, torch.float32)
+        left, right = left_QLD.detach().to(wide).transpose(0, 1), right_KLD.detach().to(wide).permute(1, 2, 0)
+        with warnings.catch_warnings():  # that sparse tensors are new
+            warnings.simplefilter("ignore", UserWarning)
+            rows, columns = start.expand(leading, -1), key_E.expand(leading, -1)
+            none, shape = left.new_zeros(columns.shape), (leading, queries, keys)
+            listed = torch.sparse_csr_tensor(rows, columns, none, shape)
+            return torch.sparse.sampled_addmm(listed, left, right).values().to(left_QLD.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad_LE):
+        left, right, query, key, start = ctx.saved_tensors
+        of_left = of_right = None
+        if ctx.needs_input_grad[0]:
+            of_left = WeightedSum.apply(grad_LE, right, query, key, start)
+        if ctx.needs_input_grad[1]:
+            *turned, order = remembered(_sorted_by_key, query, key, right.shape[0])
+            of_right = WeightedSum.apply(entries(grad_LE, order), left, *turned)
+        return of_left, of_right, None, None, None
+
+
+class WeightedSum(torch.autograd.Function):
+    """[L, E] weights and [K, L, D] values --> their sums [Q, L, D], with no message of a pair in memory."""
+
+    @staticmethod
+    def forward(weights_LE, values_KLD, query_E, key_E, start):
+        weights, values, leading = weights_LE.detach(), values_KLD.detach(), weights_LE.shape[0]
+        if not torch.compiler.is_compiling():
+            return torch.stack([_bags(weights[h], values[:, h], key_E, start) for h in range(leading)], 1)
+        # all at once: how many there are may vary
+        shift = torch.arange(leading, device=key_E.device)[:, None]
+        starts = torch.cat([(start[:-1] + key_E.shape[0] * shift).flatten(), start[-1:] * leading])
+        places = (key_E * leading + shift).flatten()
+        y = _bags(weights.flatten(), values.reshape(-1, values.shape[-1]), places, starts)
+        return y.unflatten(0, (leading, -1)).transpose(0, 1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad_QLD):
+        weights, values, query, key, start = ctx.saved_tensors
+        of_weights = of_values = None
+        if ctx.needs_input_grad[0]:
+            of_weights = PairDot.apply(grad_QLD, values, query, key, start)
+        if ctx.needs_input_grad[1]:
+            *turned, order = remembered(_sorted_by_key, query, key, values.shape[0])
+            of_values = WeightedSum.apply(entries(weights, order), grad_QLD, *turned)
+        return of_weights, of_values, None, None, None
+
+
+def _by_position(vectors: Tensor, lead: torch.Size) -> Tensor:
+    """[..., K, D] --> [K, L, D]: all that is read of one position lies together."""
+    whole = vectors.expand(*lead, *vectors.shape[-2:]).movedim(-2, 0)
+    return whole.reshape(whole.shape[0], lead.numel(), whole.shape[-1])
+
+
+def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
+    """y[q] = sum over the pairs (q, k) of w[q, k] * values[k]: [..., E], [..., K, D] --> [..., Q, D]."""
+    lead = torch.broadcast_shapes(weights.shape[:-1], values.shape[:-2])
+    weights_LE = weights.to(values.dtype).expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
+    y_QLD = WeightedSum.apply(weights_LE, _by_position(values, lead), pairs.query, pairs.key, pairs.start)
+    return y_QLD.unflatten(1, lead or (1,)).movedim(0, -2) if lead else y_QLD.squeeze(1)
 
 
 class Gat(nn.Module):
@@ -30,7 +191,7 @@ class Gat(nn.Module):
         w[i, j] = softmax over j of leaky_relu(dot(a_dst, q[i]) + dot(a_src, k[j]), 0.2)
         j is visible to i where edges[j, i]
 
-    Averaged over n, heads merged by concat; kernel: reference.
+    Averaged over n, heads merged by concat; kernel: edges.
 
     x float[n, f=5], edges relation[n, n] -> float[n, 6]
     """
@@ -47,14 +208,15 @@ class Gat(nn.Module):
         n = x.shape[0]
         h = self.linear(x)
         q = k = v = h.unflatten(-1, (2, 3)).transpose(0, 1)
+        pairs = pairs_by_query(n, n, edges)
         score = F.leaky_relu(
-            torch.einsum("hd,hid->hi", self.a_dst, q)[:, :, None]
-            + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
+            entries(torch.einsum("hd,hid->hi", self.a_dst, q), pairs.query)
+            + entries(torch.einsum("hd,hjd->hj", self.a_src, k), pairs.key),
             0.2,
         )
-        visible = adjacency(edges, n, n).transpose(-2, -1)
-        weights = softmax(score, visible)
-        return torch.einsum("hij,hjd->hid", weights, v).transpose(0, 1).flatten(-2)
+        visible = pairs.once
+        weights = softmax_of_rows(score, visible, pairs)
+        return weighted_sum(weights, v, pairs).transpose(0, 1).flatten(-2)
 
 
 class Last(nn.Module):
@@ -64,7 +226,7 @@ class Last(nn.Module):
         w[i, j] = softmax over j of leaky_relu(dot(a_dst, q[i]) + dot(a_src, k[j]), 0.2)
         j is visible to i where edges[j, i] or i == j
 
-    Averaged over n, heads merged by mean; kernel: reference.
+    Averaged over n, heads merged by mean; kernel: edges.
 
     x float[n, 6], edges relation[n, n] -> float[n, 4]
     """
@@ -81,15 +243,15 @@ class Last(nn.Module):
         n = x.shape[0]
         h = self.linear(x)
         q = k = v = h.unflatten(-1, (2, 4)).transpose(0, 1)
+        pairs = pairs_by_query(n, n, edges, itself(n, q.device))
         score = F.leaky_relu(
-            torch.einsum("hd,hid->hi", self.a_dst, q)[:, :, None]
-            + torch.einsum("hd,hjd->hj", self.a_src, k)[:, None, :],
+            entries(torch.einsum("hd,hid->hi", self.a_dst, q), pairs.query)
+            + entries(torch.einsum("hd,hjd->hj", self.a_src, k), pairs.key),
             0.2,
         )
-        i = j = torch.arange(n, device=q.device)
-        visible = (i[:, None] == j) | adjacency(edges, n, n).transpose(-2, -1)
-        weights = softmax(score, visible)
-        return torch.einsum("hij,hjd->hid", weights, v).mean(0)
+        visible = pairs.once
+        weights = softmax_of_rows(score, visible, pairs)
+        return weighted_sum(weights, v, pairs).mean(0)
 
 
 class GraphAttention(nn.Module):

@@ -6,6 +6,7 @@ values that the analysis gives back, node by node, in plain numbers.
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 import random
@@ -182,7 +183,7 @@ class Case:
     lengths: dict[str, int]
 
     def __post_init__(self) -> None:
-        draw = random.Random(f"{self.predicate.text} {self.lengths}")
+        draw = random.Random(str(self.lengths))
         axes = self.predicate.axes
         self.places = list(itertools.product(*(range(self.lengths[a]) for a in axes)))
         self.keep = {p: draw.random() < 0.6 for p in self.places}
@@ -283,3 +284,64 @@ _OPERATIONS = {
     ">": lambda a, b: a > b,
     ">=": lambda a, b: a >= b,
 }
+
+
+# --- rewriting -------------------------------------------------------------------------------------------------
+
+
+def rewritten(text: str, draw: random.Random) -> str:
+    """The condition in another form that says the same: turned around, shifted, scaled, negated, in another order."""
+    return ast.unparse(_Rewriter(draw).visit(ast.parse(text, mode="eval"))).replace("True", "true")
+
+
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+_OPPOSITE = {"<": ">=", ">=": "<", ">": "<=", "<=": ">", "==": "!=", "!=": "=="}
+
+
+class _Rewriter(ast.NodeTransformer):
+    """Every node may be written in another way, each by algebra that holds for all whole numbers."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self.draw = draw
+
+    def _new(self, text: str, **parts: ast.expr) -> ast.expr:
+        return ast.parse(text.format(**{k: f"({ast.unparse(v)})" for k, v in parts.items()}), mode="eval").body
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        parts = [self.visit(v) for v in node.values]
+        self.draw.shuffle(parts)
+        if self.draw.random() < 0.3:
+            parts.append(self.draw.choice(parts))
+        if self.draw.random() < 0.4:  # De Morgan
+            other = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+            return self._new("not {x}", x=ast.BoolOp(other, [self._new("not {x}", x=p) for p in parts]))
+        return ast.BoolOp(node.op, parts)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        operands = [node.left, *node.comparators]
+        if len(node.ops) > 1:
+            pairs = [ast.Compare(a, [op], [b]) for a, op, b in zip(operands, node.ops, operands[1:], strict=False)]
+            return self.visit(ast.BoolOp(ast.And(), pairs))
+        (a, b), (kind,) = operands, node.ops
+        if any(isinstance(x, ast.Constant) and isinstance(x.value, bool) for x in (a, b)):
+            return node
+        op = _OPERATORS[type(kind)]
+        way = self.draw.randrange(9)
+        if any(isinstance(x, ast.Name) and x.id == "keep" for x in ast.walk(node)):  # truth values
+            way %= 2
+        options = {
+            0: f"{{b}} {_FLIPPED[op]} {{a}}",
+            1: f"not {{a}} {_OPPOSITE[op]} {{b}}",
+            2: f"{{a}} + {{c}} {op} {{b}} + {{c}}",
+            3: f"{{c}} * {{a}} {op} {{b}} * {{c}}",
+            4: f"-{{a}} {_FLIPPED[op]} -{{b}}",
+            5: f"{{a}} - {{b}} {op} 0",
+            6: {"<": "{a} <= {b} - 1", ">": "{a} - 1 >= {b}"}.get(op),
+            7: {"==": "{a} <= {b} and {b} <= {a}", "!=": "{a} < {b} or {b} < {a}"}.get(op),
+        }
+        if way == 6 and any(isinstance(x, ast.Div) for x in ast.walk(node)):  # may be no whole number
+            way = 5
+        return self._new(options.get(way) or f"{{a}} {op} {{b}}", a=a, b=b, c=ast.Constant(self.draw.randint(1, 5)))
+
+
+_OPERATORS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}

@@ -340,7 +340,11 @@ class DenseWriter:
         if causal:
             arguments.append(f"is_causal={frame.variable(apart.name)} is None" if apart else "is_causal=True")
         arguments += self.scale(score)
-        return self.unlined(f"F.scaled_dot_product_attention({', '.join(arguments)})")
+        function = "F.scaled_dot_product_attention"
+        if len(self.lead) > 2:  # torch's fast paths have one batch axis
+            function = "attention_of_batches"
+            frame.helpers.add(function)
+        return self.unlined(f"{function}({', '.join(arguments)})")
 
     def operands(self, score: DotScore) -> list[tuple[str, str]]:
         """`q`, `k`, `v` with their codes, each [batch, head, position, feature]."""
@@ -379,8 +383,6 @@ class DenseWriter:
         average, frame = self.average, self.frame
         frame.assign("y", text)
         text = "y"
-        if len(self.lead) > 2:
-            text = f"{text}.unflatten(0, ({frame.sizes(self.lead[:-1])}))"
         for _ in range(2 - len(self.lead)):
             text = f"{text}.squeeze({1 if self._batch_only else 0})"
         if not average.positions:
@@ -408,8 +410,6 @@ class DenseWriter:
             code = Code(f"{code.atom}[None, None]")
         elif len(lead) == 1:
             code = Code(f"{code.atom}[:, None]" if self._batch_only else f"{code.atom}[None]")
-        elif len(lead) > 2:  # torch's fast paths have one batch axis
-            code = Code(f"{code.atom}.flatten(0, {len(lead) - 2})")
         return code.text
 
     def lined(self, value: n.Value, positions: Sequence[Axis]) -> Code:
@@ -517,8 +517,6 @@ class DenseWriter:
         code = frame.permuted(code, own, [a for a in axes if a in own])
         own = [a for a in axes if a in own]
         groups: list[tuple[Axis, ...]] = [(a,) for a in self.lead]
-        if len(self.lead) > 2:
-            groups = [self.lead[:-1], self.lead[-1:]]
         groups += [average.positions, average.over]
         # those of a group stand together: all of them, flattened, or none
         full = list(own)

@@ -19,6 +19,8 @@ class FlexWriter(DenseWriter):
         """`flex_attention` on [batch, head, query, feature]."""
         frame, apart = self.frame, self.left_out
         operands = self.operands(score)
+        if len(self.lead) > 2:  # the batch axes are one
+            operands = [(name, f"{text}.flatten(0, {len(self.lead) - 2})") for name, text in operands]
         own = frame.positions.values()  # inside the functions nothing reads them
         names = {x: x if x in own else frame.fresh(x) for x in "bhij"}
         parameters = ", ".join(names.values())
@@ -60,7 +62,10 @@ class FlexWriter(DenseWriter):
                 mask = f"None if {optional[0]} is None else {mask}"
             arguments.append(f"block_mask={frame.assign(frame.fresh('mask'), mask)}")
         frame.helpers.add("flex_attention")
-        return self.unlined(f"flex_attention({', '.join([*arguments, *self.scale(score)])})")
+        result = f"flex_attention({', '.join([*arguments, *self.scale(score)])})"
+        if len(self.lead) > 2:
+            result = f"{result}.unflatten(0, ({frame.sizes(self.lead[:-1])}))"
+        return self.unlined(result)
 
     def _added(self, term: Term, code: Code) -> str:
         """A term behind the score."""

@@ -28,7 +28,7 @@ from towerdsl.lang import tree as t
 from towerdsl.lang.words import statement_lines, words
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.choices import Choice
-from towerdsl.passes.locality import analyze
+from towerdsl.passes.locality import Classes, End, Locality, Related, Residue, Same, Sided, Union, analyze
 from towerdsl.passes.reach import visible_pairs
 from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.resolve import walk as expressions
@@ -343,7 +343,7 @@ def attention_facts(
             )
             for b in locality.bands
         ),
-        rest=tuple((spell.text(v), _depends(v)) for v in locality.rest),
+        rest=tuple((spell.text(v), _depends(v, locality)) for v in locality.rest),
         normalize=average.normalize,
         normalize_options=average.options,
         normalize_formula=NORMALIZERS[average.normalize].formula,
@@ -460,13 +460,24 @@ def _score_found(average: n.Average, plan: Plan, spell: Speller) -> tuple[str, s
     return "dot", " + ".join(texts)
 
 
-def _depends(value: n.Value) -> str:
-    if any(isinstance(v, n.Member) for v in walk([value])):
-        return "the pairs of a relation"
-    on = sides(value)
-    if on == {"i", "j"}:
-        return "a condition of pairs"
-    return "a condition of keys" if on == {"j"} else "a condition of queries" if on else "the same for all pairs"
+def _depends(value: n.Value, locality: Locality) -> str:
+    """What a part of a condition that is no band is."""
+    match next((r for r in locality.readings if r.value is value), None):
+        case Classes():
+            return "windows side by side"
+        case Residue():
+            return "one residue of the distance"
+        case End() as end:
+            return "the first or last keys" if end.axis.side == "j" else "the first or last queries"
+        case Same():
+            return "pairs of the same data"
+        case Related():
+            return "the pairs of a relation"
+        case Sided() as sided:
+            return "a condition of keys" if sided.side == "j" else "a condition of queries"
+        case Union() as union:
+            return f"any of {len(union.parts)} conditions"
+    return "a condition of pairs" if sides(value) == {"i", "j"} else "the same for all pairs"
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels import sizes
-from towerdsl.kernels.base import BLOCKS, Facts, Kernel
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel, of_each_head
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
 from towerdsl.passes.locality import Band, Locality
 
@@ -27,7 +27,7 @@ class Banded(Kernel):
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if not bounded(average, facts.locality):
-            return "no distance i - j is bounded on both sides"
+            return "no distance i - j is bounded on both sides by numbers"
         try:
             tiled(average, _cuts(average, facts))
         except Untileable as reason:
@@ -46,14 +46,16 @@ class Banded(Kernel):
 
     def peak(self, average: Average, facts: Facts) -> Size:
         cuts = _cuts(average, facts)
-        return product([c.length("i") * c.length("j") for c in cuts]) * (2 if len(cuts) == 1 else 4)
+        pairs = product([c.length("i") * c.length("j") for c in cuts]) * of_each_head(average)
+        in_turn = len(cuts) == 1 and average.is_softmax_of_values and not isinstance(facts.score, str)
+        return pairs * 2 if in_turn else pairs * product([c.count for c in cuts]) * 4
 
 
 def bounded(average: Average, locality: Locality) -> list[Band]:
     """The bands with numbers for both bounds, along axes that query and key share."""
     return [
         b
-        for b in locality.bands
+        for b in locality.hull()
         if b.low is not None
         and b.high is not None
         and b.low.integer is not None

@@ -42,6 +42,8 @@ PASSES = Speed(call=80_000, multiply_add=0.015, pair=4.5)
 FUSED = Speed(call=70_000, multiply_add=0.015, pair=1.2)
 #: Blocks of queries one after the other, whose scores stay in the cache.
 BLOCKS = Speed(call=400_000, multiply_add=0.015, pair=0.8)
+#: The same with all keys, whose scores go through memory.
+TURNS = Speed(call=400_000, multiply_add=0.015, pair=2.0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,12 @@ class Kernel(ABC):
 def all_pairs(average: Average) -> Size:
     """The pairs of every query and every key."""
     return product([a.size for a in (*average.positions, *average.over)])
+
+
+def of_each_head(average: Average) -> Size:
+    """How many averages there are for each query: heads of each entry of the batch."""
+    heads = (average.heads,) if average.heads is not None else ()
+    return product([a.size for a in (*average.batch, *heads)])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis
 from towerdsl.kernels import sizes
-from towerdsl.kernels.base import BLOCKS, PASSES, Facts, Kernel, Speed, all_pairs
+from towerdsl.kernels.base import TURNS, Facts, Kernel, all_pairs, of_each_head
 from towerdsl.kernels.tiling import restricted
 from towerdsl.passes.locality import conjuncts
 from towerdsl.passes.score import sides
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 class Chunked(Kernel):
     name = "chunked"
     how = "blocks of queries in turn, each with all keys"
-    speed = BLOCKS
-
-    def speed_of(self, average: Average, facts: Facts) -> Speed:
-        return self.speed if facts.device == "cpu" else PASSES  # the cache of a GPU does not hold the scores
+    speed = TURNS
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if not average.positions:
@@ -54,8 +51,7 @@ class Chunked(Kernel):
 
     def peak(self, average: Average, facts: Facts) -> Size:
         _, *rest = average.positions
-        heads = (average.heads,) if average.heads is not None else ()
-        return product([Size.of(2 * sizes.TURN), *(a.size for a in (*average.batch, *heads, *rest, *average.over))])
+        return product([Size.of(2 * sizes.TURN), *(a.size for a in (*rest, *average.over))]) * of_each_head(average)
 
 
 def _same_for_all_queries(average: Average, facts: Facts) -> bool:

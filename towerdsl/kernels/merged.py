@@ -17,7 +17,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels import sizes
 from towerdsl.kernels.banded import bounded, cut_of
-from towerdsl.kernels.base import BLOCKS, Facts, Kernel
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel, of_each_head
 from towerdsl.kernels.tiling import Tiling, Untileable, restricted
 from towerdsl.passes.locality import End, Locality, conjuncts, joined
 
@@ -76,7 +76,7 @@ class Merged(Kernel):
             visible = joined([*seen, *hidden], average.visible.axes)
             found.append(_part(replace(average, visible=visible), part, end))
             done.append(own)
-        return found
+        return sorted(found, key=lambda p: p.average.positions != average.positions)
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         return writer.merged([(p.average, p.cut) for p in self.parts(average, facts)])
@@ -89,7 +89,15 @@ class Merged(Kernel):
         return total
 
     def peak(self, average: Average, facts: Facts) -> Size:
-        return self.pairs(average, facts)
+        """The scores of the largest block, and what is hidden of few keys or queries."""
+        largest, hidden = Size.of(0), Size.of(0)
+        for part in self.parts(average, facts):
+            (i,), (j,) = part.average.positions, part.average.over
+            if part.cut.key is None:
+                hidden = hidden + i.size * j.size
+            else:
+                largest = part.cut.length("i") * part.cut.length("j") * of_each_head(average) * 2
+        return largest + hidden
 
 
 def _end(average: Average, locality: Locality) -> End | None:

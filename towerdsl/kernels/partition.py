@@ -12,7 +12,11 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import FUSED, Facts, Fold, Kernel
+from towerdsl.kernels.reference import Reference
+from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
+from towerdsl.passes.locality import analyze
+from towerdsl.passes.score import split
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
@@ -64,7 +68,10 @@ class Partition(Kernel):
         return product([c.count * c.length("i") * c.length("j") for c in self.cuts(average, facts)])
 
     def peak(self, average: Average, facts: Facts) -> Size:
-        return self.pairs(average, facts)
+        inner = self.fold(average, facts).average
+        found = Facts(analyze(inner.visible), split(inner.score))
+        dense = Sdpa() if Sdpa().refuse(inner, found) is None else Reference()
+        return dense.peak(inner, found)
 
 
 def _exact(cut: n.Cut, width: Size) -> bool:

@@ -230,7 +230,9 @@ class Logic:
         unit = common(form)
         if self.reader.sign(unit) < 0:
             form, sets, unit = -form, _mirrored(sets), -unit
-        if self.reader.sign(unit) > 0:
+        if not self.reader.sign(unit):
+            unit = ONE
+        if unit != ONE or not all(whole(x) for ends in sets for x in ends if x is not None):
             form = Linear(tuple((a, f / unit) for a, f in form.terms))
             sets = tuple(
                 (None if a is None else -self._part(-a, unit), None if b is None else self._part(b, unit))
@@ -349,7 +351,8 @@ class Logic:
     def _opposite(self, formula: Formula) -> Formula:
         match formula:
             case Within():
-                return replace(formula, sets=self.order.complement(formula.sets))
+                sets = self.order.complement(formula.sets)
+                return replace(formula, sets=sets) if sets not in (EVERY, NONE) else TRUE if sets else FALSE
             case Fact():
                 return replace(formula, holds=not formula.holds)
         other = Either if isinstance(formula, All) else All

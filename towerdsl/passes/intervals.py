@@ -31,10 +31,17 @@ class TooComplex(SizeLimitError):
 
 
 def floored(size: Size, by: int = 1) -> Size:
-    """The largest whole number up to `size / by`, by > 0: `n / 2` --> `n // 2`."""
-    parts = [c.denominator for _, c in size.terms]
-    scale = math.lcm(*parts)
-    return (size * scale).opaque("//", scale * by) if scale * by > 1 else size
+    """The largest whole number up to `size / by`, by > 0: `(3 * n - 1) / 6` --> `(n - 1) // 2`."""
+    scale = math.lcm(*(c.denominator for _, c in size.terms))
+    size, by = size * scale, by * scale
+    common = math.gcd(by, *(int(c) for m, c in size.terms if m))
+    constant = sum(c for m, c in size.terms if not m)
+    lengths = (size - Size.of(constant)) / common
+    by = by // common
+    outside, inside = divmod(constant // common, by)
+    if lengths.terms and lengths.terms[0][1] < 0:  # floor(-x / by) == -floor((x + by - 1) / by)
+        return -floored(-lengths - inside + by - 1, by) + outside
+    return (lengths + inside).opaque("//", by) + outside
 
 
 def ceiled(size: Size, by: int = 1) -> Size:
@@ -43,9 +50,9 @@ def ceiled(size: Size, by: int = 1) -> Size:
 
 
 def _apart(size: Size) -> tuple[Atom | None, Size]:
-    """A smaller or larger of two, and what is added to it: `min(n, 4) + 1`."""
+    """A smaller or larger of two or a quotient, and what is added to it: `min(n, 4) + 1`."""
     for monomial, coefficient in size.terms:
-        if len(monomial) == 1 and monomial[0][0].op in ("min", "max") and monomial[0][1] == coefficient == 1:
+        if len(monomial) == 1 and monomial[0][0].op in ("min", "max", "//") and monomial[0][1] == coefficient == 1:
             return monomial[0][0], size - Size(((monomial, coefficient),))
     return None, size
 
@@ -99,11 +106,14 @@ class Order:
         if room is not None:
             return room >= 0
         (above, more), (below, rest) = _apart(b), _apart(a)
-        if above is not None:  # a <= max(x, y) where a is at most one of both
+        if above is not None and below is not None and above.op == below.op == "//":
+            (x, by), (y, other) = below.args, above.args  # x // 2 <= y // 2 where x <= y
+            return by == other and by.constant is not None and self.at_most(x + rest * by, y + more * by)
+        if above is not None and above.op != "//":  # a <= max(x, y) where a is at most one of both
             found = [self.at_most(a, x + more) for x in above.args]
             if any(found) if above.op == "max" else all(found):
                 return True
-        if below is not None:
+        if below is not None and below.op != "//":
             found = [self.at_most(x + rest, b) for x in below.args]
             return any(found) if below.op == "min" else all(found)
         return False
@@ -122,6 +132,7 @@ class Order:
             return a if op == "min" else b
         if self.at_most(b, a):
             return b if op == "min" else a
+        a, b = sorted((a, b), key=str)
         found = a.opaque(op, b)
         if len(str(found)) > LONGEST:
             raise TooComplex

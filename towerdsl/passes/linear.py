@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 
 from towerdsl.ir import nodes as n
@@ -35,6 +36,12 @@ class Linear:
     @property
     def axes(self) -> set[Axis]:
         return {axis for a, _ in self.terms for axis in axes_of(a)}
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole number for sure: `n / 2` may be none."""
+        inner = (f for a, _ in self.terms if isinstance(a, (Larger, Choice)) for f in a.forms)
+        return whole(self.constant) and all(f.whole for f in inner)
 
     def __add__(self, other: Linear) -> Linear:
         factors = dict(self.terms)
@@ -145,16 +152,18 @@ class Reader:
     order: Order
 
     def linear(self, value: n.Value) -> Linear | None:
-        """The form of a number that is whole, or None for any other."""
+        """The form of a number, or None for one that has none."""
         inner = n.plain(value)
         match inner:
             case n.Const():
                 number = inner.value
-                if isinstance(number, bool) or not math.isfinite(number) or number != int(number):
-                    return None
-                return Linear(constant=Size.of(int(number)))
+                if isinstance(number, bool) or not math.isfinite(number) or number * 4 != int(number * 4):
+                    return None  # 0.1 is none of the numbers that it is compared with
+                return Linear(constant=Size.of(Fraction(number)))
             case n.SizeOf():
                 return Linear(constant=inner.size)
+            case n.Cast() if inner.type.dtype == "wide" and inner.arg.type.dtype == "int":
+                return self.linear(inner.arg)
             case n.Pointwise():
                 found = self._pointwise(inner)
                 if found is not None:
@@ -204,8 +213,9 @@ class Reader:
     def _rounded(self, value: n.Value) -> Linear | None:
         """`floor(i / 4)` and `floor` of what is whole."""
         if not (isinstance(value, n.Pointwise) and value.op == "/"):
-            return self.linear(value)
-        above, below = (self.linear(_uncast(a)) for a in value.args)
+            found = self.linear(value)
+            return found if found is not None and found.whole else None
+        above, below = (self.linear(a) for a in value.args)
         if value.type.dtype != "wide" or above is None or below is None or below.terms:
             return None
         return self.floor(above, below.constant)
@@ -224,7 +234,7 @@ class Reader:
 
     def floor(self, form: Linear, by: Size) -> Linear | None:
         """floor(form / by); None where the sign of `by` is not known."""
-        sign = self.sign(by) if whole(form.constant) else 0
+        sign = self.sign(by) if form.whole and whole(by) else 0
         return self.floor_of(form.times(Size.of(sign)), by * sign) if sign else None
 
     def floor_of(self, form: Linear, by: Size) -> Linear:
@@ -251,7 +261,7 @@ class Reader:
 
     def modulo(self, form: Linear, by: Size) -> Linear | None:
         """form % by; None where the sign of `by` is not known."""
-        sign = self.sign(by) if whole(form.constant) else 0
+        sign = self.sign(by) if form.whole and whole(by) else 0
         return self.modulo_of(form.times(Size.of(sign)), by * sign).times(Size.of(sign)) if sign else None
 
     def modulo_of(self, form: Linear, by: Size) -> Linear:
@@ -354,11 +364,6 @@ def _replaced(reader: Reader, atom: Atom, atoms: dict[Atom, Linear]) -> Linear:
 # --- arithmetic of factors -------------------------------------------------------------------------------------
 
 
-def _uncast(value: n.Value) -> n.Value:
-    value = n.plain(value)
-    return _uncast(value.arg) if isinstance(value, n.Cast) else value
-
-
 def whole(size: Size) -> bool:
     """Whether a size has whole coefficients, so that it is a whole number whatever its lengths are."""
     return all(c.denominator == 1 for _, c in size.terms)
@@ -379,14 +384,12 @@ def quotient(size: Size, by: Size) -> Size | None:
 
 
 def common(form: Linear) -> Size:
-    """What all factors of a form have in common: the largest number, or the one size that they are multiples of."""
-    numbers = [f.integer for _, f in form.terms]
-    known = [x for x in numbers if x is not None]
-    if known and len(known) == len(numbers):
-        return Size.of(math.gcd(*known))
+    """What all factors of a form have in common: the one size that they are multiples of, or the largest number."""
     unit = form.terms[0][1]
     ratios = [quotient(f, unit) for _, f in form.terms]
-    return unit if all(r is not None and r.integer is not None for r in ratios) else ONE
+    if unit.integer is None and all(r is not None and r.integer is not None for r in ratios):
+        return unit
+    return Size.of(math.gcd(*(int(c) for _, f in form.terms for _, c in f.terms)))
 
 
 def divided(form: Linear, by: Size, rounded: Callable[[Size], Size]) -> Linear:

@@ -231,7 +231,11 @@ def analyze(visible: n.Value | None) -> Locality:
     if visible is None:
         return Locality()
     logic = _logic(visible.axes)
-    return _Source((), logic, Writer(visible.axes, visible.span, logic.order)).locality(logic.formula(visible))
+    source = _Source((), logic, Writer(visible.axes, visible.span, logic.order))
+    try:
+        return source.locality(logic.formula(visible))
+    except SizeLimitError:
+        return source.locality(Fact(visible))
 
 
 def simplify(visible: n.Value | None) -> n.Value | None:

@@ -84,6 +84,8 @@ class Writer:
                     return self._of("bool", "<", right, left)
                 case "<", 1:
                     return self._of("bool", "<=", left, right)
+        if op == ">=" and bound == ONE:
+            op, bound = ">", ZERO
         return self._of("bool", op, self.number(form), self.size(bound))
 
     def size(self, size: Size) -> n.Value:

@@ -102,26 +102,40 @@ def _attend_at_once(
     return y, joined(sums, sums.ndim - 2, (size,), (length,))
 
 
+def attention_of_batches(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+    """torch's scaled_dot_product_attention with several batch axes, [..., H, Q, D]: to its fast paths they are one."""
+    if torch.compiler.is_compiling() or (attn_mask is not None and attn_mask.requires_grad):  # it has no fast path
+        return F.scaled_dot_product_attention(q, k, v, attn_mask, **options)
+    lead = q.shape[:-3]
+    if attn_mask is not None and attn_mask.ndim > 3:
+        alike = all(n == 1 for n in attn_mask.shape[:-3])
+        attn_mask = attn_mask.expand(*((1,) if alike else lead), *attn_mask.shape[-3:]).flatten(0, -4)
+    q, k, v = (x.flatten(0, -4) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask, **options).unflatten(0, lead)
+
+
 def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
     """The softmax average over all keys from those over disjoint sets of them: sum of exp(lse_p - lse) y_p.
 
-    Each part is y, [..., Q, E], and its log-sum-exp, [..., Q]; one with fewer queries is about the first ones.
+    Each part is y, [..., Q, E], and its log-sum-exp, [..., Q]; one with fewer queries is about the first ones, and
+    stands behind those with all.
     """
-    length = max(y.shape[-2] for y, _ in parts)
+    length = parts[0][0].shape[-2]
     sums = [F.pad(s, (0, length - s.shape[-1]), value=float("-inf")) for _, s in parts]
     highest = torch.stack([s.detach() for s in sums]).amax(0).clamp(min=torch.finfo(sums[0].dtype).min)
     shares = [(s - highest).exp() for s in sums]
     total = sum(shares[1:], shares[0])
     total = total.masked_fill(total == 0, 1.0)  # a query that no part has keys for
-    found = torch.zeros((), dtype=parts[0][0].dtype)
-    # parts with few queries last, so that the others are added whole
-    for (y, _), share in sorted(zip(parts, shares, strict=True), key=lambda x: -x[0][0].shape[-2]):
-        some = y.shape[-2]
-        weighted = y * (share / total)[..., :some, None]
-        if some == length:
+    found = parts[0][0] * (shares[0] / total).unsqueeze(-1)
+    for (y, _), share in zip(parts[1:], shares[1:], strict=True):
+        few = y.shape[-2]
+        weighted = y * (share / total)[..., :few, None]
+        if torch.compiler.is_compiling():
+            found = found + F.pad(weighted, (0, 0, 0, length - few))
+        elif few == length:
             found = found + weighted
         else:
-            found = torch.cat((found[..., :some, :] + weighted, found[..., some:, :]), -2)
+            found = torch.cat((found[..., :few, :] + weighted, found[..., few:, :]), -2)
     return found
 
 

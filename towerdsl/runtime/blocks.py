@@ -34,7 +34,7 @@ def blocks(
             continue
         if wrap and moved:
             x, moved = x.roll(moved, at), 0
-        many = blocks_of(x.shape[at] + moved, size)
+        many = blocks_of(x.shape[at], size, moved)
         x = cut(x, at, many, size, moved + more, size + more + less)
     if count == 1:
         return x
@@ -43,9 +43,12 @@ def blocks(
     return x.flatten(dim + count, dim + 2 * count - 1).flatten(dim, dim + count - 1)
 
 
-def blocks_of(length: int, size: int) -> int:
-    """How many blocks there are; for a compiler one more, as to it a dim of length 1 is another case."""
-    return (length + size - 1) // size + torch.compiler.is_compiling()
+def blocks_of(length: int, size: int, shift: int = 0) -> int:
+    """How many blocks there are; for a compiler some more, a multiple of a rounded quotient, which is never 1: it knows
+    no length, but how a product divides."""
+    if torch.compiler.is_compiling():
+        return (length + 2 * size - 1) // (2 * size) * (3 if shift else 2)
+    return (length + shift + size - 1) // size
 
 
 def cut(x: Tensor, dim: int, count: int, size: int, front: int, width: int) -> Tensor:
@@ -77,7 +80,7 @@ def joined(
     each = [n if s is None else s for n, s in zip(lengths, sizes, strict=True)]
     if count > 1:
         rows = zip(lengths, moved, sizes, strict=True)
-        many = [1 if s is None else blocks_of(n + (0 if wrap else m), s) for n, m, s in rows]
+        many = [1 if s is None else blocks_of(n, s, 0 if wrap else m) for n, m, s in rows]
         x = x.unflatten(dim + 1, each).unflatten(dim, many)
         order = [place for k in range(count) for place in (dim + k, dim + count + k)]
         x = x.permute(*range(dim), *order, *range(dim + 2 * count, x.ndim))

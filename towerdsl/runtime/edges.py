@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Pairs(NamedTuple):
-    """Pairs of a query and one of `keys` keys, sorted by query: the row of query q is `start[q]:start[q + 1]`."""
+    """Pairs of a query and one of `keys` keys, sorted by query: query q has `start[q]:start[q + 1]`."""
 
     query: Tensor  # [E]
     key: Tensor  # [E]
@@ -37,13 +37,13 @@ def _sorted_by_query(edges: Tensor, queries: int, keys: int) -> Pairs:
 
 
 def _sorted_by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, ...]:
-    """The pairs with the parts of queries and keys exchanged, sorted again, and the place that each has had."""
+    """The pairs sorted by key, queries and keys exchanged, and the place that each has had."""
     key_E, order = key_E.sort(stable=True)
     return key_E, query_E[order], row_starts(key_E, keys), order
 
 
 def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any:
-    """`function(edges, *others)`, which is not computed again while the numbers stay the same: layers share a graph.
+    """`function(edges, *others)`, computed once while the numbers stay the same: layers share a graph.
 
     Nothing may write to `edges`. Numbers are compared on a CPU only, and never while a graph is captured.
     """
@@ -52,8 +52,8 @@ def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any
         return function(edges, *others)
     given = (edges, *others)
     known, result = getattr(function, "last", ((), None))
-    alike = (torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(known, given, strict=False))
-    if len(known) == 0 or not all(alike):
+    both = zip(known, given, strict=False)
+    if not known or not all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in both):
         with torch.inference_mode(False):  # they may be read in training next
             result = function(*given)
         function.last = given, result  # type: ignore[attr-defined]
@@ -61,7 +61,7 @@ def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any
 
 
 def _positions(edges: Tensor, queries: int, keys: int) -> list[Tensor]:
-    """The query and the key of each edge; an index that is outside is the mistake that it is for any tensor."""
+    """The query and the key of each edge; one that is outside is the mistake that it is for any tensor."""
     sizes = (queries, edges[1]), (keys, edges[0])
     return [torch.arange(size, device=edges.device)[index] for size, index in sizes]
 
@@ -77,7 +77,7 @@ def itself(size: int, device: torch.device) -> Tensor:
 
 
 def related(edges: Tensor, pairs: Pairs) -> Tensor:
-    """Which pairs, each at the first time that it is listed, are in a list [2, edges] of (key, query): bool [E]."""
+    """Which pairs, where each is listed first, are in a list [2, edges] of (key, query): bool [E]."""
     query, key = _positions(edges, pairs.start.shape[0] - 1, pairs.keys)
     listed = torch.searchsorted(pairs.query * pairs.keys + pairs.key, query * pairs.keys + key)
     return torch.zeros_like(pairs.once).index_fill(0, listed, True)
@@ -90,7 +90,7 @@ def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
     return values.index_select(dim, index_E)
 
 
-# --- weights of rows -------------------------------------------------------------------------------------------
+# --- weights of rows ---------------------------------------------------------------------------------
 
 
 def row_sums(values: Tensor, pairs: Pairs) -> Tensor:
@@ -102,11 +102,11 @@ def row_sums(values: Tensor, pairs: Pairs) -> Tensor:
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """exp(f) / sum of exp(f) over the visible pairs of a query."""
     wide = score.to(torch.promote_types(score.dtype, torch.float32)).masked_fill(~visible, float("-inf"))
-    rows = pairs.start.shape[0] - 1
-    largest = wide.new_full((*wide.shape[:-1], rows), torch.finfo(wide.dtype).min)
-    largest = largest.scatter_reduce(-1, pairs.query.expand_as(wide), wide.detach(), "amax")
+    starts, axis = pairs.start.expand(*wide.shape[:-1], -1), wide.ndim - 1
+    largest = torch.segment_reduce(wide.detach(), "max", offsets=starts, axis=axis, unsafe=True)
+    largest = largest.clamp(min=torch.finfo(wide.dtype).min)  # a row that sees nothing has -inf
     weight = (wide - entries(largest, pairs.query)).exp()
-    total = row_sums(weight, pairs).clamp(min=1)  # it is 0 in a row that sees nothing, and at least 1 in any other
+    total = row_sums(weight, pairs).clamp(min=1)  # 0 in a row that sees nothing, at least 1 in any other
     return (weight * entries(total.reciprocal(), pairs.query)).to(score.dtype)
 
 
@@ -124,7 +124,7 @@ def count_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     return score.masked_fill(~visible, 0.0) * entries(count.reciprocal(), pairs.query)
 
 
-# --- products over pairs ---------------------------------------------------------------------------------------
+# --- products over pairs -----------------------------------------------------------------------------
 
 
 def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
@@ -138,8 +138,8 @@ def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
 def sum_of_messages(weights: Tensor, messages: Tensor, pairs: Pairs) -> Tensor:
     """y[q] = sum over the pairs (q, k) of w[q, k] * messages[q, k]: [..., E], [..., E, D] --> [..., Q, D]."""
     weighted = weights[..., None] * messages
-    rows = pairs.start.shape[0] - 1
-    return weighted.new_zeros(*weighted.shape[:-2], rows, weighted.shape[-1]).index_add(-2, pairs.query, weighted)
+    *lead, _, width = weighted.shape
+    return weighted.new_zeros(*lead, pairs.start.shape[0] - 1, width).index_add(-2, pairs.query, weighted)
 
 
 def pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
@@ -158,15 +158,16 @@ def _by_position(vectors: Tensor, lead: torch.Size) -> Tensor:
 
 def _bags(weights_E: Tensor, values_KD: Tensor, index_E: Tensor, start: Tensor) -> Tensor:
     """The weighted sum of each row: what torch calls a bag of embeddings."""
-    bags = {"mode": "sum", "include_last_offset": True}
-    return F.embedding_bag(index_E, values_KD, start, per_sample_weights=weights_E, **bags)  # type: ignore[arg-type]
+    return F.embedding_bag(
+        index_E, values_KD, start, mode="sum", per_sample_weights=weights_E, include_last_offset=True
+    )
 
 
 class WeightedSum(torch.autograd.Function):
     """[L, E] weights and [K, L, D] values --> their sums [Q, L, D], with no message of a pair in memory."""
 
     @staticmethod
-    def forward(weights_LE: Tensor, values_KLD: Tensor, query_E: Tensor, key_E: Tensor, start: Tensor) -> Tensor:
+    def forward(weights_LE, values_KLD, query_E, key_E, start):
         weights, values, leading = weights_LE.detach(), values_KLD.detach(), weights_LE.shape[0]
         if not torch.compiler.is_compiling():
             return torch.stack([_bags(weights[h], values[:, h], key_E, start) for h in range(leading)], 1)
@@ -197,7 +198,7 @@ class PairDot(torch.autograd.Function):
     """[Q, L, D] and [K, L, D] --> the dot product of each pair, [L, E]."""
 
     @staticmethod
-    def forward(left_QLD: Tensor, right_KLD: Tensor, query_E: Tensor, key_E: Tensor, start: Tensor) -> Tensor:
+    def forward(left_QLD, right_KLD, query_E, key_E, start):
         import warnings
 
         (queries, leading, _), keys, pairs = left_QLD.shape, right_KLD.shape[0], key_E.shape[0]
@@ -209,7 +210,8 @@ class PairDot(torch.autograd.Function):
         with warnings.catch_warnings():  # that sparse tensors are new
             warnings.simplefilter("ignore", UserWarning)
             rows, columns = start.expand(leading, -1), key_E.expand(leading, -1)
-            listed = torch.sparse_csr_tensor(rows, columns, left.new_zeros(columns.shape), (leading, queries, keys))
+            none, shape = left.new_zeros(columns.shape), (leading, queries, keys)
+            listed = torch.sparse_csr_tensor(rows, columns, none, shape)
             return torch.sparse.sampled_addmm(listed, left, right).values().to(left_QLD.dtype)
 
     @staticmethod

@@ -83,7 +83,7 @@ class PackedLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
-        self.packing = Packing()
+        self.packing, self.joint = Packing(), Packing()  # alone, and as the first of several
 
     def forward(self, x: Tensor, activation: str = "none", plus: Tensor | None = None) -> Tensor:
         weight, bias = self.weight, self.bias
@@ -108,8 +108,8 @@ def together(x: Tensor, *layers: PackedLinear) -> tuple[Tensor, ...]:
         one = one and type(layer) is PackedLinear and not layer._forward_hooks and not layer._forward_pre_hooks
     if not one or not on_onednn(x, *weights):
         return tuple(layer(x) for layer in layers)
-    packing = layers[0].packing
-    packed = packing.of(*weights, *biases) or packing.keep(weights, biases)
+    joint = layers[0].joint
+    packed = joint.of(*weights, *biases) or joint.keep(weights, biases)
     y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, *packed, "none", (), "")
     return y.split_with_sizes([layer.out_features for layer in layers], -1)
 
