@@ -63,6 +63,13 @@ def test_standalone_imports_torch_only(capsys: pytest.CaptureFixture[str]) -> No
     assert {name.split(".")[0] for name in names} <= {"torch", "__future__", "typing", "math", "collections"}
 
 
+def test_the_device_that_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "restricted_self_attention", "--device", "cuda"]) == 0
+    assert "flex" in capsys.readouterr().out
+    assert main(["compile", "bert", "--device", "cud", *SMALL]) == 1
+    assert "there is no device `cud`" in capsys.readouterr().err
+
+
 def test_the_kernel_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", "bert", "--kernel", "reference", *SMALL]) == 0
     assert "scaled_dot_product_attention" not in capsys.readouterr().out
