@@ -9,11 +9,183 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
-    """The entries of `values` along one axis at an index for each pair: [..., K, ...] --> [..., E, ...]."""
-    if dim == -1:
-        return values.gather(-1, index_E.expand(*values.shape[:-1], -1))
-    return values.index_select(dim, index_E)
+def hull(first: Tensor, *others: Tensor) -> Interval:
+    """From the least to the greatest of some numbers."""
+    least = greatest = first
+    for x in others:
+        least, greatest = torch.minimum(least, x), torch.maximum(greatest, x)
+    return Interval(least, greatest)
+
+
+def unknown(like: Interval) -> Interval:
+    """A number of which nothing is known."""
+    return exactly(torch.full_like(like.least, float("nan"), dtype=torch.float32))
+
+
+class Interval:
+    """What is known of a number for all pairs of two blocks: it is not less than `least` nor more than `greatest`.
+
+    Of a truth value, `least` says whether it is true for all, `greatest` whether it may be for some. NaN is an end
+    that is not known: a comparison with it may hold, and is not sure to. `block` are the numbers of the blocks where
+    it is the position itself, `size` how long they are.
+    """
+
+    def __init__(self, least: Any, greatest: Any, block: Tensor | None = None, size: int = 1) -> None:
+        self.least, self.greatest, self.block, self.size = least, greatest, block, size
+
+    @staticmethod
+    def of_blocks(length: int, size: int, device: torch.device) -> Interval:
+        """The positions of each block."""
+        block = torch.arange((length + size - 1) // size, device=device)
+        return Interval(block * size, (block * size + size - 1).clamp(max=length - 1), block, size)
+
+    def spread(self, dim: int) -> Interval:
+        """The same along one of four dims."""
+        shape = [1] * dim + [-1] + [1] * (3 - dim)
+        assert self.block is not None
+        return Interval(self.least.view(shape), self.greatest.view(shape), self.block.view(shape), self.size)
+
+    def __and__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return Interval(self.least & other.least, self.greatest & other.greatest)
+
+    def __or__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return Interval(self.least | other.least, self.greatest | other.greatest)
+
+    def __invert__(self) -> Interval:
+        return Interval(~self.greatest, ~self.least)
+
+    def __lt__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return Interval(self.greatest < other.least, ~(self.least >= other.greatest))
+
+    def __le__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return Interval(self.greatest <= other.least, ~(self.least > other.greatest))
+
+    def __gt__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return Interval(self.least > other.greatest, ~(self.greatest <= other.least))
+
+    def __ge__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return Interval(self.least >= other.greatest, ~(self.greatest < other.least))
+
+    def __eq__(self, other: Any) -> Interval:  # type: ignore[override]
+        return (self <= other) & (self >= other)
+
+    def __ne__(self, other: Any) -> Interval:  # type: ignore[override]
+        return ~(self == other)
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.greatest, -self.least)
+
+    def __add__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return Interval(self.least + other.least, self.greatest + other.greatest)
+
+    def __sub__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return Interval(self.least - other.greatest, self.greatest - other.least)
+
+    def __rsub__(self, other: Any) -> Interval:
+        return exactly(other) - self
+
+    def __mul__(self, other: Any) -> Interval:
+        other = exactly(other)
+        return hull(*(x * y for x in (self.least, self.greatest) for y in (other.least, other.greatest)))
+
+    def __floordiv__(self, other: Any) -> Interval:
+        if isinstance(other, Interval):
+            return unknown(self)
+        if self.exact:
+            return exactly(self.least // other)
+        return hull(self.least // other, self.greatest // other)
+
+    def __mod__(self, other: Any) -> Interval:
+        if isinstance(other, Interval):
+            return unknown(self)
+        if self.exact:
+            return exactly(self.least % other)
+        one = self.least // other == self.greatest // other  # it does not turn over between them
+        found = hull(torch.zeros_like(self.least), torch.full_like(self.least, other))
+        least, greatest = (torch.where(one, x % other, y) for x, y in zip(self.ends, found.ends, strict=True))
+        return Interval(least, greatest)
+
+    def __abs__(self) -> Interval:
+        least = torch.maximum(self.least, -self.greatest).clamp(min=0)
+        return Interval(least, torch.maximum(-self.least, self.greatest))
+
+    __rand__, __ror__, __radd__, __rmul__ = __and__, __or__, __add__, __mul__
+    __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __rfloordiv__ = __rmod__ = lambda self, other: unknown(self)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is one number."""
+        return self.least is self.greatest
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """What it lies between."""
+        return self.least, self.greatest
+
+    def to(self, dtype: torch.dtype) -> Interval:
+        """In another dtype: rounding keeps the order."""
+        return Interval(self.least.to(dtype), self.greatest.to(dtype))
+
+    def long(self) -> Interval:
+        """As a whole number."""
+        return self.to(torch.long)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Interval:
+        """Functions that are called with intervals; a number between these is what is not known of the others."""
+        first, *rest = args
+        if function is torch.abs:
+            return abs(first)
+        if function is torch.clamp and not any(isinstance(x, Interval) for x in rest):
+            return Interval(*(torch.clamp(x, *rest, **(kwargs or {})) for x in first.ends))
+        like = next(x for x in args if isinstance(x, Interval))
+        if function in (torch.minimum, torch.maximum):
+            return Interval(*(function(*ends) for ends in zip(*(exactly(x).ends for x in args), strict=True)))
+        if function is torch.where:
+            condition, a, b = (
+                exactly(torch.as_tensor(x, device=like.least.device)) if not isinstance(x, Interval) else x
+                for x in args
+            )
+            found = hull(*a.ends, *b.ends)
+            ends = zip(a.ends, b.ends, found.ends, strict=True)
+            return Interval(
+                *(torch.where(condition.least, x, torch.where(condition.greatest, z, y)) for x, y, z in ends)
+            )
+        return unknown(like)
+
+
+def exactly(x: Any) -> Interval:
+    """A number that is known."""
+    return x if isinstance(x, Interval) else Interval(x, x)
+
+
+def entries(x: Tensor, index: tuple[Any, ...]) -> Interval:
+    """The least and the greatest entry of each block; where the index is no position, of the whole dim."""
+    least = greatest = x
+    places: list[Any] = []
+    for dim, at in enumerate(map(exactly, index)):
+        if at.block is not None:
+            count = at.block.numel()
+            positions = torch.arange(count * at.size, device=x.device).clamp(max=x.shape[dim] - 1)
+            least, greatest = (
+                y.index_select(dim, positions).unflatten(dim, (count, at.size)) for y in (least, greatest)
+            )
+            least, greatest = least.amin(dim + 1), greatest.amax(dim + 1)
+            places.append(at.block)
+        elif at.exact:
+            places.append(at.least)
+        else:
+            least, greatest = least.amin(dim, keepdim=True), greatest.amax(dim, keepdim=True)
+            places.append(torch.zeros_like(at.least))
+    return Interval(least[tuple(places)], greatest[tuple(places)])
 
 
 def itself(size: int, device: torch.device) -> Tensor:

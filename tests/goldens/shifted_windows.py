@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from towerdsl.runtime.attend import attention_of_batches
+from towerdsl.runtime.blocks import blocks, joined
 
 
 class WindowAttention(nn.Module):
@@ -17,7 +19,7 @@ class WindowAttention(nn.Module):
             + shift) // win
         with win = 2, shift = 0
 
-    Averaged over h, w, heads merged by concat; kernel: sdpa.
+    Averaged over h, w, heads merged by concat; kernel: partition.
 
     x float[b, h, w, d=8] -> float[b, h, w, d=8]
     """
@@ -33,20 +35,17 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, h, w, _ = x.shape
-        q = self.query(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        k = self.key(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        v = self.value(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = j_h = torch.arange(h, device=q.device)
-        offset_h = i_h[:, None] - j_h + 1
-        i_w = j_w = torch.arange(w, device=q.device)
-        offset_w = i_w[:, None] - j_w + 1
-        bias = self.table[:, offset_h[:, None, :, None].clamp(0, 2), offset_w[:, None, :].clamp(0, 2)]
-        visible_h = (i_h // 2)[:, None] == j_h // 2
-        visible_w = (i_w // 2)[:, None] == j_w // 2
-        mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
-        mask = mask.flatten(1, 2).flatten(2, 3)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (h, w))
-        y = y.permute(0, 2, 3, 1, 4).flatten(-2)
+        x_blocks = blocks(x, 1, (2, 2))
+        q = self.query(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
+        k = self.key(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
+        v = self.value(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
+        i_h = j_h = torch.arange(2, device=q.device)[:, None].expand(2, 2).flatten()
+        i_w = j_w = torch.arange(2, device=q.device).expand(2, 2).flatten()
+        bias = self.table[:, i_h[:, None] - j_h + 1, i_w[:, None] - j_w + 1]
+        j_blocks = blocks(torch.ones(h, w, device=q.device, dtype=torch.bool), 0, (2, 2))
+        mask = bias.masked_fill(~j_blocks[:, None, None, :], float("-inf"))[None]
+        y = attention_of_batches(q, k, v, attn_mask=mask)
+        y = joined(y.transpose(2, 3).flatten(-2), 1, (2, 2), (h, w))
         return self.output(y)
 
 
@@ -60,7 +59,7 @@ class WindowAttention2(nn.Module):
             + shift) // win
         with win = 2, shift = 1
 
-    Averaged over h, w, heads merged by concat; kernel: sdpa.
+    Averaged over h, w, heads merged by concat; kernel: partition.
 
     x float[b, h, w, d=8] -> float[b, h, w, d=8]
     """
@@ -76,20 +75,17 @@ class WindowAttention2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, h, w, _ = x.shape
-        q = self.query(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        k = self.key(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        v = self.value(x).unflatten(-1, (2, 4)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = j_h = torch.arange(h, device=q.device)
-        offset_h = i_h[:, None] - j_h + 1
-        i_w = j_w = torch.arange(w, device=q.device)
-        offset_w = i_w[:, None] - j_w + 1
-        bias = self.table[:, offset_h[:, None, :, None].clamp(0, 2), offset_w[:, None, :].clamp(0, 2)]
-        visible_h = ((i_h + 1) // 2)[:, None] == (j_h + 1) // 2
-        visible_w = ((i_w + 1) // 2)[:, None] == (j_w + 1) // 2
-        mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
-        mask = mask.flatten(1, 2).flatten(2, 3)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (h, w))
-        y = y.permute(0, 2, 3, 1, 4).flatten(-2)
+        x_blocks = blocks(x, 1, (2, 2), shift=(1, 1))
+        q = self.query(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
+        k = self.key(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
+        v = self.value(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
+        i_h = j_h = torch.arange(2, device=q.device)[:, None].expand(2, 2).flatten()
+        i_w = j_w = torch.arange(2, device=q.device).expand(2, 2).flatten()
+        bias = self.table[:, i_h[:, None] - j_h + 1, i_w[:, None] - j_w + 1]
+        j_blocks = blocks(torch.ones(h, w, device=q.device, dtype=torch.bool), 0, (2, 2), shift=(1, 1))
+        mask = bias.masked_fill(~j_blocks[:, None, None, :], float("-inf"))[None]
+        y = attention_of_batches(q, k, v, attn_mask=mask)
+        y = joined(y.transpose(2, 3).flatten(-2), 1, (2, 2), (h, w), shift=(1, 1))
         return self.output(y)
 
 

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.runtime.attend import attention_of_batches
+from towerdsl.runtime.blocks import blocks, joined
+
 
 class Patches(nn.Module):
     """patches(pixels[b, c, h, w]), specs/blocks/vision.yaml:11.
@@ -35,7 +38,7 @@ class WindowAttention(nn.Module):
             - shift) // win
         with win = 3, shift = 0
 
-    Averaged over h, w, heads merged by concat; kernel: sdpa.
+    Averaged over h, w, heads merged by concat; kernel: partition.
 
     x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
     x float[b, h=12, w=12, c=16] -> float[b, h=12, w=12, c=16]
@@ -55,20 +58,15 @@ class WindowAttention(nn.Module):
         self.output = nn.Linear(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        k = self.key(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        v = self.value(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = j_h = torch.arange(self.h, device=q.device)
-        offset_h = i_h[:, None] - j_h + 2
-        i_w = j_w = torch.arange(self.h, device=q.device)
-        offset_w = i_w[:, None] - j_w + 2
-        bias = self.table[:, offset_h[:, None, :, None].clamp(0, 4), offset_w[:, None, :].clamp(0, 4)]
-        visible_h = (i_h // 3)[:, None] == j_h // 3
-        visible_w = (i_w // 3)[:, None] == j_w // 3
-        mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
-        mask = mask.flatten(1, 2).flatten(2, 3)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (self.h, self.h))
-        y = y.permute(0, 2, 3, 1, 4).flatten(-2)
+        x_blocks = blocks(x, 1, (3, 3))
+        q = self.query(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
+        k = self.key(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
+        v = self.value(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
+        i_h = j_h = torch.arange(3, device=q.device)[:, None].expand(3, 3).flatten()
+        i_w = j_w = torch.arange(3, device=q.device).expand(3, 3).flatten()
+        mask = self.table[:, i_h[:, None] - j_h + 2, i_w[:, None] - j_w + 2][None, None]
+        y = attention_of_batches(q, k, v, attn_mask=mask)
+        y = joined(y.transpose(2, 3).flatten(-2), 1, (3, 3), (self.h, self.h))
         return self.output(y)
 
 
@@ -82,7 +80,7 @@ class WindowAttention2(nn.Module):
             - shift) // win
         with win = 3, shift = 1
 
-    Averaged over h, w, heads merged by concat; kernel: sdpa.
+    Averaged over h, w, heads merged by concat; kernel: partition.
 
     x float[b, h=24, w=24, c=8] -> float[b, h=24, w=24, c=8]
     x float[b, h=12, w=12, c=16] -> float[b, h=12, w=12, c=16]
@@ -102,20 +100,28 @@ class WindowAttention2(nn.Module):
         self.output = nn.Linear(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        k = self.key(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        v = self.value(x).unflatten(-1, (self.heads, self.head_dim)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = j_h = torch.arange(self.h, device=q.device)
-        offset_h = i_h[:, None] - j_h + 2
-        i_w = j_w = torch.arange(self.h, device=q.device)
-        offset_w = i_w[:, None] - j_w + 2
-        bias = self.table[:, offset_h[:, None, :, None].clamp(0, 4), offset_w[:, None, :].clamp(0, 4)]
-        visible_h = ((i_h + 2) // 3)[:, None] == (j_h + 2) // 3
-        visible_w = ((i_w + 2) // 3)[:, None] == (j_w + 2) // 3
-        mask = bias.masked_fill(~(visible_h[:, None, :, None] & visible_w[:, None, :]), float("-inf"))
-        mask = mask.flatten(1, 2).flatten(2, 3)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (self.h, self.h))
-        y = y.permute(0, 2, 3, 1, 4).flatten(-2)
+        x_blocks = blocks(x, 1, (3, 3), shift=(2, 2), wrap=True)
+        q = self.query(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
+        k = self.key(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
+        v = self.value(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
+        i_h = j_h = torch.arange(3, device=q.device)[:, None].expand(3, 3).flatten()
+        i_w = j_w = torch.arange(3, device=q.device).expand(3, 3).flatten()
+        bias = self.table[:, i_h[:, None] - j_h + 2, i_w[:, None] - j_w + 2]
+        i_h_2 = torch.arange(self.h, device=q.device)
+        i_blocks = blocks(((i_h_2 + 2) // 3)[:, None].expand(-1, self.h), 0, (3, 3), shift=(2, 2), wrap=True)
+        j_h_2 = torch.arange(self.h, device=q.device)
+        j_blocks = blocks(((j_h_2 + 2) // 3)[:, None].expand(-1, self.h), 0, (3, 3), shift=(2, 2), wrap=True)
+        i_w_2 = torch.arange(self.h, device=q.device)
+        i_blocks_2 = blocks(((i_w_2 + 2) // 3).expand(self.h, -1), 0, (3, 3), shift=(2, 2), wrap=True)
+        j_w_2 = torch.arange(self.h, device=q.device)
+        j_blocks_2 = blocks(((j_w_2 + 2) // 3).expand(self.h, -1), 0, (3, 3), shift=(2, 2), wrap=True)
+        visible_place = (
+            (i_blocks[:, :, None] == j_blocks[:, None, :])
+            & (i_blocks_2[:, :, None] == j_blocks_2[:, None, :])
+        )
+        mask = bias.masked_fill(~visible_place[:, None, :, :], float("-inf"))[None]
+        y = attention_of_batches(q, k, v, attn_mask=mask)
+        y = joined(y.transpose(2, 3).flatten(-2), 1, (3, 3), (self.h, self.h), shift=(2, 2), wrap=True)
         return self.output(y)
 
 
@@ -149,7 +155,8 @@ class WindowAttention3(nn.Module):
         offset_h = i_h[:, None] - j_h + 2
         i_w = j_w = torch.arange(3, device=q.device)
         offset_w = i_w[:, None] - j_w + 2
-        mask = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]].flatten(1, 2).flatten(2, 3)
+        mask = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]]
+        mask = mask.flatten(1, 2).flatten(2, 3)[None]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (3, 3))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)

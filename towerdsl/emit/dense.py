@@ -543,10 +543,10 @@ class DenseWriter:
             picks = [*picks[:1], "None", *picks[1:]] if self._batch_only else ["None"] * missing_lead + picks
         if picks[:-2] == ["None"] * (len(picks) - 2):  # torch's fast paths take masks with two dims or with four
             picks = picks[-2:]
-        while picks and picks[-1] == ":":
-            picks.pop()
-        if not picks:
+        if set(picks) == {":"}:
             return flattened
+        if picks == ["None", *[":"] * (len(picks) - 1)]:
+            picks = ["None"]
         return Code(f"{flattened.atom}[{', '.join(picks)}]")
 
     # --- the result -------------------------------------------------------------------------------------------

@@ -396,14 +396,14 @@ class Frame:
             head = next(k for k, a in enumerate(order) if a in arg.axes)
             sizes = [self.size(a.size, a.name or "size") if a in missing else "-1" for a in order[min(head, before) :]]
             code = Code(f"{code.atom}.expand({', '.join(['-1'] * min(head, before) + sizes)})")
-        text = f"blocks({code.text}, {before}, {self.cuts(cuts, value.side)})"
+        text = f"blocked({code.text}, {before}, {self.cuts(cuts, value.side)})"
         if self.averaging and not code.text.isidentifier():
             return Code(self.assign(self.fresh(f"{value.side}_blocks"), text))
         return Code(text)
 
     def cuts(self, cuts: Sequence[n.Cut], side: str) -> str:
-        """How axes are cut, as the arguments of `blocks` say it."""
-        self.helpers.add("blocks")
+        """How axes are cut, as the arguments of `blocked` say it."""
+        self.helpers.add("blocked")
         shown = [c for c in cuts if (c.query if side == "i" else c.key) is not None]
         sizes = ["None" if c.whole else self.size(c.size, "size") for c in shown]
         found = [f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"]

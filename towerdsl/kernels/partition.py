@@ -33,6 +33,8 @@ class Partition(Kernel):
         cuts = [c for c in self.cuts(average, facts) if not c.whole]
         if not cuts:
             return "positions do not fall into classes that see only themselves"
+        if product([c.length("j") for c in self.cuts(average, facts)]) == Size.of(1):
+            return "each query sees its own position alone"
         try:
             self.fold(average, facts)
         except Untileable as reason:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from towerdsl.runtime.blocks import blocks, joined
+from towerdsl.runtime.blocks import blocked, joined
 
 
 def attend(
@@ -75,13 +75,13 @@ def _attend_at_once(
 ) -> tuple[Tensor, Tensor]:
     """All blocks at once, in plain operations: what a compiler reads, and where weights are dropped."""
     length = q.shape[-2]
-    q = blocks(q, q.ndim - 2, (size,))
+    q = blocked(q, q.ndim - 2, (size,))
     if before is None or after is None:
         k, v = k.unsqueeze(-3), v.unsqueeze(-3)
     else:
-        there = blocks(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
+        there = blocked(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
         masks = (*masks, there.unsqueeze(-2))  # not the padding
-        k, v = (blocks(x, x.ndim - 2, (size,), (before,), (after,)) for x in (k, v))
+        k, v = (blocked(x, x.ndim - 2, (size,), (before,), (after,)) for x in (k, v))
     score = q @ k.transpose(-1, -2) * scale
     if bias is not None:
         score = score + bias

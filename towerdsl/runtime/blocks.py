@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def blocks(
+def blocked(
     x: Tensor,
     dim: int,
     sizes: tuple[int | None, ...],
@@ -74,7 +74,7 @@ def joined(
     shift: tuple[int, ...] = (),
     wrap: bool = False,
 ) -> Tensor:
-    """The opposite of `blocks`: [..., block, place, ...] --> dims of these lengths."""
+    """The opposite of `blocked`: [..., block, place, ...] --> dims of these lengths."""
     count = len(sizes)
     moved = shift or (0,) * count
     each = [n if s is None else s for n, s in zip(lengths, sizes, strict=True)]
