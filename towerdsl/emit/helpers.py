@@ -36,6 +36,7 @@ def helpers() -> dict[str, Helper]:
         lines = source.splitlines()
         for node in ast.parse(source).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                assert node.name not in found, f"{module}: {node.name} is in {found[node.name][0]} too"
                 # decorators register; what is copied has no register. The emitted module imports torch itself
                 text = "\n".join(lines[node.lineno - 1 : node.end_lineno]).replace("    import torch\n\n", "")
                 found[node.name] = (module, text, node)

@@ -249,11 +249,11 @@ class Reading(torch.overrides.TorchFunctionMode):
         if function is torch.Tensor.__getitem__:
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
             if any(isinstance(x, Interval) for x in index):
-                return entries(args[0], index)
+                return read_at(args[0], index)
         return function(*args, **(kwargs or {}))
 
 
-def entries(x: Tensor, index: tuple[Any, ...]) -> Interval:
+def read_at(x: Tensor, index: tuple[Any, ...]) -> Interval:
     """The least and the greatest entry of each block; where the index is no position, of the whole dim."""
     least = greatest = x
     places: list[Any] = []
