@@ -4,7 +4,6 @@ import pytest
 
 import towerdsl
 from towerdsl.explain import explain, text, to_data
-from towerdsl.explain import facts as explain_facts
 from towerdsl.kernels import choose, cost, near
 from towerdsl.kernels.base import PASSES, Kernel, Speed
 from towerdsl.kernels.reference import Reference
@@ -47,7 +46,7 @@ class Quick(Reference):
 @pytest.fixture
 def catalog(monkeypatch):
     def of(*kernels: Kernel) -> None:
-        for module in (choose, near, explain_facts):
+        for module in (choose, near):
             monkeypatch.setattr(module, "CATALOG", kernels)
 
     return of

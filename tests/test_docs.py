@@ -189,9 +189,10 @@ def test_every_normalizer_is_listed():
     cells = first_cells(section("Normalizers"))[1:]  # the first is the column's title
     assert {re.sub(r"\(\w+=.*\)|, .*(?=\))", "", cell) for cell in cells} == set(NORMALIZERS)
     for cell in cells:
-        name, _, option = cell.removesuffix(")").partition(", ")
-        options = {k: str(v) for k, v in NORMALIZERS[f"{name})" if option else cell].options.items()}
-        assert options == (dict([option.split("=")]) if option else {})
+        option = re.search(r"\w+=[^)]*", cell)
+        name = re.sub(r"\(\w+=.*\)|, .*(?=\))", "", cell)
+        options = {k: str(v) for k, v in NORMALIZERS[name].options.items()}
+        assert options == (dict([option[0].split("=")]) if option else {})
 
 
 def test_every_definition_of_the_standard_library_is_listed():

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,8 @@ def test_lengths_are_those_of_the_model() -> None:
 
 def test_a_length_given_counts_and_pins_nothing() -> None:
     free, given = explain("bert"), explain("bert", {"n": 128})
-    assert free.attentions == given.attentions
+    pinned = [[replace(f.facts, estimates=(), near=None) for f in x.attentions] for x in (free, given)]
+    assert pinned[0] == pinned[1]  # but for estimates, which are about the lengths
     assert free.free == given.free == ("b", "n")
     assert str(given.at(given.attentions[0].facts.work.sum)) == f"{768 * 128**2} * b"
     assert given.number(given.work.all) is None

@@ -33,7 +33,7 @@ class Attention(nn.Module):
         q = self.query(query).unflatten(-1, (2, 8)).transpose(1, 2)
         k = self.key(key).unflatten(-1, (2, 8)).transpose(1, 2)
         v = self.value(value).unflatten(-1, (2, 8)).transpose(1, 2)
-        mask = None if keep is None else keep[:, None, None]
+        mask = None if keep is None else keep[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.1 if self.training else 0.0)
         y = y.transpose(1, 2).flatten(-2)
         return self.output(y)

@@ -34,7 +34,7 @@ class Look(nn.Module):
         q = q.unflatten(-1, (2, 4)).transpose(1, 2)
         k = k.unflatten(-1, (2, 4)).transpose(1, 2)
         v = v.unflatten(-1, (2, 4)).transpose(1, 2)
-        mask = None if keep is None else keep[:, None, None]
+        mask = None if keep is None else keep[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
         return self.output(y)
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from towerdsl.runtime.edges import itself, pairs_by_query, softmax_of_rows, weighted_sum
-from towerdsl.runtime.flex import entries
+from towerdsl.runtime.edges import entries, itself, pairs_by_query, softmax_of_rows, weighted_sum
 
 
 class Gat(nn.Module):

@@ -32,7 +32,7 @@ class Attention(nn.Module):
         q = self.query(query).unflatten(-1, (2, 8)).transpose(1, 2)
         k = self.key(key).unflatten(-1, (2, 8)).transpose(1, 2)
         v = self.value(value).unflatten(-1, (2, 8)).transpose(1, 2)
-        mask = None if keep is None else keep[:, None, None]
+        mask = None if keep is None else keep[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
         return self.output(y)
 

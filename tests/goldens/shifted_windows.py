@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from towerdsl.runtime.attend import attention_of_batches
-from towerdsl.runtime.blocks import blocks, joined
+from towerdsl.runtime.blocks import blocked, joined
 
 
 class WindowAttention(nn.Module):
@@ -35,14 +35,14 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, h, w, _ = x.shape
-        x_blocks = blocks(x, 1, (2, 2))
+        x_blocks = blocked(x, 1, (2, 2))
         q = self.query(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         k = self.key(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         v = self.value(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         i_h = j_h = torch.arange(2, device=q.device)[:, None].expand(2, 2).flatten()
         i_w = j_w = torch.arange(2, device=q.device).expand(2, 2).flatten()
         bias = self.table[:, i_h[:, None] - j_h + 1, i_w[:, None] - j_w + 1]
-        j_blocks = blocks(torch.ones(h, w, device=q.device, dtype=torch.bool), 0, (2, 2))
+        j_blocks = blocked(torch.ones(h, w, device=q.device, dtype=torch.bool), 0, (2, 2))
         mask = bias.masked_fill(~j_blocks[:, None, None, :], float("-inf"))[None]
         y = attention_of_batches(q, k, v, attn_mask=mask)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (2, 2), (h, w))
@@ -75,14 +75,14 @@ class WindowAttention2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, h, w, _ = x.shape
-        x_blocks = blocks(x, 1, (2, 2), shift=(1, 1))
+        x_blocks = blocked(x, 1, (2, 2), shift=(1, 1))
         q = self.query(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         k = self.key(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         v = self.value(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         i_h = j_h = torch.arange(2, device=q.device)[:, None].expand(2, 2).flatten()
         i_w = j_w = torch.arange(2, device=q.device).expand(2, 2).flatten()
         bias = self.table[:, i_h[:, None] - j_h + 1, i_w[:, None] - j_w + 1]
-        j_blocks = blocks(torch.ones(h, w, device=q.device, dtype=torch.bool), 0, (2, 2), shift=(1, 1))
+        j_blocks = blocked(torch.ones(h, w, device=q.device, dtype=torch.bool), 0, (2, 2), shift=(1, 1))
         mask = bias.masked_fill(~j_blocks[:, None, None, :], float("-inf"))[None]
         y = attention_of_batches(q, k, v, attn_mask=mask)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (2, 2), (h, w), shift=(1, 1))

@@ -20,7 +20,6 @@ from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, RelationType, TensorType
 from towerdsl.kernels import cost
 from towerdsl.kernels.base import Plan
-from towerdsl.kernels.catalog import CATALOG
 from towerdsl.kernels.choose import attentions
 from towerdsl.kernels.near import near_miss
 from towerdsl.kernels.work import ZERO, Work, pairs_work, walk
@@ -397,8 +396,7 @@ def numbers(lengths: Mapping[str, Size], given: Mapping[str, int]) -> dict[str, 
 
 
 def _estimates(average: n.Average, plan: Plan, known: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
-    able = [k for k in CATALOG if k.name not in dict(plan.refused)]
-    times = {k.name: cost.time(k, average, plan.facts, known) for k in able}
+    times = {k.name: cost.time(k, average, plan.facts, known) for k in plan.able}
     return tuple((name, _rounded(time / times[plan.kernel.name])) for name, time in times.items())
 
 

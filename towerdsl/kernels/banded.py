@@ -42,7 +42,10 @@ class Banded(Kernel):
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         cuts = _cuts(average, facts)
-        return product([c.count * c.length("i") * c.length("j") for c in cuts])
+        if len(cuts) > 1:
+            return product([c.count * c.length("i") * c.length("j") for c in cuts])
+        (i,), (j,) = average.positions, average.over
+        return i.size * cuts[0].length("j").opaque("min", j.size)
 
     def peak(self, average: Average, facts: Facts) -> Size:
         cuts = _cuts(average, facts)
@@ -58,12 +61,17 @@ def bounded(average: Average, locality: Locality) -> list[Band]:
         for b in locality.hull()
         if b.low is not None
         and b.high is not None
-        and b.low.integer is not None
-        and b.high.integer is not None
+        and _near(b.low)
+        and _near(b.high)
         and b.query in average.positions
         and b.key in average.over
         and b.query.size == b.key.size
     ]
+
+
+def _near(bound: Size) -> bool:
+    """Whether a bound is a number that a tensor may be long."""
+    return bound.integer is not None and abs(bound.integer) < 2**31
 
 
 def _cuts(average: Average, facts: Facts) -> tuple[n.Cut, ...]:

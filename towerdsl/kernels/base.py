@@ -105,3 +105,4 @@ class Plan:
     kernel: Kernel
     refused: tuple[tuple[str, str], ...]
     facts: Facts
+    able: tuple[Kernel, ...] = ()  # those that do not refuse, the chosen one among them

@@ -19,6 +19,7 @@ def choose(average: n.Average, forced: str | None = None, device: str = "cpu") -
     facts = Facts(analyze(average.visible), split(average.score), device)
     refusals = {k.name: k.refuse(average, facts) for k in CATALOG}
     refused = tuple((name, reason) for name, reason in refusals.items() if reason is not None)
+    able = tuple(k for k in CATALOG if refusals[k.name] is None)
     if forced is not None:
         if forced not in refusals:
             help = did_you_mean(forced, refusals, f"kernels are {', '.join(refusals)}")
@@ -26,9 +27,8 @@ def choose(average: n.Average, forced: str | None = None, device: str = "cpu") -
         if (reason := refusals[forced]) is not None:
             message = f"the kernel `{forced}` cannot compute this attention: {reason}"
             raise TowerError([Diagnostic("kernel", message, average.span)])
-        return Plan(next(k for k in CATALOG if k.name == forced), refused, facts)
-    able = [k for k in CATALOG if refusals[k.name] is None]
-    return Plan(min(able, key=lambda k: cost.time(k, average, facts)), refused, facts)
+        return Plan(next(k for k in able if k.name == forced), refused, facts, able)
+    return Plan(min(able, key=lambda k: cost.time(k, average, facts)), refused, facts, able)
 
 
 def attentions(root: n.BlockInstance) -> list[n.BlockInstance]:

@@ -108,8 +108,9 @@ def attention_of_batches(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | No
         return F.scaled_dot_product_attention(q, k, v, attn_mask, **options)
     lead = q.shape[:-3]
     if attn_mask is not None and attn_mask.ndim > 3:
-        alike = all(n == 1 for n in attn_mask.shape[:-3])
-        attn_mask = attn_mask.expand(*((1,) if alike else lead), *attn_mask.shape[-3:]).flatten(0, -4)
+        if any(n > 1 for n in attn_mask.shape[:-3]):
+            attn_mask = attn_mask.expand(*lead, *attn_mask.shape[-3:])
+        attn_mask = attn_mask.flatten(0, -4)
     q, k, v = (x.flatten(0, -4) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask, **options).unflatten(0, lead)
 
