@@ -81,12 +81,13 @@ def trained(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Call:
     return lambda: torch.autograd.grad(function(*inputs), learned, cotangent)
 
 
-def attention(fields: dict[str, str], inputs: str = "[b, n, d]", **sizes: int) -> torch.nn.Module:
+def attention(
+    fields: dict[str, str], inputs: str = "[b, n, d]", kernel: str | None = None, **sizes: int
+) -> torch.nn.Module:
     """One attention of three given tensors, without projections; `fields` are those of the spec beside them."""
     lines = "\n".join(f"    {name}: {value}" for name, value in fields.items())
-    return towerdsl.compile(
-        SPEC.format(axes=inputs, sizes=", ".join(f"{k}: {v}" for k, v in sizes.items()), fields=lines)
-    )()
+    spec = SPEC.format(axes=inputs, sizes=", ".join(f"{k}: {v}" for k, v in sizes.items()), fields=lines)
+    return towerdsl.compile(spec, kernel=kernel)()
 
 
 SPEC = """

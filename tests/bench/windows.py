@@ -148,7 +148,7 @@ outputs: look(queries, keys, values, edges)
 
 def unlike() -> Callable[..., Tensor]:
     """The compiled attention that scores by distance: no dot product, and everything is visible."""
-    return attention({"score": "-sum(abs(q - k))"}, d=8)
+    return attention({"score": "-sum(abs(q - k))"}, d=8, kernel="chunked")
 
 
 DENSE = "SDPA with a dense mask"

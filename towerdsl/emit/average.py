@@ -136,12 +136,9 @@ class AverageWriter(FlexWriter):
             masks.append(frame.assign(frame.fresh("visible"), text))
         inside = DotScore(score.left, score.right, 1.0, None, tuple(_tiled(t, tiling) for t in score.biases))
         bias, own = self.bias(inside, axes)
-        arguments = [
-            self.lined(score.left, average.positions).text,
-            self.lined(score.right, average.over).text,
-            self.lined(average.message, average.over).text,
-            frame.size(cut.size, "size"),
-        ]
+        operands = ((score.left, average.positions), (score.right, average.over), (average.message, average.over))
+        arguments = [self._one_axis(value, positions) for value, positions in operands]
+        arguments.append(frame.size(cut.size, "size"))
         if cut.key is not None:
             arguments += [python(cut.before), python(cut.after)]
         if masks:
@@ -157,7 +154,14 @@ class AverageWriter(FlexWriter):
             arguments.append(f"scale={python(score.factor)}")
         if average.dropout:
             arguments.append(f"dropout={python(average.dropout)} if self.training else 0.0")
-        return f"{function}({', '.join(arguments)})"
+        text = f"{function}({', '.join(arguments)})"
+        many = len(average.positions) > 1
+        return f"{text}.unflatten(-2, ({frame.sizes(average.positions)}))" if many else text
+
+    def _one_axis(self, value: n.Value, positions: Sequence[Axis]) -> str:
+        """An operand as [batch..., head, position, feature]."""
+        code = self.lined(value, positions)
+        return f"{code.atom}.flatten(-{len(positions) + 1}, -2)" if len(positions) > 1 else code.text
 
 
 def _tiled(term: Term, tiling: Tiling) -> Term:

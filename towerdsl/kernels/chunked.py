@@ -35,7 +35,8 @@ class Chunked(Kernel):
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if not average.positions:
             return "there is one query, nothing to take in turn"
-        length = average.positions[0].size.integer
+        together = _same_for_all_queries(average, facts)
+        length = product([a.size for a in (average.positions if together else average.positions[:1])]).integer
         if length is not None and length <= sizes.TURN:
             return f"{length} queries are one block"
         if average.log_prob:
@@ -63,7 +64,7 @@ def _same_for_all_queries(average: Average, facts: Facts) -> bool:
     if isinstance(facts.score, str) or not average.is_softmax_of_values:
         return False
     if len(average.positions) != 1 or len(average.over) != 1:
-        return False
+        return average.visible is None and not facts.score.biases
     parts = conjuncts(average.visible) if average.visible is not None else []
     return all("i" not in sides(x) for x in (*parts, *(t.value for t in facts.score.biases)))
 
