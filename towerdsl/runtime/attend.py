@@ -130,13 +130,15 @@ def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
     found = parts[0][0] * (shares[0] / total).unsqueeze(-1)
     for (y, _), share in zip(parts[1:], shares[1:], strict=True):
         few = y.shape[-2]
-        weighted = y * (share / total)[..., :few, None]
+        share = (share / total)[..., :few, None]
         if torch.compiler.is_compiling():
-            found = found + F.pad(weighted, (0, 0, 0, length - few))
+            found = found + F.pad(y * share, (0, 0, 0, length - few))
+        elif not (found.requires_grad or y.requires_grad or share.requires_grad):
+            found[..., :few, :].addcmul_(y, share)
         elif few == length:
-            found = found + weighted
+            found = torch.addcmul(found, y, share)
         else:
-            found = torch.cat((found[..., :few, :] + weighted, found[..., few:, :]), -2)
+            found = torch.cat((torch.addcmul(found[..., :few, :], y, share), found[..., few:, :]), -2)
     return found
 
 
