@@ -43,7 +43,7 @@ from towerdsl.passes.linear import (
 #: the longest condition that is worth the algebra
 LARGEST = 600
 #: the most steps that are spent on one
-LONGEST = 5_000
+LONGEST = 1_000
 NOT_BELOW: Intervals = ((ZERO, None),)
 
 
@@ -367,13 +367,12 @@ class Logic:
 
         `mirrored`: the result is turned into its opposite.
         """
-        self.steps += 1
-        if self.steps > LONGEST:
-            raise TooComplex
+        self._step()
         known = _Known()
         eithers: list[Either] = []
         todo = list(parts)
         while todo:
+            self._step()
             part = todo.pop()
             match part:
                 case All():
@@ -396,6 +395,11 @@ class Logic:
         every: list[Formula] = [*found, *eithers]
         fronted = self._fronted(every, mirrored) if mirrored else None
         return fronted or self._factored(found, eithers, mirrored) or _one(All, every)
+
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps > LONGEST:
+            raise TooComplex
 
     def _met(self, part: Within, known: _Known) -> Iterable[Formula]:
         """Note where a form is; what else that makes of it is returned."""

@@ -23,7 +23,7 @@ NONE: Intervals = ()
 ZERO = Size.of(0)
 ONLY_ZERO: Intervals = ((ZERO, ZERO),)
 #: the most intervals of a set, and the longest text of a bound
-MOST, LONGEST = 16, 120
+MOST, LONGEST = 16, 48
 
 
 class TooComplex(SizeLimitError):
