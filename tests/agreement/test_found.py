@@ -50,6 +50,9 @@ FOUND = {
     "nothing is visible": spec('mask: "false"', "normalize: sparsemax", axes="g, h, e", over="[g, h]"),
     "positions of learned queries": spec("mask: i.m <= j", query="latent"),
     "a position in both operands": spec("score: dot(q * cos(i), k + j)"),
+    "a bias that reads keys that heads share": spec(
+        "score: dot(q, k) + -dot(q, k) * f[j]", "heads: {query: 2, key: 1}", query="concat(x, x, axis=e)"
+    ),
     "a condition that reads the vectors": spec("score: 1", "mask: dot(q, k) > 0"),
 }
 

@@ -104,6 +104,9 @@ class DenseWriter:
             return False
         right, head = self.plan.facts.score.right, self.average.heads
         leaves = [v for v in right.walk() if not v.operands and head in v.axes]
+        conditions = [self.average.visible] if self.average.visible is not None else []
+        if read([*(t.value for t in self.plan.facts.score.biases), *conditions]) & {"k", "v"}:
+            return False  # the mask is made of all heads
         return len(self.lead) == 2 and all(isinstance(v, n.Local) and v.name == "k" for v in leaves)
 
     # --- dense parts ------------------------------------------------------------------------------------------
