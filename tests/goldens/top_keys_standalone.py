@@ -44,7 +44,7 @@ def pick_topk(score: Tensor, visible: Tensor | None, k: int = 8) -> tuple[Tensor
 
 def picked_sum(values: Tensor, picked: Tensor, weights: Tensor) -> Tensor:
     """y[i] = sum over k of weights[i, k] * values[picked[i, k]]: [..., J, V] and [..., I, K] twice."""
-    lead = torch.broadcast_tensors(values[..., 0, 0], picked[..., 0, 0])[0].shape
+    lead = torch.broadcast_shapes(values.shape[:-2], picked.shape[:-2])
     rows = picked.expand(*lead, -1, -1).flatten(-2)[..., None].expand(*lead, -1, values.shape[-1])
     rows = values.expand(*lead, -1, -1).gather(-2, rows)
     return (weights[..., None] * torch.unflatten(rows, -2, picked.shape[-2:])).sum(-2)

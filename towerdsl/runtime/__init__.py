@@ -42,7 +42,7 @@ def picked_sum(values: Tensor, picked: Tensor, weights: Tensor) -> Tensor:
     """y[i] = sum over k of weights[i, k] * values[picked[i, k]]: [..., J, V] and [..., I, K] twice."""
     import torch
 
-    lead = torch.broadcast_shapes(values.shape[:-2], picked.shape[:-2])  # type: ignore[no-untyped-call]
+    lead = torch.broadcast_shapes(values.shape[:-2], picked.shape[:-2])
     rows = picked.expand(*lead, -1, -1).flatten(-2)[..., None].expand(*lead, -1, values.shape[-1])
     rows = values.expand(*lead, -1, -1).gather(-2, rows)
     return (weights[..., None] * torch.unflatten(rows, -2, picked.shape[-2:])).sum(-2)
