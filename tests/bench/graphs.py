@@ -19,13 +19,14 @@ class Layers:
     """One layer of each, and the graph that both read."""
 
     ours: nn.Module
+    inference: nn.Module
     peer: nn.Module
     x: Tensor
     edges: Tensor
 
     def forward(self) -> tuple[Call, Call]:
-        """One forward pass without gradients."""
-        ours, peer = (lambda m=m: m(self.x, self.edges) for m in (self.ours, self.peer))
+        """One forward pass without gradients; ours is of the inference form."""
+        ours, peer = (lambda m=m: m(self.x, self.edges) for m in (self.inference, self.peer))
         return torch.no_grad()(ours), torch.no_grad()(peer)
 
     def backward(self) -> tuple[Call, Call]:
@@ -41,24 +42,29 @@ class Layers:
 
 def gat(x: Tensor, edges: Tensor, heads: int, width: int) -> Layers:
     """The first layer of `gat` and a GATConv."""
-    ours, peer = _first("gat", x, heads, width), GATConv(x.shape[1], width, heads)
+    ours, inference = (_first("gat", x, heads, width, form) for form in (False, True))
+    peer = GATConv(x.shape[1], width, heads)
     given = {"linear.weight": peer.lin.weight, "source": peer.att_src[0], "target": peer.att_dst[0], "bias": peer.bias}
     ours.load_state_dict(given)
-    return Layers(ours, peer, x, edges)
+    inference.load_state_dict(given)
+    return Layers(ours, inference, peer, x, edges)
 
 
 def gatv2(x: Tensor, edges: Tensor, heads: int, width: int) -> Layers:
     """The first layer of `gatv2` and a GATv2Conv."""
-    ours, peer = _first("gatv2", x, heads, width), GATv2Conv(x.shape[1], width, heads)
+    ours, inference = (_first("gatv2", x, heads, width, form) for form in (False, True))
+    peer = GATv2Conv(x.shape[1], width, heads)
     given = {"affinity": peer.att[0], "bias": peer.bias}
     for name, linear in (("source", peer.lin_l), ("target", peer.lin_r)):
         given |= {f"{name}.weight": linear.weight, f"{name}.bias": linear.bias}
     ours.load_state_dict(given)
-    return Layers(ours, peer, x, edges)
+    inference.load_state_dict(given)
+    return Layers(ours, inference, peer, x, edges)
 
 
-def _first(spec: str, x: Tensor, heads: int, width: int) -> nn.Module:
-    return towerdsl.compile(spec, features=x.shape[1], heads=heads, hidden=width, dropout=0.0)().first
+def _first(spec: str, x: Tensor, heads: int, width: int, inference: bool) -> nn.Module:
+    sizes = {"features": x.shape[1], "heads": heads, "hidden": width, "dropout": 0.0}
+    return towerdsl.compile(spec, inference=inference, **sizes)().first
 
 
 def cora(tiny: bool = False) -> tuple[Tensor, Tensor]:
