@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import towerdsl
 from towerdsl.compiler import compile_spec
+from towerdsl.kernels.catalog import CATALOG
 from towerdsl.runtime.attend import attend, attend_with_lse, merged
 
 HEAD = """
@@ -85,8 +86,24 @@ REFUSED = {
         "the score is not a dot product",
     ),
     "a part of all pairs": ("merged", ["locality: i < j or j < 2"], "a part of the union is neither within reach"),
+    "several keys": ("diagonal", ["locality: abs(i - j) < 3"], "more than one key along n may be visible"),
+    "no relation": ("edges", ["locality: abs(i - j) < 3"], "no relation lists the pairs that are seen"),
+    "sparsemax of rows": (
+        "edges",
+        ["locality: edges[j, i]", "normalize: sparsemax"],
+        "rows of different lengths have no sparsemax",
+    ),
+    "not by softmax": ("sdpa", ["normalize: sigmoid"], "it computes softmax, the normalizer is sigmoid"),
+    "a message": ("sdpa", ["message: 2 * v"], "it averages the value as it is, the message is another"),
+    "no GPU": ("flex", ["locality: abs(i - j) < 3"], "it is for GPUs, the device is cpu"),
     "nothing": ("chunked", ["locality: i < j and j < i"], "no key is visible"),
 }
+
+
+def test_every_kernel_has_a_refusal_here_or_beside():
+    """All but the reference, which computes everything; tests/test_kernels.py has the others."""
+    beside = {"factored", "static", "gather"}
+    assert {kernel for kernel, _, _ in REFUSED.values()} | beside == {k.name for k in CATALOG} - {"reference"}
 
 
 @pytest.mark.parametrize("name", REFUSED)
