@@ -261,11 +261,6 @@ def every_cut(average: n.Average, cuts: Sequence[n.Cut]) -> tuple[n.Cut, ...]:
     return (*found, *(whole(None, j) for j in average.over if j not in met))
 
 
-def reach_of(size: Size | None) -> int | None:
-    """A bound of a band as a number that is known when compiling."""
-    return None if size is None else size.integer
-
-
 def restricted(
     average: n.Average,
     axis: Axis,
