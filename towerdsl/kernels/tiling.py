@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from towerdsl.ir import nodes as n
-from towerdsl.ir.size import Size, product
+from towerdsl.ir.size import product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.passes.locality import conjuncts, joined
 from towerdsl.passes.score import sides
