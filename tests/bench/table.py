@@ -51,8 +51,13 @@ def timed(pair: tuple[Call, Call | None], row: Row, target: float, seconds: floa
 
 
 def held(pair: tuple[Call, Call | None], row: Row, target: float) -> Figure:
-    """The peak of memory of a call of each."""
-    ours, peer = (peak_memory(call) for call in pair if call is not None)
+    """The peak of memory of a call of each, that is not its first."""
+    found = []
+    for call in pair:
+        assert call is not None
+        call()
+        found.append(peak_memory(call))
+    ours, peer = found
     return Figure(human(ours, "B"), ours / row.times / peer, target)
 
 
