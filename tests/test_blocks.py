@@ -154,6 +154,7 @@ def test_a_condition_in_another_form_keeps_the_kernel(kernel):
 #: Fields, and the kernel that computes them in blocks.
 KERNELS = {
     "banded": ["locality: 0 <= i - j < w", "mask: keep[j]", "score: dot(q, k) + table[head, i - j]"],
+    "banded by places": ["locality: abs(i - j) < w", "mask: keep[j] and i + j < 500", "score: dot(q, k) - i * j / 999"],
     "banded at once": ["locality: abs(i - j) < w", "mask: keep[j]", "normalize: sigmoid"],
     "partition": [
         "locality: (i + 1) // 4 == (j + 1) // 4",
