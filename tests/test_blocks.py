@@ -298,3 +298,24 @@ def test_dropout_is_of_weights():
     values = weights.unique()
     torch.testing.assert_close(values, torch.tensor([0.0, 1 / 200 / 0.75]))
     assert abs((weights == 0).float().mean() - 0.25) < 0.01
+
+
+@pytest.mark.parametrize("normalize", ["count", "softmax"])
+def test_a_condition_of_pairs_that_may_be_left_out(normalize):
+    text = f"""
+tower: optional
+inputs: {{x: "float[b, n, 4]", seen: "bool[b, n, n] = true"}}
+blocks:
+  look(x, seen):
+    query: x
+    key: x
+    value: x
+    heads: 2
+    normalize: {normalize}
+    mask: seen[i, j]
+outputs: look(x, seen)
+"""
+    ours, reference = (towerdsl.compile(text, kernel=k)().double() for k in ("chunked", "reference"))
+    x, seen = torch.randn(3, 300, 4, dtype=torch.float64), torch.rand(3, 300, 300) < 0.5
+    for given in ({}, {"seen": seen}):
+        torch.testing.assert_close(ours(x, **given), reference(x, **given), rtol=1e-10, atol=1e-10)

@@ -169,17 +169,16 @@ class DenseWriter:
 
         if apart is None:
             return "None" if whole is None else frame.assign(frame.fresh("visible"), code(whole))
-        name = frame.variable(apart.name)
+        name, value = frame.variable(apart.name), apart.value
+        # in one expression, as it is only made where there is a condition
+        shown = self._full_keys(frame.spread(frame.code(value), value.axes, axes), value, axes, score)
         if whole is None:
-            shown = code(apart.value)
             return (
                 name if shown == name else frame.assign(frame.fresh("visible"), f"None if {name} is None else {shown}")
             )
         variable = frame.assign(frame.fresh("visible"), code(whole))
         frame.line(f"if {name} is not None:")
-        frame.depth += 1
-        frame.line(f"{variable} = {variable} & {code(apart.value)}")
-        frame.depth -= 1
+        frame.line(f"    {variable} = {variable} & {shown}")
         return variable
 
     def _score(self) -> tuple[str, tuple[Axis, ...]]:
