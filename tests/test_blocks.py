@@ -260,7 +260,7 @@ def test_memory_grows_with_the_length_alone(name):
         with Largest() as largest:
             model(**inputs).sum().backward()
         made[n] = largest.numbers
-    assert made[2048] <= 4 * made[512] and made[2048] < 2 * 2048 * 2048 / 2
+    assert made[2048] <= 4 * made[512] and made[2048] < 2048 * 2048
 
 
 # --- the parts of it -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from towerdsl.emit.flex import FlexWriter
-from towerdsl.emit.frame import PRODUCT, Code, mark
+from towerdsl.emit.frame import Code, mark
 from towerdsl.emit.optional import left_out
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis
@@ -66,14 +66,14 @@ class AverageWriter(FlexWriter):
         return self._joined(self.frame.permuted(self.each_head(code), own, order), len(outer.lead), cuts)
 
     def _joined(self, code: Code, dim: int, cuts: Sequence[n.Cut]) -> Code:
+        """[..., block, place, ...] at `dim` --> the positions that were cut."""
         frame = self.frame
         shown = [c for c in cuts if c.query is not None]
         if not shown:
             return Code(f"{code.atom}.squeeze({dim}).squeeze({dim})")
         frame.helpers.add("joined")
         lengths = ", ".join(frame.size(c.query.size, c.query.name or "size") for c in shown if c.query)
-        sizes, *rest = frame.cuts(cuts, "i").split("), ", 1)
-        sizes = sizes if sizes.endswith(")") else f"{sizes})"
+        sizes, *rest = frame.cuts(cuts, "i")
         lengths = f"({lengths}{',' if len(shown) == 1 else ''})"
         return Code(f"joined({', '.join([code.text, str(dim), sizes, lengths, *rest])})")
 
@@ -146,12 +146,7 @@ class AverageWriter(FlexWriter):
         if bias is not None:
             bias = Code(frame.assign(frame.fresh("bias"), bias.text))
             arguments.append(f"bias={frame.spread(bias, own, axes).text}")
-        size = score.left.axes[-1].size.integer
-        if score.scalar is not None:
-            number = frame.code(score.scalar)
-            arguments.append(f"scale={python(score.factor)} * {number.at(PRODUCT)}")
-        elif size is None or abs(score.factor - size**-0.5) > 1e-12 * size**-0.5:
-            arguments.append(f"scale={python(score.factor)}")
+        arguments += self.scale(score, score.factor)
         if average.dropout:
             arguments.append(f"dropout={python(average.dropout)} if self.training else 0.0")
         text = f"{function}({', '.join(arguments)})"

@@ -341,7 +341,7 @@ class DenseWriter:
             arguments.append(f"dropout_p={python(average.dropout)} if self.training else 0.0")
         if causal:
             arguments.append(f"is_causal={frame.variable(apart.name)} is None" if apart else "is_causal=True")
-        arguments += self.scale(score)
+        arguments += [*self.scale(score, abs(score.factor)), *self.shared_heads()]
         function = "F.scaled_dot_product_attention"
         if len(self.lead) > 2:  # torch's fast paths have one batch axis
             function = "attention_of_batches"
@@ -366,19 +366,18 @@ class DenseWriter:
             names.append(frame.assign(frame.fresh(name) if (later or frame.nested) and text != name else name, text))
         return names
 
-    def scale(self, score: DotScore) -> list[str]:
-        """The arguments for the scale, where it is not the usual one, and for shared key heads."""
-        size, scale = score.left.axes[-1].size.integer, abs(score.factor)
-        found = []
+    def scale(self, score: DotScore, factor: float) -> list[str]:
+        """The argument for the scale, `factor` times what is known at run time, where it is not the usual one."""
+        size = score.left.axes[-1].size.integer
         if score.scalar is not None:
             number = self.frame.code(score.scalar)
-            text = number.text if scale == 1 else f"{python(scale)} * {number.at(PRODUCT)}"
-            found.append(f"scale={text}")
-        elif size is None or abs(scale - size**-0.5) > 1e-12 * size**-0.5:
-            found.append(f"scale={python(scale)}")
-        if self._grouped_by_kernel and self.average.key_heads is not None:
-            found.append("enable_gqa=True")
-        return found
+            return [f"scale={number.text if factor == 1 else f'{python(factor)} * {number.at(PRODUCT)}'}"]
+        usual = size is not None and abs(factor - size**-0.5) <= 1e-12 * size**-0.5
+        return [] if usual else [f"scale={python(factor)}"]
+
+    def shared_heads(self) -> list[str]:
+        """The argument for query heads that share key heads."""
+        return ["enable_gqa=True"] if self._grouped_by_kernel and self.average.key_heads is not None else []
 
     def unlined(self, text: str) -> str:
         """[batch, head, query, feature] --> [batch..., head, positions..., feature]."""

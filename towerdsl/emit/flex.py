@@ -62,7 +62,8 @@ class FlexWriter(DenseWriter):
                 mask = f"None if {optional[0]} is None else {mask}"
             arguments.append(f"block_mask={frame.assign(frame.fresh('mask'), mask)}")
         frame.helpers.add("flex_attention")
-        result = f"flex_attention({', '.join([*arguments, *self.scale(score)])})"
+        arguments += [*self.scale(score, abs(score.factor)), *self.shared_heads()]
+        result = f"flex_attention({', '.join(arguments)})"
         if len(self.lead) > 2:
             result = f"{result}.unflatten(0, ({frame.sizes(self.lead[:-1])}))"
         return self.unlined(result)

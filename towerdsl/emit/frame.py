@@ -396,13 +396,13 @@ class Frame:
             head = next(k for k, a in enumerate(order) if a in arg.axes)
             sizes = [self.size(a.size, a.name or "size") if a in missing else "-1" for a in order[min(head, before) :]]
             code = Code(f"{code.atom}.expand({', '.join(['-1'] * min(head, before) + sizes)})")
-        text = f"blocked({code.text}, {before}, {self.cuts(cuts, value.side)})"
+        text = f"blocked({code.text}, {before}, {', '.join(self.cuts(cuts, value.side))})"
         if self.averaging and not code.text.isidentifier():
             return Code(self.assign(self.fresh(f"{value.side}_blocks"), text))
         return Code(text)
 
-    def cuts(self, cuts: Sequence[n.Cut], side: str) -> str:
-        """How axes are cut, as the arguments of `blocked` say it."""
+    def cuts(self, cuts: Sequence[n.Cut], side: str) -> list[str]:
+        """How axes are cut, as the arguments of `blocked` say it, sizes first."""
         self.helpers.add("blocked")
         shown = [c for c in cuts if (c.query if side == "i" else c.key) is not None]
         sizes = ["None" if c.whole else self.size(c.size, "size") for c in shown]
@@ -414,7 +414,7 @@ class Frame:
                 found.append(f"{name}=({', '.join(mark(x, name) for x in numbers)}{',' if len(shown) == 1 else ''})")
         if any(c.wraps and c.shift for c in shown):
             found.append("wrap=True")
-        return ", ".join(found)
+        return found
 
     def _rows(self, value: n.Rows) -> Code:
         dim = value.arg.type.dim(value.axis)

@@ -47,7 +47,7 @@ class _Lists:
 class Edges(Kernel):
     name = "edges"
     how = "the pairs of a relation, in compressed rows"
-    speed = Speed(call=400_000, multiply_add=0.06, pair=4.0)
+    speed = LISTED
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         lists = _lists(facts.locality)

@@ -89,15 +89,15 @@ class Merged(Kernel):
         return total
 
     def peak(self, average: Average, facts: Facts) -> Size:
-        """The scores of the largest block, and what is hidden of few keys or queries."""
-        largest, hidden = Size.of(0), Size.of(0)
+        """The scores of a block of each band, and what is hidden of few keys or queries."""
+        total = Size.of(0)
         for part in self.parts(average, facts):
             (i,), (j,) = part.average.positions, part.average.over
             if part.cut.key is None:
-                hidden = hidden + i.size * j.size
+                total = total + i.size * j.size
             else:
-                largest = part.cut.length("i") * part.cut.length("j") * of_each_head(average) * 2
-        return largest + hidden
+                total = total + part.cut.length("i") * part.cut.length("j") * of_each_head(average) * 2
+        return total
 
 
 def _end(average: Average, locality: Locality) -> End | None:

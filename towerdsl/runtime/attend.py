@@ -27,11 +27,12 @@ def attend(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """softmax(scale * q k^T + bias) v over the visible keys, [..., Q, E], in memory linear in Q and K.
+    """softmax(scale * q k^T + bias) v over the visible keys, in memory linear in Q and K.
 
-    Block t has queries t * size to (t + 1) * size - 1; its keys go from `before` places before its first query to
-    `after` places behind its last, without the two they are all keys. Pairs have to hold all of `visible`; a query
-    that sees no key gets zeros.
+    [..., Q, D], [..., K, D], [..., K, E] --> [..., Q, E]; `scale` is 1 / sqrt(D) where it is left out. Block t has the
+    queries t * size to (t + 1) * size - 1; its keys go from `before` places before its first query to `after` places
+    behind its last, without the two they are all keys. Pairs have to hold all of `visible`; a query that sees no key
+    gets zeros.
     """
     return attend_with_lse(q, k, v, size, before, after, visible, bias, scale, dropout, False)[0]
 
