@@ -38,6 +38,9 @@ CASES = {
     "linear_attention_standalone": (GOLDENS / "linear_attention.yaml", {}, True),
     "grouped_rope": (GOLDENS / "grouped_rope.yaml", {}, False),
     "graph_attention_standalone": (ORACLE / "graph_attention.yaml", {}, True),
+    "window": ("restricted_self_attention", {}, False),
+    "window_or_global": ("global_local", SMALL_BERT, False),
+    "in_turn": (GOLDENS / "grouped_rope.yaml", {"kernel": "chunked"}, False),
     "flex": (GOLDENS / "flex.yaml", {"device": "cuda"}, False),
     "score_function_standalone": (GOLDENS / "score_function.yaml", {}, True),
 }

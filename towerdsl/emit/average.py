@@ -133,14 +133,14 @@ class AverageWriter(FlexWriter):
                 code = Code(f"torch.tensor({code.text}, device={frame.device})")
             name = frame.variable(apart.name) if apart is not None and optional else ""
             text = f"None if {name} is None else {code.text}" if optional else code.text
-            masks.append(frame.assign(frame.fresh("visible"), text))
+            masks.append(text if text.isidentifier() else frame.assign(frame.fresh("visible"), text))
         inside = DotScore(score.left, score.right, 1.0, None, tuple(_tiled(t, tiling) for t in score.biases))
         bias, own = self.bias(inside, axes)
         operands = ((score.left, average.positions), (score.right, average.over), (average.message, average.over))
         arguments = [self._one_axis(value, positions) for value, positions in operands]
         arguments.append(frame.size(cut.size, "size"))
         if cut.key is not None:
-            arguments += [python(cut.before), python(cut.after)]
+            arguments += [f"before={python(cut.before)}", f"after={python(cut.after)}"]
         if masks:
             arguments.append(f"visible=({', '.join(masks)}{',' if len(masks) == 1 else ''})")
         if bias is not None:

@@ -1,0 +1,150 @@
+"""GlobalLocal: compiled by towerdsl 0.1.0 from specs/level9/global_local.yaml."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from towerdsl.runtime import holds_everywhere
+from towerdsl.runtime.attend import attend_with_lse, merged
+from towerdsl.runtime.blocks import blocked
+
+
+class Look(nn.Module):
+    """look(x, keep, near, far), specs/level9/global_local.yaml:22.
+
+        y[i] = sum over j of w[i, j] * v[j]
+        w[i, j] = softmax over j of dot(q[i], k[j]) / sqrt(dk)
+        j is visible to i where (abs(i - j) < w or i < g or j < g) and keep[j]
+        with w = 257, g = 1
+
+    Averaged over n, heads merged by concat, dropout of weights 0.1; kernel: merged.
+
+    x float[b, n, d=16], keep bool[b, n] -> float[b, n, d=16]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(16, 16)
+        self.key = nn.Linear(16, 16)
+        self.value = nn.Linear(16, 16)
+        self.output = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        n = x.shape[1]
+        q = self.query(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        k = self.key(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        v = self.value(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        visible = None if keep is None else blocked(
+            keep, 1, (64,), before=(256,), after=(256,)
+        )[:, None, :, None, :]
+        i = torch.arange(64, device=q.device)
+        j = torch.arange(-256, 320, device=q.device)
+        visible_2 = torch.abs(i[:, None] - j) < 257
+        part = attend_with_lse(
+            q,
+            k,
+            v,
+            64,
+            before=256,
+            after=256,
+            visible=(visible, visible_2),
+            dropout=0.1 if self.training else 0.0,
+        )
+        visible_3 = None if keep is None else keep[:, :1][:, None, None, None, :]
+        i_2 = j_2 = torch.arange(n, device=q.device)
+        i_blocks = blocked(~(torch.abs(i_2[:, None] - j_2[:1]) < 257), 0, (256,))
+        i_blocks_2 = blocked(~(i_2 < 1), 0, (256,))
+        visible_4 = i_blocks_2[:, :, None]
+        part_2 = attend_with_lse(
+            q,
+            k[:, :, :1],
+            v[:, :, :1],
+            256,
+            visible=(visible_3, i_blocks, visible_4),
+            dropout=0.1 if self.training else 0.0,
+        )
+        visible_5 = None if keep is None else keep[:, None, None, None, :]
+        i_blocks_3 = blocked(~(torch.abs(i_2[:1][:, None] - j_2) < 257), 0, (256,))
+        part_3 = attend_with_lse(
+            q[:, :, :1], k, v, 256, visible=(visible_5, i_blocks_3), dropout=0.1 if self.training else 0.0
+        )
+        y = merged(part, part_2, part_3).transpose(1, 2).flatten(-2)
+        return self.output(y)
+
+
+class FeedForward(nn.Module):
+    """feed_forward(x), specs/blocks/transformer_layers.yaml:11.
+
+        linear(gelu(linear(x, ff, name=up)), d, name=down)
+
+    x float[b, n, d=16] -> float[b, n, d=16]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(16, 64)
+        self.down = nn.Linear(64, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x)))
+
+
+class GlobalLocal(nn.Module):
+    """GlobalLocal, compiled from specs/level9/global_local.yaml.
+
+    Beltagy et al. 2020, arXiv:2004.05150; Zaheer et al. 2020, arXiv:2007.14062
+
+    Each token sees its neighbours; a few global tokens see all, and all see them.
+
+    Chosen:
+        pattern = 'union', not turns
+
+    Inputs:
+        ids: int[b, n]
+        keep: bool[b, n] = true
+    Output:
+        x: float[b, n, d=16]
+    """
+
+    checkpoints = {
+        "torch": {
+            "rules": {
+                "words.weight": "words.weight",
+                "positions.weight": "positions.weight",
+                "norm.{p}": "norm.{p}",
+                "layers.{l}.self_attn.in_proj_{p}": "concat(attention.{l}.query.{p}, attention.{l}.key.{p}, attention.{l}.value.{p})",
+                "layers.{l}.self_attn.out_proj.{p}": "attention.{l}.output.{p}",
+                "layers.{l}.linear1.{p}": "feed_forward.{l}.up.{p}",
+                "layers.{l}.linear2.{p}": "feed_forward.{l}.down.{p}",
+                "layers.{l}.norm1.{p}": "attention_norm.{l}.{p}",
+                "layers.{l}.norm2.{p}": "feed_forward_norm.{l}.{p}",
+            },
+        },
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 16)
+        self.positions = nn.Embedding(16, 16)
+        self.norm = nn.LayerNorm(16)
+        self.dropout = nn.Dropout(0.1)
+        self.attention = nn.ModuleList([Look() for _ in range(2)])
+        self.attention_norm = nn.ModuleList([nn.LayerNorm(16) for _ in range(2)])
+        self.feed_forward = nn.ModuleList([FeedForward() for _ in range(2)])
+        self.feed_forward_norm = nn.ModuleList([nn.LayerNorm(16) for _ in range(2)])
+
+    def forward(self, ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        n = ids.shape[1]
+        if holds_everywhere(keep):
+            keep = None  # attention is faster without a mask that hides nothing
+        x = self.words(ids) + self.positions(torch.arange(n, device=ids.device))
+        x = self.dropout(self.norm(x))
+        for attention, attention_norm, feed_forward, feed_forward_norm in zip(
+            self.attention, self.attention_norm, self.feed_forward, self.feed_forward_norm
+        ):
+            y = attention(x, keep)
+            x = attention_norm(x + self.dropout(y))
+            x = feed_forward_norm(x + self.dropout(feed_forward(x)))
+        return x
