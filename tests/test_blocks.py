@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import towerdsl
 from towerdsl.compiler import compile_spec
 from towerdsl.kernels.catalog import CATALOG
-from towerdsl.runtime.attend import attend, attend_with_lse, merged
+from towerdsl.runtime.attend import attend, attend_with_lse, attention_of_batches, merged
 
 HEAD = """
 tower: blocks
@@ -264,6 +264,26 @@ def test_memory_grows_with_the_length_alone(name):
 
 
 # --- the parts of it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("windows", [1, 3], ids=["one mask", "a mask each"])
+@pytest.mark.parametrize("kind", ["none", "bool", "float", "learned"])
+@pytest.mark.parametrize("full", [False, True])
+def test_attention_of_batches(kind, windows, full):
+    """In plain steps, where each query sees a key, as by torch itself."""
+    draw = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(2, 3, 4, 5, 8, generator=draw, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    bias = torch.randn(1, windows, 4, 5, 5, generator=draw, dtype=torch.float64)
+    mask = {"none": None, "bool": (bias > 0) | torch.eye(5).bool(), "float": bias, "learned": bias.requires_grad_()}[
+        kind
+    ]
+    leaves += [bias] if kind == "learned" else []
+    found = attention_of_batches(*leaves[:3], attn_mask=mask, full=full, scale=0.3)
+    expected = torch.nn.functional.scaled_dot_product_attention(*leaves[:3], mask, scale=0.3)
+    torch.testing.assert_close(found, expected)
+    cotangent = torch.randn(expected.shape, generator=draw, dtype=torch.float64)
+    for mine, other in zip(*(torch.autograd.grad(y, leaves, cotangent) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(mine, other)
 
 
 def test_attend_with_less_than_a_batch():

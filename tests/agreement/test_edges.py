@@ -8,6 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import towerdsl
+from towerdsl.runtime import edges as over_edges
 
 from . import compare
 
@@ -95,6 +96,25 @@ def test_it_is_the_reference(name, batch, given):
     found, expected = both(text, inputs)
     compare.compare(name, found, expected)
     assert "kernel: edges." in towerdsl.source(text)
+
+
+@pytest.mark.parametrize("few", [0, 2**18], ids=["each head", "all heads"])
+@pytest.mark.parametrize("spread", [0.0, 80.0], ids=["a row's largest", "the largest"])
+@pytest.mark.parametrize("name", ["one relation", "a mask", "a score of two sides"])
+def test_all_ways_to_compute_it_agree(monkeypatch, name, spread, few):
+    monkeypatch.setattr(over_edges, "FEW", few)
+    monkeypatch.setattr(over_edges, "SPREAD", spread)
+    found, expected = both(spec(ATTENTIONS[name]), drawn(4))
+    compare.compare(name, found, expected)
+
+
+def test_scores_that_are_far_apart():
+    """The exponents of one row would all be zero beside the largest score of another."""
+    score, start = torch.tensor([[0.0, 1.0, -3000.0, -3001.0]]), torch.tensor([0, 2, 4])
+    none = torch.ones(4, dtype=torch.bool)
+    pairs = over_edges.Pairs(torch.tensor([0, 0, 1, 1]), torch.arange(4), start, none, 4, True)
+    expected = score.view(1, 2, 2).softmax(-1).flatten(1)
+    torch.testing.assert_close(over_edges.softmax_of_rows(score, none, pairs), expected)
 
 
 def test_an_edge_counts_once():
@@ -193,7 +213,7 @@ def test_memory_is_linear_in_the_edges(name):
         pairs = torch.randint(nodes, (2, edges), generator=draw)
         with Largest() as largest:
             model(x, s, pairs, pairs[:, :0]).sum().backward()
-        assert largest.size <= max(2 * edges, 6 * nodes)  # two heads, or six features
+        assert largest.size <= max(2 * edges, 6 * nodes) + 1  # two heads, or six features; where the last row ends
 
 
 @pytest.mark.parametrize("name", ["one relation", "a score of two sides", "a mask"])

@@ -65,7 +65,7 @@ class WindowAttention(nn.Module):
         i_h = j_h = torch.arange(3, device=q.device)[:, None].expand(3, 3).flatten()
         i_w = j_w = torch.arange(3, device=q.device).expand(3, 3).flatten()
         mask = self.table[:, i_h[:, None] - j_h + 2, i_w[:, None] - j_w + 2][None, None, :, :, :]
-        y = attention_of_batches(q, k, v, attn_mask=mask)
+        y = attention_of_batches(q, k, v, attn_mask=mask, full=True)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (3, 3), (self.h, self.h))
         return self.output(y)
 
@@ -120,7 +120,7 @@ class WindowAttention2(nn.Module):
             & (i_blocks_2[:, :, None] == j_blocks_2[:, None, :])
         )
         mask = bias.masked_fill(~visible_place[:, None, :, :], float("-inf"))[None]
-        y = attention_of_batches(q, k, v, attn_mask=mask)
+        y = attention_of_batches(q, k, v, attn_mask=mask, full=True)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (3, 3), (self.h, self.h), shift=(2, 2), wrap=True)
         return self.output(y)
 

@@ -15,7 +15,7 @@ from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.chunked import turn
 from towerdsl.kernels.reference import Reference
 from towerdsl.kernels.sdpa import Sdpa
-from towerdsl.kernels.tiling import Tiling, tiled
+from towerdsl.kernels.tiling import Tiling, padded, tiled
 from towerdsl.ops import python
 from towerdsl.passes.locality import analyze, conjuncts
 from towerdsl.passes.score import DotScore, Term, split
@@ -28,7 +28,10 @@ class AverageWriter(FlexWriter):
         """Write an attention, or one of the parts that `Evaluate` names."""
         average, frame, kernel, facts = self.average, self.frame, self.plan.kernel, self.plan.facts
         fold = kernel.fold(average, facts) if part != "weights" else None
-        inner = self._inside(fold.average) if fold is not None else self
+        inner = self
+        if fold is not None:
+            inner = self._inside(fold.average)
+            inner.full = self.full and not any(padded(cut) for cut in fold.cuts)
         inner.sources()
         frame.averaging = True
         if part == "weights":

@@ -345,7 +345,7 @@ def _assigned(step: n.Set | n.Evaluate) -> list[tuple[str, TensorType]]:
     if isinstance(step, n.Evaluate):
         return []
     kinds: tuple[Type, ...] = (step.value.type,)
-    if isinstance(step.value, n.CallBlock | n.Together) and len(step.names) > 1:
+    if isinstance(step.value, n.CallBlock) and len(step.names) > 1:
         kinds = step.value.results
     return [(name, kind) for name, kind in zip(step.names, kinds, strict=True) if isinstance(kind, TensorType)]
 

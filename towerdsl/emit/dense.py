@@ -30,6 +30,8 @@ class DenseWriter:
         heads = (average.heads,) if average.heads is not None else ()
         self.lead: tuple[Axis, ...] = (*average.batch, *heads)
         self.left_out = left_out(average.visible, frame.optional)
+        #: whether each query is known to see a key
+        self.full = plan.facts.locality.has_empty_rows() is False
 
     def parts(self, weights_name: str, message_name: str) -> None:
         """Weights with all their axes, messages with dims of length 1 (or none, in front) for those they lack."""
@@ -49,13 +51,16 @@ class DenseWriter:
         used = average.uses
         frame.taken |= {"q", "k", "v", "y"}
         codes: dict[tuple[str, str], list[str]] = {}  # the names of each code: sources may be laid out alike
-        for name, value, features, moved, heads in (
-            ("q", average.query, average.query_features, average.positions, average.heads),
-            ("k", average.key, average.key_features, average.over, average.heads),
-            ("v", average.value, average.value_features, average.over, average.heads),
+        read = {"q": average.query, "k": average.key, "v": average.value}
+        found = self._together({name: value for name, value in read.items() if value is not None and name in used})
+        for name, features, moved, heads in (
+            ("q", average.query_features, average.positions, average.heads),
+            ("k", average.key_features, average.over, average.heads),
+            ("v", average.value_features, average.over, average.heads),
         ):
-            if value is None or name not in used:
+            if name not in found:
                 continue
+            value = found[name]
             count = (
                 average.key_heads if name != "q" and average.key_heads is not None else heads.size if heads else None
             )
@@ -69,6 +74,21 @@ class DenseWriter:
             frame.device_from = frame.dtype_from = "q"
         elif "v" in used:
             frame.device_from = frame.dtype_from = "v"
+
+    def _together(self, sources: dict[str, n.Value]) -> dict[str, n.Value]:
+        """Write those sources that layers make of one tensor, if they can do so at once; returns all of them."""
+        frame = self.frame
+        groups: dict[str, dict[str, n.Apply]] = {}  # by the code of what they read
+        for name, x in sources.items():
+            if isinstance(x, n.Apply) and x.result.joint and not any(isinstance(v, n.CallBlock) for v in x.walk()):
+                groups.setdefault(frame.text(x.args[0]), {})[name] = x
+        argument, group = max(groups.items(), key=lambda found: len(found[1]), default=("", {}))
+        modules = dict.fromkeys(x.module for x in group.values() if x.module is not None)
+        if len(modules) < max(len(group), 2):
+            return sources
+        joint = next(str(x.result.joint) for x in group.values())
+        frame.assign(", ".join(group), self._call(joint, [argument, *map(frame.module, modules)]))
+        return sources | {name: n.Local(x.type, x.span, name) for name, x in group.items()}
 
     def _laid_out(self, value: n.Value, features: Sequence[Axis], moved: Sequence[Axis], heads: Size | None) -> Code:
         frame = self.frame
@@ -346,6 +366,7 @@ class DenseWriter:
         if len(self.lead) > 2:  # torch's fast paths have one batch axis
             function = "attention_of_batches"
             frame.helpers.add(function)
+            arguments += ["full=True"] if self.full else []
         return self.unlined(f"{function}({', '.join(arguments)})")
 
     def operands(self, score: DotScore) -> list[tuple[str, str]]:

@@ -717,11 +717,6 @@ class Frame:
             return f"self.{self.merged[reference.name]}"
         return f"self.{reference.name}" + "".join(f"[{index}]" for index in reference.indices)
 
-    def _together(self, value: n.Together) -> Code:
-        self.helpers.add("together")
-        modules = (self.module(call.module) for call in value.calls if call.module is not None)
-        return Code(f"together({self.text(value.calls[0].args[0])}, {', '.join(modules)})")
-
     def _callblock(self, value: n.CallBlock) -> Code:
         args = [self.variable(a.name) if isinstance(a, n.Relation) else self.text(a) for a in value.args]
         return Code(f"{self.module(value.module)}({', '.join(args)})")

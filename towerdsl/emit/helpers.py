@@ -1,4 +1,4 @@
-"""The functions and classes that emitted source calls: the modules that have them, and their text.
+"""The functions and classes that emitted source calls, and their numbers: the modules that have them, and their text.
 
 They are read, not imported: what handles tensors needs torch, which compiling does not.
 """
@@ -17,7 +17,7 @@ _FILES = (_PACKAGE / "ops" / "normalizers.py", *sorted((_PACKAGE / "runtime").gl
 
 @dataclass(frozen=True)
 class Helper:
-    """A function or class: where it is, its text for a file that stands alone, and the helpers that it calls."""
+    """A function, class or number: where it is, its text for a file that stands alone, and the helpers it needs."""
 
     name: str
     module: str
@@ -35,12 +35,24 @@ def helpers() -> dict[str, Helper]:
         source = path.read_text(encoding="utf-8")
         lines = source.splitlines()
         for node in ast.parse(source).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                assert node.name not in found, f"{module}: {node.name} is in {found[node.name][0]} too"
+            name = _name(node)
+            if name is not None:
+                assert name not in found, f"{module}: {name} is in {found[name][0]} too"
                 # decorators register; what is copied has no register. The emitted module imports torch itself
-                text = "\n".join(lines[node.lineno - 1 : node.end_lineno]).replace("    import torch\n\n", "")
-                found[node.name] = (module, text, node)
+                first = node.lineno - 1
+                while lines[first - 1].startswith("#:"):
+                    first -= 1
+                text = "\n".join(lines[first : node.end_lineno]).replace("    import torch\n\n", "")
+                found[name] = (module, text, node)
     return {name: Helper(name, module, text, _names(node, found, name)) for name, (module, text, node) in found.items()}
+
+
+def _name(node: ast.stmt) -> str | None:
+    """The name of a function, class or number that a module defines."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return node.name
+    target = node.targets[0] if isinstance(node, ast.Assign) else None
+    return target.id if isinstance(target, ast.Name) and target.id.isupper() else None
 
 
 def _names(node: ast.AST, known: Iterable[str], own: str) -> tuple[str, ...]:

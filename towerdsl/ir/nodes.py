@@ -273,17 +273,6 @@ class Apply(Value):
 
 
 @dataclass(frozen=True)
-class Together(Value):
-    """Several operations on one tensor, computed at once. Its type is that of its first; `results` are all."""
-
-    calls: tuple[Apply, ...]
-
-    @property
-    def results(self) -> tuple[Type, ...]:
-        return tuple(call.type for call in self.calls)
-
-
-@dataclass(frozen=True)
 class CallBlock(Value):
     """A call of a block. Its type is that of its first result; `results` are all."""
 

@@ -234,10 +234,6 @@ def _apply(v: n.Apply) -> str:
     return f"{name}({_list(v.args)})"
 
 
-def _together(v: n.Together) -> str:
-    return f"together({', '.join(map(show_value, v.calls))})"
-
-
 def _callblock(v: n.CallBlock) -> str:
     args = (a.name if isinstance(a, n.Relation) else show_value(a) for a in v.args)
     return f"{_reference(v.module)}({', '.join(args)})"

@@ -131,7 +131,7 @@ class _Block:
         self.value(step.value)
         types: tuple[Type, ...] = (step.value.type,)
         if len(step.names) > 1:
-            if not isinstance(step.value, n.CallBlock | n.Together):
+            if not isinstance(step.value, n.CallBlock):
                 self.fail(f"only a call gives {len(step.names)} values", step.value)
             types = step.value.results
         if len(types) != len(step.names):
@@ -361,11 +361,6 @@ class _Block:
             slot = self.leaf(v.module, v)
             if slot.result is None or slot.result.module != v.result.module:
                 self.fail(f"the module `{v.module.name}` is of another kind", v)
-
-    def _together(self, v: n.Together) -> None:
-        if len(v.calls) < 2 or any(len(c.args) != 1 or c.args != v.calls[0].args for c in v.calls):
-            self.fail("operations at once are two or more, of the same tensor", v)
-        self.same_type(v, v.calls[0].type, "the first of several results")
 
     def _callblock(self, v: n.CallBlock) -> None:
         slot = self.leaf(v.module, v)

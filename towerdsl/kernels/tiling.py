@@ -184,7 +184,7 @@ class Tiling:
 
     def inside(self) -> n.Value | None:
         """Which keys of a block are none, but padding; None where there is no padding."""
-        axes = tuple(a for a, cut in self.of_side["j"].items() if _padded(cut))
+        axes = tuple(a for a, cut in self.of_side["j"].items() if padded(cut))
         if not axes:
             return None
         return self._cut(n.Fill(TensorType("bool", axes), self.average.span, 1.0), axes, "j")
@@ -196,7 +196,8 @@ class Tiling:
         return n.Pointwise(TensorType("bool", axes), self.average.span, "and", (a, b))
 
 
-def _padded(cut: n.Cut) -> bool:
+def padded(cut: n.Cut) -> bool:
+    """Whether blocks have places that are no positions."""
     axis = cut.query or cut.key
     assert axis is not None
     full = axis.size.opaque("%", cut.size).integer == 0 and (cut.wraps or cut.shift == 0)

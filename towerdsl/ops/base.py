@@ -104,6 +104,7 @@ class Inference:
     absorbs: bool = False
     helpers: tuple[str, ...] = ()
     behind: tuple[str, str] | None = None
+    joint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class OpResult:
     #: an operation, and a function of `towerdsl.runtime` that computes this one right behind it, as one: it gets what
     #: that one gets and the modules of both
     behind: tuple[str, str] | None = None
+    #: a function of `towerdsl.runtime` that gives the results of several of these for one tensor, from their modules
+    joint: str | None = None
 
 
 @dataclass(frozen=True)

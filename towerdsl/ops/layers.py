@@ -165,7 +165,7 @@ def linear(call: OpCall) -> OpResult:
         parameters=tuple(parameters),
         macs=product(x.shape) * out,
         moves=staying(x, _features(x)),
-        inference=Inference(f"PackedLinear{sizes}", absorbs=True, helpers=("PackedLinear",)),
+        inference=Inference(f"PackedLinear{sizes}", absorbs=True, helpers=("PackedLinear",), joint="together"),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
@@ -46,7 +46,7 @@ def _packed(value: n.Value) -> n.Value:
 def _form(result: OpResult) -> OpResult:
     form = result.inference
     assert form is not None
-    return replace(result, module=form.module, helpers=form.helpers, behind=form.behind)
+    return replace(result, module=form.module, helpers=form.helpers, behind=form.behind, joint=form.joint)
 
 
 def _slots(slot: n.ModuleSlot) -> list[n.ModuleSlot]:
@@ -74,12 +74,13 @@ def _absorbed(value: n.Value) -> n.Value:
         return value
     layer = value.args[0]
     if value.op in ELEMENTWISE and ELEMENTWISE[value.op].fused and _absorbs(layer):
-        return replace(layer, result=replace(layer.result, call=f'{{self}}({{x}}, activation="{value.op}")'))
+        call = f'{{self}}({{x}}, activation="{value.op}")'
+        return replace(layer, result=replace(layer.result, call=call, joint=None))
     if value.op == "+":
         for layer, other in (value.args[::-1], value.args):
             if _absorbs(layer) and layer.type == other.type == value.type:
                 op = replace(layer.op, tensors=(*layer.op.tensors, "plus"))
-                result = replace(layer.result, call="{self}({x}, plus={plus})")
+                result = replace(layer.result, call="{self}({x}, plus={plus})", joint=None)
                 return replace(layer, op=op, result=result, args=(*layer.args, other))
     return value
 
@@ -102,7 +103,7 @@ def _product(dot: n.Dot) -> n.Value:
     return n.Apply(dot.type, dot.span, _DOT, result, (x, weight), None)
 
 
-# --- several at once -------------------------------------------------------------------------------------------
+# --- one tensor for several -------------------------------------------------------------------------------------
 
 
 def one_source(model: n.Model) -> n.Model:
@@ -158,35 +159,7 @@ def _calls(root: n.BlockInstance) -> Iterator[n.CallBlock]:
                 yield value
 
 
-def together(model: n.Model) -> n.Model:
-    """The query, key and value of an attention that are linear layers of one tensor --> one product."""
-
-    def block(_: n.BlockInstance, b: n.BlockInstance) -> n.BlockInstance:
-        names = {name for name, _ in b.parameters} | {x for step in statements(b.body) for x in step.names}
-        return replace(b, body=tuple(s for step in b.body for s in _together(step, names)))
-
-    return rewrite(model, block=block)
-
-
-def _together(step: n.Step, names: set[str]) -> list[n.Step]:
-    if not isinstance(step, n.Evaluate):
-        return [step]
-    average = step.average
-    sources = {"query": average.query, "key": average.key, "value": average.value}
-    layers = {name: x for name, x in sources.items() if isinstance(x, n.Apply) and _absorbs(x)}
-    groups = [{k: x for k, x in layers.items() if _equal(x.args[0], first.args[0])} for first in layers.values()]
-    group = max(groups, key=len, default={})
-    modules = {x.module for x in group.values()}
-    if len(group) < 2 or len(modules) < len(group):
-        return [step]
-    variables = {name: name[0] if name[0] not in names else f"{name[0]}_{name}" for name in group}
-    calls = tuple(group.values())
-    whole = n.Together(calls[0].type, calls[0].span, calls)
-    read: dict[str, Any] = {name: n.Local(x.type, x.span, variables[name]) for name, x in group.items()}
-    return [n.Set(tuple(variables.values()), whole), replace(step, average=replace(average, **read))]
-
-
 _DOT = Op("dot", ("x", "weight"), (), lambda call: OpResult(call.x, ""), "x times a matrix")
 
-#: In order: a tensor that is read once is found only when what stood between is gone.
-STEPS: tuple[Callable[[n.Model], n.Model], ...] = (packed, one_source, absorbed, together)
+#: In order: a sum with a layer is found only when what stood between is gone.
+STEPS: tuple[Callable[[n.Model], n.Model], ...] = (packed, one_source, absorbed)

@@ -103,9 +103,20 @@ def _attend_at_once(
     return y, joined(sums, sums.ndim - 2, (size,), (length,))
 
 
-def attention_of_batches(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
-    """torch's scaled_dot_product_attention with several batch axes, [..., H, Q, D]: to its fast paths they are one."""
-    if torch.compiler.is_compiling() or (attn_mask is not None and attn_mask.requires_grad):  # it has no fast path
+#: Scores of fewer pairs stay in the cache between the steps that make, normalize and sum them, on a CPU.
+CACHED = 2**20
+
+
+def attention_of_batches(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, full: bool = False, **options: Any
+) -> Tensor:
+    """torch's scaled_dot_product_attention with several batch axes, [..., H, Q, D]: to its fast paths they are one.
+
+    Where each query sees a key (`full`), what torch has no fast path for on a CPU is computed in plain steps.
+    """
+    graded = attn_mask is not None and attn_mask.requires_grad and torch.is_grad_enabled()
+    plain = full and q.device.type == "cpu" and not options.keys() - {"scale"}
+    if torch.compiler.is_compiling() or (graded and not plain):
         return F.scaled_dot_product_attention(q, k, v, attn_mask, **options)
     lead = q.shape[:-3]
     if attn_mask is not None and attn_mask.ndim > 3:
@@ -113,7 +124,25 @@ def attention_of_batches(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | No
             attn_mask = attn_mask.expand(*lead, *attn_mask.shape[-3:])
         attn_mask = attn_mask.flatten(0, -4)
     q, k, v = (x.flatten(0, -4) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask, **options).unflatten(0, lead)
+    if plain and (graded or q.shape[:-1].numel() * k.shape[-2] <= CACHED):
+        y = _attention_in_steps(q, k, v, attn_mask, **options)
+    else:
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask, **options)
+    return y.unflatten(0, lead)
+
+
+def _attention_in_steps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
+    """softmax(scale * q k^T + mask) v, [B, H, Q, D], in which each query sees a key."""
+    shape = (*q.shape[:-1], k.shape[-2])
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
+    q, k, v = (flat(x) for x in (q, k, v))
+    if mask is None:
+        score = torch.bmm(q * scale, k.transpose(-1, -2))
+    else:
+        score = torch.baddbmm(flat(mask.expand(shape)), q, k.transpose(-1, -2), alpha=scale)
+    return torch.bmm(score.softmax(-1), v).unflatten(0, shape[:2])
 
 
 def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:

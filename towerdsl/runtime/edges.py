@@ -21,19 +21,22 @@ class Pairs(NamedTuple):
     start: Tensor  # [Q + 1]
     once: Tensor  # bool [E], false for a pair that has been listed before
     keys: int
+    distinct: bool  # whether it is known that `once` is true everywhere
 
 
 def pairs_by_query(queries: int, keys: int, *lists: Tensor) -> Pairs:
     """Lists [2, edges] of (key, query) --> all of their pairs, sorted by query, then by key."""
-    return remembered(_sorted_by_query, torch.cat(lists, 1), queries, keys)
+    return remembered(_sorted_by_query, *lists, queries, keys)
 
 
-def _sorted_by_query(edges: Tensor, queries: int, keys: int) -> Pairs:
-    query, key = _positions(edges, queries, keys)
+def _sorted_by_query(*lists_and_sizes: Any) -> Pairs:
+    *lists, queries, keys = lists_and_sizes
+    query, key = _positions(torch.cat(lists, 1), queries, keys)
     place = (query * keys + key).sort().values
     once = torch.cat([place[:1] >= 0, place.diff() != 0])
     query, key = place // keys, place % keys
-    return Pairs(query, key, row_starts(query, queries), once, keys)
+    known = not torch.compiler.is_compiling() and place.device.type == "cpu" and not place.is_meta
+    return Pairs(query, key, row_starts(query, queries), once, keys, known and bool(once.all()))
 
 
 def _sorted_by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, ...]:
@@ -52,12 +55,17 @@ def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any
         return function(edges, *others)
     given = (edges, *others)
     known, result = getattr(function, "last", ((), None))
-    both = zip(known, given, strict=False)
-    if not known or not all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in both):
+    if len(known) != len(given) or not all(map(_same, known, given)):
         with torch.inference_mode(False):  # they may be read in training next
             result = function(*given)
         function.last = given, result  # type: ignore[attr-defined]
     return result
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return type(a) is type(b) and bool(a == b)
 
 
 def _positions(edges: Tensor, queries: int, keys: int) -> list[Tensor]:
@@ -95,19 +103,57 @@ def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
 
 def row_sums(values: Tensor, pairs: Pairs) -> Tensor:
     """The sum over each query's pairs: [..., E] --> [..., Q]."""
-    rows = pairs.start.shape[0] - 1
-    return values.new_zeros(*values.shape[:-1], rows).index_add(-1, pairs.query, values)
+    return _sums(values, pairs.query, pairs.start)
+
+
+def _sums(values: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
+    return values.new_zeros(*values.shape[:-1], start.shape[0] - 1).index_add(-1, query_E, values)
 
 
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """exp(f) / sum of exp(f) over the visible pairs of a query."""
-    wide = score.to(torch.promote_types(score.dtype, torch.float32)).masked_fill(~visible, float("-inf"))
-    starts, axis = pairs.start.expand(*wide.shape[:-1], -1), wide.ndim - 1
-    largest = torch.segment_reduce(wide.detach(), "max", offsets=starts, axis=axis, unsafe=True)
-    largest = largest.clamp(min=torch.finfo(wide.dtype).min)  # a row that sees nothing has -inf
-    weight = (wide - entries(largest, pairs.query)).exp()
-    total = row_sums(weight, pairs).clamp(min=1)  # 0 in a row that sees nothing, at least 1 in any other
-    return (weight * entries(total.reciprocal(), pairs.query)).to(score.dtype)
+    every = visible is pairs.once and pairs.distinct
+    return SoftmaxOfRows.apply(score, None if every else visible, pairs.query, pairs.start)
+
+
+#: Of numbers this far apart, exp(x - the largest) is still a normal number in float32.
+SPREAD = 80.0
+
+
+class SoftmaxOfRows(torch.autograd.Function):
+    """[..., E] scores --> their weights; pairs that are not visible have none."""
+
+    @staticmethod
+    def forward(score, visible, query_E, start):
+        wide = score.detach().to(torch.promote_types(score.dtype, torch.float32))
+        if visible is not None:
+            wide = wide.masked_fill(~visible, float("-inf"))
+        weight = (wide - _subtracted(wide, query_E, start)).exp()
+        total = _sums(weight, query_E, start)
+        share = total.masked_fill(total == 0, 1.0).reciprocal()  # 0 in a row that sees nothing
+        return (weight * entries(share, query_E)).to(score.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output, *inputs[2:])
+
+    @staticmethod
+    def backward(ctx, grad):
+        weight, query, start = ctx.saved_tensors
+        grad = weight * grad
+        return grad - weight * entries(_sums(grad, query, start), query), None, None, None
+
+
+def _subtracted(score: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
+    """The largest score of each pair's row, or of all rows where that serves: a softmax may subtract any."""
+    if not torch.compiler.is_compiling() and score.device.type == "cpu" and score.numel():
+        low, high = score.aminmax()
+        if high - low < SPREAD:
+            return high
+    starts = start.expand(*score.shape[:-1], -1)
+    largest = torch.segment_reduce(score, "max", offsets=starts, axis=score.ndim - 1, unsafe=True)
+    largest = largest.clamp(min=torch.finfo(score.dtype).min)  # a row that sees nothing has -inf
+    return entries(largest, query_E)
 
 
 def sum_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
@@ -163,14 +209,19 @@ def _bags(weights_E: Tensor, values_KD: Tensor, index_E: Tensor, start: Tensor) 
     )
 
 
+#: Up to so many weights, one call for all heads costs less than the calls that it saves.
+FEW = 2**18
+
+
 class WeightedSum(torch.autograd.Function):
     """[L, E] weights and [K, L, D] values --> their sums [Q, L, D], with no message of a pair in memory."""
 
     @staticmethod
     def forward(weights_LE, values_KLD, query_E, key_E, start):
         weights, values, leading = weights_LE.detach(), values_KLD.detach(), weights_LE.shape[0]
-        if not torch.compiler.is_compiling():
-            return torch.stack([_bags(weights[h], values[:, h], key_E, start) for h in range(leading)], 1)
+        if not torch.compiler.is_compiling() and weights.numel() > FEW:
+            values = values.transpose(0, 1).contiguous()
+            return torch.stack([_bags(weights[h], values[h], key_E, start) for h in range(leading)], 1)
         # all at once: how many there are may vary
         shift = torch.arange(leading, device=key_E.device)[:, None]
         starts = torch.cat([(start[:-1] + key_E.shape[0] * shift).flatten(), start[-1:] * leading])
