@@ -1,0 +1,1 @@
+"""`draw`: a spec as a picture of its graph."""
