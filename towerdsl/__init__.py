@@ -19,6 +19,7 @@ __all__ = [
     "diff",
     "load",
     "load_checkpoint",
+    "probe",
     "register_op",
     "save_checkpoint",
     "source",
@@ -32,6 +33,7 @@ _LAZY = {
     "source": "towerdsl.api",
     "verify": "towerdsl.api",
     "load_checkpoint": "towerdsl.weights",
+    "probe": "towerdsl.maps.probe",
     "save_checkpoint": "towerdsl.weights",
     "register_op": "towerdsl.ops",
 }

@@ -29,6 +29,10 @@ from towerdsl.weights import CheckpointMap, check, parse_map
 PASSES: tuple[Callable[[n.Model], n.Model], ...] = (simplify,)
 
 
+#: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
+COMPILED: dict[type, Compiled] = {}
+
+
 @contextmanager
 def deep() -> Iterator[None]:
     """Room for formulas that are nested as deep as the language allows."""

@@ -8,8 +8,8 @@ block's arguments. It serves whoever wants to see inside an attention.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from towerdsl.compiler import Compiled, deep
 from towerdsl.emit.classes import camel
@@ -17,9 +17,14 @@ from towerdsl.emit.module import load_module
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements
-from towerdsl.ir.types import TensorType
-from towerdsl.kernels.base import Kernel, Plan
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis, TensorType
+from towerdsl.kernels.base import Facts, Kernel, Plan
+from towerdsl.kernels.edges import Edges
 from towerdsl.kernels.reference import Reference
+from towerdsl.kernels.tiling import restricted
+from towerdsl.passes.locality import analyze
+from towerdsl.passes.score import split
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,6 +55,92 @@ def weights(compiled: Compiled, block: n.BlockInstance) -> Probe:
     dim, in front) for axes that it lacks, then those of query, key and value that the attention has.
     """
     return _probe(compiled, block, "weights", replace(compiled.plans[id(block)], kernel=Reference()))
+
+
+def rows(compiled: Compiled, block: n.BlockInstance) -> Probe:
+    """The weights of some queries: the block takes further arguments `rows_0`, ..., positions along each of their axes.
+
+    Result: weights [batch, head, i, j] with all their axes, those of the queries as long as the arguments. Nothing is
+    dropped from them.
+    """
+    average = block.average
+    assert average is not None
+    body, sources = _before(block)
+    inner = replace(_on(block, sources), dropout=0.0)
+    parameters = dict(block.parameters)
+    for k, axis in enumerate(average.positions):
+        name = _unused(block, f"rows_{k}")
+        short = replace(axis, size=Size.free(name))
+        inner = _of_rows(inner, axis, short, name)
+        parameters[name] = TensorType("int", (Axis(name, short.size),))
+    names = tuple(_unused(block, name) for name in ("weights", "message"))
+    result = n.Local(TensorType("float", ()), None, names[0])
+    step = n.Evaluate(names, inner, "weights")
+    found = replace(
+        block, parameters=tuple(parameters.items()), body=(*body, step), results=(result,), result_names=(None,)
+    )
+    plan = Plan(Reference(), (), Facts(analyze(inner.visible), split(inner.score)))
+    return Probe(_compiled(compiled, found, plan), ("weights",))
+
+
+def _of_rows(average: n.Average, axis: Axis, short: Axis, name: str) -> n.Average:
+    """The average of the queries that a variable names along one axis."""
+
+    def part(value: n.Value, kind: TensorType) -> n.Value:
+        if not any(isinstance(v, n.Local) and v.name == "q" for v in value.walk()):
+            return n.Rows(kind, value.span, value, axis, name)
+        # the source of `q` has these queries alone, and so has what is made of it
+        return replace(value, **{f.name: made(getattr(value, f.name)) for f in fields(value) if f.name != "span"})
+
+    def made(x: Any) -> Any:
+        if isinstance(x, TensorType):
+            return x.with_axes(short if a == axis else a for a in x.axes)
+        if isinstance(x, n.Value):
+            return part(x, made(x.type)) if axis in x.axes else x
+        return tuple(map(made, x)) if isinstance(x, tuple) else x
+
+    found = restricted(average, axis, short, part)
+    query, plain = average.query, axis.on("")
+    if query is None or plain not in query.axes:
+        return found
+    kind = query.type.with_axes(short.on("") if a == plain else a for a in query.axes)
+    return replace(found, query=n.Rows(kind, query.span, query, plain, name))
+
+
+def pairs(compiled: Compiled, block: n.BlockInstance) -> Probe | None:
+    """The weights of the pairs that relations list; None where none do.
+
+    Results: weights [batch, head, pair] with all their axes, query and key of each pair, and whether it is listed for
+    the first time. Nothing is dropped from them.
+    """
+    average = block.average
+    assert average is not None
+    plan = replace(compiled.plans[id(block)], kernel=Edges())
+    if plan.kernel.refuse(average, plan.facts) is not None:
+        return None
+    body, sources = _before(block)
+    names = ("weights", "query", "key", "once")
+    variables = tuple(_unused(block, f"pair_{name}") for name in names)
+    step = n.Evaluate(variables, replace(_on(block, sources), dropout=0.0), "pairs")
+    results = tuple(n.Local(TensorType("float", ()), None, name) for name in variables)
+    found = replace(block, body=(*body, step), results=results, result_names=(None,) * len(names))
+    return Probe(_compiled(compiled, found, plan), names)
+
+
+def seen(compiled: Compiled, block: n.BlockInstance) -> Probe:
+    """The block as it is, but that its weights go through the module's method `seen`, with all their axes.
+
+    Weights are those of `pairs` where relations list them, [batch, head, pair], else [batch, head, i, j]. Nothing is
+    dropped from them.
+    """
+    average, plan = block.average, compiled.plans[id(block)]
+    assert average is not None
+    edges = replace(plan, kernel=Edges())
+    plan = replace(plan, kernel=Reference()) if edges.kernel.refuse(average, plan.facts) is not None else edges
+    step = next(s for s in block.body if isinstance(s, n.Evaluate))
+    found = n.Evaluate(step.names, replace(step.average, dropout=0.0), "seen")
+    body = tuple(found if s is step else s for s in block.body)
+    return Probe(_compiled(compiled, replace(block, body=body), plan), ())
 
 
 def values(compiled: Compiled, block: n.BlockInstance, wanted: Sequence[n.Value]) -> Probe:

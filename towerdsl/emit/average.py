@@ -13,6 +13,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis
 from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.chunked import turn
+from towerdsl.kernels.edges import ROWS, Edges
 from towerdsl.kernels.reference import Reference
 from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.kernels.tiling import Tiling, padded, tiled
@@ -27,7 +28,8 @@ class AverageWriter(FlexWriter):
     def write(self, part: str, names: Sequence[str]) -> None:
         """Write an attention, or one of the parts that `Evaluate` names."""
         average, frame, kernel, facts = self.average, self.frame, self.plan.kernel, self.plan.facts
-        fold = kernel.fold(average, facts) if part != "weights" else None
+        fold = kernel.fold(average, facts) if part in ("result", "heads") else None
+        frame.seen = "self.seen" if part == "seen" else None
         inner = self
         if fold is not None:
             inner = self._inside(fold.average)
@@ -36,13 +38,15 @@ class AverageWriter(FlexWriter):
         frame.averaging = True
         if part == "weights":
             self.parts(*names)
+        elif part == "pairs":
+            self.pairs(*names)
         else:
             frame.assign("y", inner.plan.kernel.write(inner.average, inner.plan.facts, inner))
         frame.averaging = False
-        if part == "weights":
+        if part in ("weights", "pairs"):
             return
         if fold is None:
-            code = (self.result if part == "result" else self.each_head)(Code("y"))
+            code = (self.each_head if part == "heads" else self.result)(Code("y"))
         elif part == "result":
             positions = [a.on("") for a in average.positions]
             code = self._joined(inner.result(Code("y")), len(average.batch), fold.cuts)
@@ -50,6 +54,18 @@ class AverageWriter(FlexWriter):
         else:
             code = inner._heads_joined(Code("y"), self, fold.cuts)
         frame.assign("y", code.text)
+
+    def pairs(self, weights_name: str, query_name: str, key_name: str, once_name: str) -> None:
+        """Weights of listed pairs, with all the axes [batch, head], and what is said of the pairs."""
+        frame = self.frame
+        listed, pairs = Edges().listed(self.average, self.plan.facts, self)
+        normalize = ROWS[self.average.normalize]
+        weights, axes = AverageWriter(frame, listed, self.plan).weights((normalize, pairs) if normalize else ())
+        every = (*self.lead, *listed.over)
+        code = frame.spread(Code(weights), axes, every)
+        frame.assign(weights_name, (code if axes == every else self.expanded(code, axes, every, set(every))).text)
+        for name, of in ((query_name, "query"), (key_name, "key"), (once_name, "once")):
+            frame.assign(name, f"{pairs}.{of}")
 
     def _inside(self, inner: n.Average) -> AverageWriter:
         """A writer for an average inside blocks."""

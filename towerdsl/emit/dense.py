@@ -140,7 +140,7 @@ class DenseWriter:
         text, axes = self._score()
         entry = NORMALIZERS[average.normalize]
         if average.visible is None and entry.everywhere == "{0}":
-            return self._dropped(frame.assign(frame.fresh("weights"), text)), axes
+            return self._finished(frame.assign(frame.fresh("weights"), text), axes)
         score, arguments = self._scored(text, axes)
         if average.visible is None and entry.everywhere is not None:
             call = entry.everywhere.format(score)
@@ -150,7 +150,7 @@ class DenseWriter:
         frame.line(f"{weights}, log_prob = {call}" if average.log_prob else f"{weights} = {call}")
         if len(average.over) > 1:
             frame.line(f"{weights} = {weights}.unflatten(-1, ({frame.sizes(average.over)}))")
-        return self._dropped(weights), axes
+        return self._finished(weights, axes)
 
     def _scored(self, text: str, axes: tuple[Axis, ...]) -> tuple[str, list[str]]:
         """Write the score and what is visible; returns the score and the arguments of a normalizer, keys flattened."""
@@ -173,11 +173,16 @@ class DenseWriter:
         self.frame.helpers.add(function)
         return f"{function}({', '.join(arguments)})"
 
-    def _dropped(self, weights: str) -> str:
-        """Write the dropout of the weights; returns their variable."""
+    def _finished(self, weights: str, axes: tuple[Axis, ...]) -> tuple[str, tuple[Axis, ...]]:
+        """Write who sees the weights, and their dropout; returns their variable and axes."""
+        if self.frame.seen is not None:
+            every = (*self.lead, *self.average.positions, *self.average.over)
+            code = self.expanded(self.frame.spread(Code(weights), axes, every), axes, every, set(every))
+            self.frame.line(f"{weights} = {self.frame.seen}({code.text})")
+            axes = every
         if self.average.dropout:
             self.frame.line(f"{weights} = F.dropout({weights}, {python(self.average.dropout)}, self.training)")
-        return weights
+        return weights, axes
 
     def _visible(self, axes: tuple[Axis, ...], score: str) -> str:
         """Write the condition that holds between all axes of the score; returns its variable, or `None`."""

@@ -86,6 +86,7 @@ class Frame:
     shared: dict[int, str] = field(default_factory=dict)  # values computed once -> their variable
     positions: dict[tuple[str, str | None], str] = field(default_factory=dict)
     nested: bool = False  # whether a function inside the method is written: it assigns no variable of the method
+    seen: str | None = None  # a function that sees the weights of an attention, and gives those that are used
     averaging: bool = False  # whether an attention's score, condition and message are written
     merged: dict[str, str] = field(default_factory=dict)  # modules without weights -> the one that serves for all
     device_from: str = ""
@@ -420,8 +421,8 @@ class Frame:
         dim = value.arg.type.dim(value.axis)
         code = self.code(value.arg)
         if dim and dim == len(value.arg.axes) - 2:
-            return Code(f"{code.atom}[..., rows, :]")
-        return Code(f"{code.atom}[{', '.join([':'] * dim + ['rows'])}]")
+            return Code(f"{code.atom}[..., {value.name}, :]")
+        return Code(f"{code.atom}[{', '.join([':'] * dim + [value.name])}]")
 
     def _entry(self, value: n.Entry) -> Code:
         code = self.code(value.arg)

@@ -232,10 +232,11 @@ class Blocks(Value):
 
 @dataclass(frozen=True)
 class Rows(Value):
-    """The part of `arg` along one axis that is computed in one turn; in its type the axis has another length."""
+    """The part of `arg` along one axis that the variable `name` says; in its type the axis has another length."""
 
     arg: Value
     axis: Axis
+    name: str = "rows"
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,9 @@ class Evaluate:
 
     `part` is what is wanted of it: "result"; "heads", the average of each head, [batch, head, i, feature], before they
     are merged; or "weights", two tensors: the weights, [batch, head, i, j], and the messages, [batch, head, i, j,
-    feature], whose sum by those weights it is. Specs ask for the result; what looks inside asks for the others.
+    feature], whose sum by those weights it is; or "pairs", of the pairs that relations list: the weights, [batch, head,
+    pair], query and key, and whether a pair is listed for the first time; or "seen", the result, made of the weights
+    that the module's `seen` gives for those computed. Specs ask for the result; what looks inside for the others.
     """
 
     names: tuple[str, ...]

@@ -469,10 +469,11 @@ class _Block:
     def result(self, step: n.Evaluate, each: Size) -> None:
         """The result's axes, and the names that it is bound to."""
         a = step.average
-        if step.part not in ("result", "heads", "weights"):
+        if step.part not in ("result", "heads", "weights", "pairs", "seen"):
             self.fail(f"an attention has no part {step.part}")
-        names = ("y", "log_prob") if a.log_prob and step.part == "result" else ("y",)
-        fits = len(set(step.names)) == 2 if step.part == "weights" else step.names == names
+        names = ("y", "log_prob") if a.log_prob and step.part in ("result", "seen") else ("y",)
+        parts = {"weights": 2, "pairs": 4}
+        fits = len(set(step.names)) == parts[step.part] if step.part in parts else step.names == names
         if not fits:
             self.fail(f"an attention gives y, not {', '.join(step.names)}")
         positions = tuple(x.on("") for x in a.positions)

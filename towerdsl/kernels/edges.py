@@ -60,6 +60,10 @@ class Edges(Kernel):
         return None
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+        return writer.weighted_rows(*self.listed(average, facts, writer), ROWS[average.normalize])
+
+    def listed(self, average: Average, facts: Facts, writer: AverageWriter) -> tuple[Average, str]:
+        """Write the list of pairs; returns the average over the axis of pairs, and the variable of the list."""
         frame, (i, j) = writer.frame, (*average.positions, *average.over)
         lists = _all_lists(average, facts)
         relations = ((frame.variable(r.relation), r.forward) for r in sorted(lists.relations, key=str))
@@ -74,7 +78,7 @@ class Edges(Kernel):
         once = n.Local(TensorType("bool", (pair,)), average.span, f"{pairs}.once")
         rest = _rest(facts, lists)
         kept = [once, *(_at_pairs(p, i, j, pair, pairs) for p in (conjuncts(rest) if rest is not None else []))]
-        listed = replace(
+        over_pairs = replace(
             average,
             positions=(),
             over=(pair,),
@@ -82,7 +86,7 @@ class Edges(Kernel):
             visible=joined(kept, (*writer.lead, pair)),
             message=_at_pairs(average.message, i, j, pair, pairs),
         )
-        return writer.weighted_rows(listed, pairs, ROWS[average.normalize])
+        return over_pairs, pairs
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         lists = _all_lists(average, facts)

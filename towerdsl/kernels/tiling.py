@@ -64,7 +64,7 @@ class Tiling:
         """A source in blocks; what a layer does with each position alone it does inside the blocks."""
         if value is None or not self.at_sources:
             return value
-        if isinstance(value, n.Apply) and value.op.weights and _on_last_axis(value) and len(value.args) == 1:
+        if isinstance(value, n.Apply) and inside_blocks(value):
             inner = self.source(value.args[0], side)
             assert inner is not None
             kind = value.type.with_axes((*inner.axes[:-1], value.axes[-1]))
@@ -204,10 +204,10 @@ def padded(cut: n.Cut) -> bool:
     return not cut.whole and bool(cut.before or cut.after or not full)
 
 
-def _on_last_axis(value: n.Apply) -> bool:
-    """Whether an operation works along the last axis, at each position by itself."""
+def inside_blocks(value: n.Apply) -> bool:
+    """Whether an operation of a source works along the last axis, at each position by itself: so it does in blocks."""
     last = len(value.args[0].axes) - 1
-    if value.result.moves is None:
+    if not value.op.weights or len(value.args) != 1 or value.result.moves is None:
         return False
     alone = {m.dim for m in value.result.moves if m.to == m.dim and m.reach is None and not m.flipped}
     return alone == set(range(last)) and sides(value.args[0]) == set()

@@ -104,14 +104,26 @@ def together(x: Tensor, *layers: PackedLinear) -> tuple[Tensor, ...]:
     weights: list[Tensor] = [layer.weight for layer in layers]
     biases: list[Tensor | None] = [layer.bias for layer in layers]
     one = len({bias is None for bias in biases}) == 1
-    for layer in layers:  # those that were replaced, or have hooks, are called by themselves
-        one = one and type(layer) is PackedLinear and not layer._forward_hooks and not layer._forward_pre_hooks
+    for layer in layers:  # those that were replaced, or have hooks that may change what they get, are called alone
+        one = one and type(layer) is PackedLinear and not layer._forward_pre_hooks
     if not one or not on_onednn(x, *weights):
         return tuple(layer(x) for layer in layers)
     joint = layers[0].joint
     packed = joint.of(*weights, *biases) or joint.keep(weights, biases)
     y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, *packed, "none", (), "")
-    return y.split_with_sizes([layer.out_features for layer in layers], -1)
+    parts = y.split_with_sizes([layer.out_features for layer in layers], -1)
+    return tuple(
+        _seen(layer, x, part) if layer._forward_hooks else part for layer, part in zip(layers, parts, strict=True)
+    )
+
+
+def _seen(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """What a layer gives where its result is computed elsewhere, after the hooks that wait for it."""
+    for key, hook in layer._forward_hooks.items():
+        named: tuple[dict[str, object], ...] = ({},) if key in layer._forward_hooks_with_kwargs else ()
+        changed = hook(layer, (x,), *named, y)
+        y = y if changed is None else changed
+    return y
 
 
 def unpacked_linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,277 @@
+"""What a probe gives: the weights of the reference, whatever kernel computes the average, and an unchanged model."""
+
+import importlib
+import os
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from agreement import compare
+from agreement.test_specs import OF_SPEC, SPECS, draw_inputs, small
+from torch.utils.flop_counter import FlopCounterMode
+
+import towerdsl
+from towerdsl.claims import probe as probes
+from towerdsl.claims.capture import places, watch
+from towerdsl.compiler import COMPILED, compile_spec
+from towerdsl.diagnostics import TowerError
+from towerdsl.kernels.choose import attentions
+
+WITH_ATTENTION = [p for p in SPECS if any(b.average for b in attentions(compile_spec(p).model.root))]
+
+
+def references(model, inputs):
+    """Of each attention the weights [B, H, Q, K] of the reference at its last call, from what it is given."""
+    compiled = COMPILED[type(model)]
+    found = {}
+    for call in watch(model, list(places(compiled.model.root, model)), lambda: model(**inputs)):
+        average = call.block.average
+        variant = probes.weights(compiled, call.block)
+        made = variant.module().double().train(model.training)
+        made.load_state_dict(call.module.state_dict())
+        with torch.no_grad():
+            weights = made(*call.arguments.values())[0]
+        behind = len(average.positions) + len(average.over)
+        heads = average.heads.size.integer if average.heads is not None else 1
+        keys = weights.shape[weights.ndim - len(average.over) :].numel()
+        found[call.path] = weights.reshape(*_batch(weights, behind, average), heads, -1, keys)
+    return found
+
+
+def _batch(weights, behind, average):
+    lead = weights.shape[: weights.ndim - behind]
+    return [lead[: -1 if average.heads is not None else None].numel()]
+
+
+def results(y):
+    return [x for x in (y if isinstance(y, tuple) else (y,)) if x is not None]
+
+
+@pytest.mark.parametrize("path", WITH_ATTENTION, ids=lambda p: p.stem)
+def test_weights_are_those_of_the_reference(path):
+    sizes = small(path)
+    draw = torch.Generator().manual_seed(1)
+    params = compare.draw_params(compare.build(path, "reference", **sizes), draw)
+    inputs = draw_inputs(compile_spec(path, sizes), (7, 5, 2, 3), draw)
+    kernels = dict(compare.others(path, **sizes))
+    for kernel, model in kernels.items():
+        if kernel == "flex":
+            continue
+        model.load_state_dict(params, strict=False)
+        with torch.no_grad():
+            before = results(model(**inputs))
+            with towerdsl.probe(model) as maps:
+                during = results(model(**inputs))
+        for a, b in zip(before, during, strict=True):
+            assert torch.equal(a, b), kernel
+        expected = references(model, inputs)
+        assert set(maps.paths) == set(expected)
+        for name in maps.paths:
+            last = maps[name][-1]
+            message = f"{kernel} {name}: {{}}".format
+            torch.testing.assert_close(last.dense(), expected[name], rtol=0, atol=1e-10, msg=message)
+            if len(expected[name]) and last.queries.count:
+                some_rows_and_heads(model, inputs, name, last, expected[name])
+
+
+def some_rows_and_heads(model, inputs, name, whole, expected):
+    rows = [-1, 0, whole.queries.count // 2]
+    heads = whole.heads[-1:] or None
+    with towerdsl.probe(model, at=name, rows=rows, heads=heads) as maps, torch.no_grad():
+        model(**inputs)
+    found = maps[-1]
+    assert found.rows.tolist() == [r % whole.queries.count for r in rows]
+    assert found.heads == (heads or ())
+    wanted = expected if heads is None else expected[:, list(heads)]
+    torch.testing.assert_close(found.dense(), wanted[:, :, rows], rtol=0, atol=1e-10)
+    place = whole.queries.place(0)
+    torch.testing.assert_close(found.row(place, batch=0).flatten(), wanted[0, :, 0].mean(0), rtol=0, atol=1e-10)
+
+
+def small_gpt(**options):
+    torch.manual_seed(0)
+    return towerdsl.compile("gpt", depth=2, d=16, heads=2, vocab=11, context=16, **options)().eval()
+
+
+GRADIENTS = {
+    "gpt": ({"depth": 2, "d": 16, "heads": 2, "vocab": 11, "context": 16}, "*", [-1, 2]),
+    "swin": (OF_SPEC["swin"], "stage.0.*", [(1, 2), 5]),
+    "gat": ({"features": 6, "hidden": 4, "heads": 2}, "*", None),
+}
+
+
+@pytest.mark.parametrize("spec", GRADIENTS)
+def test_gradients_by_the_weights(spec):
+    """They are what a result changes by when one weight is changed."""
+    sizes, at, rows = GRADIENTS[spec]
+    model = compare.build(spec, **sizes)
+    draw = torch.Generator().manual_seed(0)
+    model.load_state_dict(compare.draw_params(model, draw), strict=False)
+    inputs = draw_inputs(compile_spec(spec, sizes), (7, 5, 2, 3), draw)
+    inputs = {k: x.unique(dim=1) if k == "edges" else x for k, x in inputs.items()}
+
+    def loss():
+        return sum(x.square().sum() for x in results(model(**inputs)))
+
+    with towerdsl.probe(model, at=at, rows=rows, gradients=True) as maps:
+        loss().backward()
+    blocks = {path: (block, module) for path, block, module in places(COMPILED[type(model)].model.root, model)}
+    for found in (maps[0], maps[-1]):
+        assert found.gradient.shape == found.weights.shape
+        block, module = blocks[found.path]
+        variant = probes.seen(COMPILED[type(model)], block).module().double().eval()
+        variant.load_state_dict(module.state_dict())
+        for place in (0,) * found.weights.ndim, (0, *[-1] * (found.weights.ndim - 1)):
+            changes = []
+            for step in (1e-6, -1e-6):
+                variant.seen = partial(changed, at=among_all(found, place), step=step)
+                with patch.object(module, "forward", variant.forward), torch.no_grad():
+                    changes.append(loss())
+            expected = (changes[0] - changes[1]) / 2e-6
+            assert expected.abs() > 1e-6
+            torch.testing.assert_close(found.gradient[place], expected, rtol=1e-5, atol=1e-7)
+
+
+def among_all(found, place):
+    """Where a weight of a map is in the weights of its attention."""
+    if found.listed:
+        return place[1:]
+    b, h, row, key = place
+    key = range(found.keys.count)[key]
+    return b, h, *found.queries.place(int(found.rows[row])), *found.keys.place(key)
+
+
+def changed(weights, at, step):
+    weights = weights.clone()
+    weights[at] += step
+    return weights
+
+
+@pytest.mark.parametrize("form", [{}, {"inference": True}], ids=["training", "inference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_model_is_not_changed(form, dtype):
+    """Not in the form that computes several layers at once either."""
+    model, ids = small_gpt(**form).to(dtype), torch.randint(11, (2, 9))
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    with torch.no_grad():
+        before = model(ids)
+        with towerdsl.probe(model) as maps:
+            during = model(ids)
+        after = model(ids)
+    for x in (during, after):
+        assert all(map(torch.equal, results(before), results(x)))
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    assert [m.call for m in maps] == [0, 0] and maps[0].weights.dtype == dtype
+
+
+@pytest.mark.parametrize("form", [{}, {"inference": True}], ids=["training", "inference"])
+def test_no_layer_is_computed_again(form):
+    """What the layers of an attention gave is kept: 2 rows cost no product with a matrix of weights."""
+    model, ids = small_gpt(**form), torch.randint(11, (1, 16))
+    with torch.no_grad():
+        model(ids)  # packs the weights
+        counts = []
+        for watch_it in (False, True):
+            with FlopCounterMode(display=False) as counter:
+                if watch_it:
+                    with towerdsl.probe(model, rows=[0, 1]):
+                        model(ids)
+                else:
+                    model(ids)
+            counts.append(counter.get_total_flops())
+    scores = 2 * (2 * 2 * 2 * 16 * 8)  # layers, and multiply and add, heads, rows, keys, features
+    assert counts[1] - counts[0] == scores
+
+
+def test_calls_follow_each_other():
+    model = small_gpt()
+    with towerdsl.probe(model, at="layer.1.*") as maps:
+        for length in (3, 5):
+            model(torch.randint(11, (1, length)))
+    assert [(m.call, m.queries.count) for m in maps] == [(0, 3), (1, 5)]
+    assert maps.paths == ["layer.1.attention"] and len(maps["layer.*"]) == 2
+
+
+def test_hops_are_calls_of_their_own():
+    model = towerdsl.compile("memn2n", vocab=11, d=8, memory=6)().eval()
+    inputs = draw_inputs(COMPILED[type(model)], (4, 3, 5, 2), torch.Generator().manual_seed(0))
+    with towerdsl.probe(model, at="look*") as maps:
+        model(**inputs)
+    assert [m.call for m in maps[maps.paths[0]]] == [*range(3 // len(maps.paths))]
+    assert len(maps) == 3 and maps[0].queries.count == 1
+
+
+def test_a_model_that_was_imported(tmp_path, monkeypatch):
+    sizes = {"depth": 2, "d": 16, "heads": 2, "vocab": 11, "context": 16}
+    (tmp_path / "imported_gpt.py").write_text(towerdsl.source("gpt", standalone=True, **sizes), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = importlib.import_module("imported_gpt").Gpt().eval()
+    own = small_gpt()
+    own.load_state_dict(model.state_dict())
+    ids = torch.randint(11, (2, 9))
+    with towerdsl.probe(model, spec="gpt", sizes=sizes) as maps, towerdsl.probe(own) as expected:
+        model(ids), own(ids)
+    for a, b in zip(maps, expected, strict=True):
+        assert torch.equal(a.weights, b.weights)
+
+
+def test_weights_are_those_before_dropout():
+    model = small_gpt().train()
+    with towerdsl.probe(model) as maps:
+        model(torch.randint(11, (2, 9)))
+    torch.testing.assert_close(maps[0].weights.sum(-1), torch.ones(2, 2, 9))
+
+
+def mistakes():
+    sizes = {"d": 16, "heads": 2, "vocab": 11, "context": 16}
+    gpt, factored, ids = small_gpt(), towerdsl.compile(LINEAR)().eval(), torch.randint(11, (1, 9))
+    yield "at", gpt, {"at": "layer.*.atention"}, (ids,)
+    yield "heads", gpt, {"heads": [1, 2]}, (ids,)
+    yield "rows", gpt, {"rows": [0, 9]}, (ids,)
+    yield "coordinates", gpt, {"rows": [(0, 1)]}, (ids,)
+    yield "no heads", factored, {"heads": [1]}, (torch.randn(1, 9, 4),)
+    yield "too large", factored, {}, (torch.randn(1, 2**20, 4),)
+    yield "no attention", towerdsl.compile("recurrent")(), {}, ()
+    yield "not compiled", torch.nn.Linear(2, 3), {}, ()
+    yield "another spec", gpt, {"spec": "gat"}, (ids,)
+    yield "other sizes", gpt, {"spec": "gpt", "sizes": {**sizes, "depth": 3}}, (ids,)
+    yield "a draw", towerdsl.compile(DRAWN)().train(), {}, (torch.randn(1, 9, 4),)
+
+
+LINEAR = """
+tower: linear
+inputs: {x: "float[b, n, 4]"}
+blocks:
+  look(x):
+    query: x
+    key: x
+    value: x
+    score: dot(q, k)
+    normalize: count
+outputs: look(x)
+"""
+DRAWN = LINEAR.replace("normalize: count", "normalize: hard")
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in mistakes()])
+def test_mistakes(name):
+    model, options, inputs = next(rest for other, *rest in mistakes() if other == name)
+    with pytest.raises(TowerError) as caught, towerdsl.probe(model, **options):
+        model(*inputs)
+    file = Path(__file__).parent / "mistakes" / f"{name.replace(' ', '_')}.txt"
+    text = f"{caught.value}\n"
+    if os.environ.get("TOWERDSL_UPDATE_GOLDENS"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8")
+
+
+def test_some_rows_of_what_has_too_many_weights():
+    model = towerdsl.compile(LINEAR)().eval()
+    x = torch.randn(1, 2**20, 4)
+    with towerdsl.probe(model, rows=[-1, 5]) as maps:
+        model(x)
+    assert maps[0].kernel == "factored" and maps[0].weights.shape == (1, 1, 2, 2**20)
+    torch.testing.assert_close(maps[0].weights[0, 0], x[0, [-1, 5]] @ x[0].T / 2 / 2**20)

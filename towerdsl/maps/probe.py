@@ -1,0 +1,350 @@
+"""Maps of a model's attentions while it runs: weights are computed beside the model, which computes as ever.
+
+Hooks keep what an attention is given and what its layers give. When it is done, a class that the emitter writes from
+the same typed block computes the weights of the queries that were asked for, with these layers' results for the
+layers: no projection is computed twice, and no kernel is exchanged.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from towerdsl.claims import probe as probes
+from towerdsl.claims.capture import places
+from towerdsl.claims.condition import bind
+from towerdsl.compiler import COMPILED, Compiled, compile_spec
+from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
+from towerdsl.explain.spell import Speller
+from towerdsl.ir import nodes as n
+from towerdsl.ir.parameters import parameter_shapes
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis
+from towerdsl.kernels.tiling import inside_blocks
+from towerdsl.maps.data import AttentionMap, Grid, Maps
+from towerdsl.maps.replay import Restore, Results, rewind, shadow
+from towerdsl.ops.normalizers import NORMALIZERS
+from towerdsl.runtime.blocks import joined
+
+#: A map has no more numbers than this: a gibibyte in float32.
+MOST = 2**28
+#: So many weights are computed at once, of all heads: of them those that were asked for are kept.
+AT_ONCE = 2**24
+
+Query = int | Sequence[int]
+
+
+@contextmanager
+def probe(
+    model: nn.Module,
+    at: str = "*",
+    heads: Sequence[int] | None = None,
+    rows: Sequence[Query] | None = None,
+    gradients: bool = False,
+    spec: str | Path | None = None,
+    sizes: Mapping[str, Any] | None = None,
+) -> Iterator[Maps]:
+    """The weights of a compiled model's attentions, for every call of the model inside.
+
+        with towerdsl.probe(model, at="layer.*.attention", heads=[0, 3], rows=[0, 17]) as maps:
+            model(ids)
+        maps["layer.2.attention"][0].weights  # [B, H, R, K]
+
+    `at` is a pattern of module names. `rows` are the queries wanted, numbers or coordinates; negative ones count from
+    the end; left out, all. With `gradients`, each map has the gradient of what is differentiated by the weights, once
+    `backward()` has passed its attention, inside or after the `with`. What the model gives is the same to the last bit,
+    and outside it runs as if nothing had been there. Weights are those before dropout.
+
+    A model of a class that was imported from compiled source needs its `spec`, and the `sizes` that were overridden.
+    Raises TowerError where nothing is called so, where there is no such head or query, where a map would have more
+    than 2**28 numbers, and where the model is not of the spec.
+    """
+    compiled = _compiled(model, spec, sizes or {})
+    found = _chosen(compiled, model, at)
+    for path, block, _ in found:
+        _check_heads(path, block, heads)
+    maps = Maps()
+    with ExitStack() as stack:
+        for path, block, module in found:
+            watch = _Watch(compiled, (path, block, module), heads, rows, gradients, maps)
+            for handle in watch.hooks():
+                stack.callback(handle.remove)
+        yield maps
+
+
+def _compiled(model: nn.Module, spec: str | Path | None, sizes: Mapping[str, Any]) -> Compiled:
+    """What a model was compiled from. Raises TowerError."""
+    name = type(model).__name__
+    if spec is None:
+        compiled = COMPILED.get(type(model))
+        if compiled is None:
+            message = f"{name} was not compiled here: nothing says what its attentions average"
+            help = 'name what it was compiled from: probe(model, spec="bert", sizes={"depth": 6})'
+            raise TowerError([Diagnostic("arguments", message, help=help)])
+        return compiled
+    compiled = compile_spec(spec, sizes)
+    expected = {key: shape for key, shape, learned in parameter_shapes(compiled.model.root) if learned}
+    found = {key: tuple(x.shape) for key, x in model.named_parameters(remove_duplicate=False)}
+    for key in (*expected, *found):
+        if expected.get(key) != found.get(key):
+            has, wanted = (f"is {list(x[key])}" if key in x else "is not there" for x in (found, expected))
+            message = f"{name} is not a model of {compiled.model.source_name}: `{key}` {has}, in the spec it {wanted}"
+            raise TowerError([Diagnostic("arguments", message, help="give the sizes that it was compiled with")])
+    return compiled
+
+
+def _chosen(compiled: Compiled, model: nn.Module, at: str) -> list[tuple[str, n.BlockInstance, nn.Module]]:
+    every = list(places(compiled.model.root, model))
+    found = [place for place in every if fnmatchcase(place[0], at)]
+    if not found:
+        paths = [path or '""' for path, _, _ in every]
+        if not paths:
+            raise TowerError([Diagnostic("arguments", f"{type(model).__name__} has no attention")])
+        help = did_you_mean(at, paths, f"its attentions are {_listed(paths)}")
+        raise TowerError(
+            [Diagnostic("arguments", f"no attention of {type(model).__name__} is called `{at}`", help=help)]
+        )
+    return found
+
+
+def _listed(paths: Sequence[str]) -> str:
+    shown = [*paths[:3], "...", paths[-1]] if len(paths) > 5 else paths
+    return ", ".join(shown)
+
+
+def _check_heads(path: str, block: n.BlockInstance, heads: Sequence[int] | None) -> None:
+    assert block.average is not None
+    count = _head_count(block.average)
+    wrong = [h for h in heads or () if not 0 <= h < max(count, 1)]
+    if wrong:
+        has = f"heads 0 to {count - 1}" if count else "no heads: leave `heads` out, or ask for 0"
+        raise TowerError([Diagnostic("arguments", f"`{path}` has no head {wrong[0]}", help=f"it has {has}")])
+
+
+def _head_count(average: n.Average) -> int:
+    return average.heads.size.integer or 0 if average.heads is not None else 0
+
+
+class _Watch:
+    """One module of an attention: keeps what it is given, and adds a map after each of its calls."""
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        place: tuple[str, n.BlockInstance, nn.Module],
+        heads: Sequence[int] | None,
+        rows: Sequence[Query] | None,
+        gradients: bool,
+        maps: Maps,
+    ) -> None:
+        self.path, self.block, self.module = place
+        self.rows, self.maps, self.calls = rows, maps, 0
+        self.shown: Tensor | None = None  # which of the listed pairs are in the last map
+        assert self.block.average is not None
+        self.average: n.Average = self.block.average
+        every = tuple(range(_head_count(self.average)))
+        self.heads = () if self.average.heads is None else every if heads is None else tuple(heads)
+        self.kernel = compiled.plans[id(self.block)].kernel.name
+        self.results = Results(self.module)
+        listed = probes.pairs(compiled, self.block)
+        self.listed = listed is not None
+        variant = listed or probes.rows(compiled, self.block)
+        self.variant = shadow(variant.module, self.module, self.results, _in_blocks(compiled, self.block))
+        self.seen: nn.Module | None = None
+        if gradients:
+            self.seen = shadow(probes.seen(compiled, self.block).module, self.module, Results(self.module), {})
+        self.signature = inspect.signature(self.module.forward)
+
+    def hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        """Hooks on the module and on its layers."""
+        yield self.module.register_forward_pre_hook(lambda module, given: self.results.start())
+        yield from self.results.hooks()
+        yield self.module.register_forward_hook(self._done, with_kwargs=True)
+
+    def _done(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+        self.results.kept = False
+        if module.training and NORMALIZERS[self.average.normalize].draws:
+            message = f"`{self.path}` draws its weights while it is trained, and another draw is another map"
+            raise TowerError([Diagnostic("arguments", message, help="call the model after `model.eval()`")])
+        bound = self.signature.bind(*given, **named)
+        bound.apply_defaults()
+        arguments = list(bound.arguments.values())
+        with torch.no_grad():
+            found = self._map(arguments)
+        self.maps.append(found)
+        self.results.of = {}
+        self.calls += 1
+        if self.seen is not None:
+            self._differentiate(found, arguments, result)
+
+    def _differentiate(self, found: AttentionMap, arguments: list[Any], result: Any) -> None:
+        """Once the gradient of a result of the module is known, add what it is by the weights."""
+        given, shown = [x.detach() if isinstance(x, Tensor) else x for x in arguments], self.shown
+        for k, y in enumerate(result if isinstance(result, tuple) else (result,)):
+            if isinstance(y, Tensor) and y.requires_grad:
+                y.register_hook(partial(self._passed, found, given, shown, k))  # type: ignore[no-untyped-call]
+
+    def _passed(
+        self, found: AttentionMap, arguments: list[Any], shown: Tensor | None, k: int, gradient: Tensor
+    ) -> None:
+        leaves: list[Tensor] = []
+
+        def seen(weights: Tensor) -> Tensor:
+            leaves.append(weights.detach().requires_grad_())
+            return leaves[-1]
+
+        assert self.seen is not None
+        self.seen.seen = seen  # type: ignore[assignment]
+        with torch.enable_grad():
+            again = self.seen(*arguments)
+            y = again[k] if isinstance(again, tuple) else again
+        (whole,) = torch.autograd.grad(y, leaves, gradient)
+        if shown is not None:
+            of_weights = self._of_heads(whole, 1)[..., shown]
+        else:
+            of_heads = self._of_heads(whole, len(found.queries.sizes) + len(found.keys.sizes))
+            of_weights = of_heads.reshape(*of_heads.shape[:2], -1, found.keys.count)[:, :, found.rows]
+        found.gradient = of_weights if found.gradient is None else found.gradient + of_weights
+
+    def _map(self, arguments: list[Any]) -> AttentionMap:
+        average = self.average
+        names = [name for name, _ in self.block.parameters]
+        lengths = bind(self.block.parameters, dict(zip(names, arguments, strict=True)))
+        queries, keys = _grid(average.positions, lengths), _grid(average.over, lengths)
+        rows = self._rows(queries)
+        found: dict[str, Any]
+        if self.listed:
+            found = self._of_pairs(arguments, rows)
+        else:
+            batch = math.prod(_length(a, lengths) for a in average.batch)
+            found = {"weights": self._of_rows(arguments, queries, keys, rows, batch)}
+        return AttentionMap(
+            path=self.path,
+            call=self.calls,
+            queries=queries,
+            keys=keys,
+            rows=torch.tensor(rows, device=found["weights"].device),
+            heads=self.heads,
+            score=Speller(average, {}).text(average.score),
+            normalize=average.normalize,
+            kernel=self.kernel,
+            **found,
+        )
+
+    def _rows(self, queries: Grid) -> list[int]:
+        """The numbers of the queries wanted. Raises TowerError."""
+        if self.rows is None:
+            return list(range(queries.count))
+        found = []
+        for row in self.rows:
+            place = queries.place(row % queries.count) if isinstance(row, int) else tuple(row)
+            within = -queries.count <= row < queries.count if isinstance(row, int) else len(place) == len(queries.sizes)
+            if not within or not all(-size <= x < size for x, size in zip(place, queries.sizes, strict=True)):
+                has = " x ".join(map(str, queries.sizes)) or "1"
+                message = f"`{self.path}` has no query {row} in its call {self.calls}"
+                raise TowerError([Diagnostic("arguments", message, help=f"it has {has} queries")])
+            found.append(queries.position([x % size for x, size in zip(place, queries.sizes, strict=True)]))
+        return found
+
+    def _of_pairs(self, arguments: list[Any], rows: list[int]) -> dict[str, Tensor]:
+        """The weights [B, H, E] of the listed pairs of some queries, and these pairs."""
+        weights, query, key, shown = self._called(arguments)
+        if self.rows is not None:
+            shown = shown & torch.isin(query, torch.tensor(rows, device=query.device))
+        self.shown = shown
+        return {"weights": self._of_heads(weights, 1)[..., shown], "query": query[shown], "key": key[shown]}
+
+    def _of_rows(self, arguments: list[Any], queries: Grid, keys: Grid, rows: list[int], batch: int) -> Tensor:
+        """The weights [B, H, R, K], of so many queries at a time as fit. Raises TowerError where all do not."""
+        heads = max(len(self.heads), 1)
+        if batch * heads * len(rows) * keys.count > MOST:
+            size = " x ".join(map(str, (batch, heads, len(rows), keys.count)))
+            most = MOST // (batch * heads * keys.count)
+            help = f"ask for at most {most} rows" if most else "ask for fewer heads, and for one row at a time"
+            message = f"the weights of `{self.path}` are {size} numbers, more than {MOST}"
+            raise TowerError([Diagnostic("arguments", message, help=help)])
+        every = batch * max(_head_count(self.average), 1)
+        found = []
+        for turn in self._turns(queries, rows, max(AT_ONCE // (every * keys.count), 1)):
+            (weights,) = self._called(arguments, *turn)
+            weights = self._of_heads(weights, len(queries.sizes) + len(keys.sizes))
+            found.append(weights.reshape(*weights.shape[:2], -1, keys.count))
+        return torch.cat(found, 2)
+
+    def _turns(self, queries: Grid, rows: list[int], most: int) -> Iterator[list[list[int]]]:
+        """Positions along each axis of the queries, so that all turns together give the rows in their order."""
+        if not queries.sizes:
+            yield from ([] for _ in rows)
+        elif len(queries.sizes) == 1:
+            for start in range(0, len(rows), most):
+                yield [rows[start : start + most]]
+        elif self.rows is None:
+            first, *rest = queries.sizes
+            step = max(most // math.prod(rest), 1)
+            for start in range(0, first, step):
+                yield [list(range(start, min(start + step, first))), *(list(range(size)) for size in rest)]
+        else:
+            for row in rows:
+                yield [[x] for x in queries.place(row)]
+
+    def _called(self, arguments: list[Any], *rows: list[int]) -> tuple[Tensor, ...]:
+        """What the variant gives for the arguments of the call."""
+        device = next((x.device for x in arguments if isinstance(x, Tensor)), None)
+        rewind(self.variant)
+        found = self.variant(*arguments, *(torch.tensor(x, device=device) for x in rows))
+        return found if isinstance(found, tuple) else (found,)
+
+    def _of_heads(self, weights: Tensor, behind: int) -> Tensor:
+        """[batch..., head, ...] --> [B, H, ...] of the heads wanted; `behind` dims stand behind heads."""
+        lead = weights.shape[: weights.ndim - behind]
+        count = lead[-1] if self.average.heads is not None else 1
+        weights = weights.reshape(-1, count, *weights.shape[len(lead) :])
+        return weights if self.heads in ((), tuple(range(count))) else weights[:, list(self.heads)]
+
+
+def _grid(axes: Sequence[Axis], lengths: dict[str, int]) -> Grid:
+    return Grid(tuple(a.name or "position" for a in axes), tuple(_length(a, lengths) for a in axes))
+
+
+def _length(axis: Axis, lengths: dict[str, int]) -> int:
+    found = axis.size.substitute({name: Size.of(length) for name, length in lengths.items()}).integer
+    assert found is not None, f"{axis} has no length"
+    return found
+
+
+def _in_blocks(compiled: Compiled, block: n.BlockInstance) -> dict[str, Restore]:
+    """The layers that a kernel computes inside blocks of positions, and how their results are put together again."""
+    average, plan = block.average, compiled.plans[id(block)]
+    assert average is not None
+    fold = plan.kernel.fold(average, plan.facts)
+    found: dict[str, Restore] = {}
+    if fold is None:
+        return found
+    for side, value in (("i", average.query), ("j", average.key), ("j", average.value)):
+        while isinstance(value, n.Apply) and inside_blocks(value):
+            if value.module is not None:
+                found[value.module.name] = partial(_restored, fold.cuts, side, value.args[0].axes)
+            value = value.args[0]
+    return found
+
+
+def _restored(cuts: Sequence[n.Cut], side: str, axes: Sequence[Axis], result: Tensor, given: Tensor) -> Tensor:
+    """[before..., block, place, after...] --> the axes of the argument."""
+    shown = [(c, a.on("")) for c in cuts if (a := c.query if side == "i" else c.key) is not None]
+    cut = [a for _, a in shown]
+    dim = min(axes.index(a) for a in cut)
+    order = [*axes[:dim], *cut, *(a for a in axes[dim:] if a not in cut)]
+    sizes = tuple(None if c.whole else c.size.integer for c, _ in shown)
+    lengths = tuple(given.shape[axes.index(a)] for a in cut)
+    wrap = any(c.wraps and c.shift for c, _ in shown)
+    found = joined(result, dim, sizes, lengths, tuple(c.shift for c, _ in shown), wrap)
+    return found.permute([order.index(a) for a in axes])
