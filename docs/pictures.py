@@ -212,7 +212,7 @@ def level7():
 
 def level8():
     """DINOv2: what the word that stands for the image takes from each patch, in the heads of the last layer."""
-    tool = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "parity" / "dinov2_weights.py"))
+    tool = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "data" / "dinov2_weights.py"))
     sizes = {"d": 384, "heads": 6}
     with tempfile.TemporaryDirectory() as folder:
         file = tool["write"](Path(folder)) / "model.safetensors"

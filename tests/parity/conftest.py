@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import dinov2_weights
 import pytest
 import torch
 from tokenizers import Tokenizer
 
 from towerdsl import cli
-
-from . import dinov2_weights
 
 ROOT = Path(__file__).parents[2]
 
