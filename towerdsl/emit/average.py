@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from towerdsl.emit.code import Code, mark, permuted, spread
 from towerdsl.emit.flex import FlexWriter
-from towerdsl.emit.frame import Code, mark
 from towerdsl.emit.optional import left_out
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis
@@ -46,7 +46,7 @@ class AverageWriter(FlexWriter):
         elif part == "result":
             positions = [a.on("") for a in average.positions]
             code = self._joined(inner.result(Code("y")), len(average.batch), fold.cuts)
-            code = frame.permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
+            code = permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
         else:
             code = inner._heads_joined(Code("y"), self, fold.cuts)
         frame.assign("y", code.text)
@@ -55,7 +55,7 @@ class AverageWriter(FlexWriter):
         """A writer for an average inside blocks."""
         facts = Facts(analyze(inner.visible), split(inner.score))
         kernel = Sdpa() if Sdpa().refuse(inner, facts) is None else Reference()
-        return AverageWriter(self.frame, inner, Plan(kernel, (), facts))
+        return AverageWriter(self.values, inner, Plan(kernel, (), facts))
 
     def dense(self) -> str:
         """The average as its dense kernel writes it."""
@@ -66,7 +66,7 @@ class AverageWriter(FlexWriter):
         own = [*self.lead, *self.average.positions, self.average.message.axes[-1]]
         block = self.average.batch[-1]
         order = [*outer.lead, block, *own[-2:]]
-        return self._joined(self.frame.permuted(self.each_head(code), own, order), len(outer.lead), cuts)
+        return self._joined(permuted(self.each_head(code), own, order), len(outer.lead), cuts)
 
     def _joined(self, code: Code, dim: int, cuts: Sequence[n.Cut]) -> Code:
         """[..., block, place, ...] at `dim` --> the positions that were cut."""
@@ -76,7 +76,7 @@ class AverageWriter(FlexWriter):
             return Code(f"{code.atom}.squeeze({dim}).squeeze({dim})")
         frame.helpers.add("joined")
         lengths = ", ".join(frame.size(c.query.size, c.query.name or "size") for c in shown if c.query)
-        sizes, *rest = frame.cuts(cuts, "i")
+        sizes, *rest = self.values.cuts(cuts, "i")
         lengths = f"({lengths}{',' if len(shown) == 1 else ''})"
         return Code(f"joined({', '.join([code.text, str(dim), sizes, lengths, *rest])})")
 
@@ -93,7 +93,7 @@ class AverageWriter(FlexWriter):
 
         def held(value: n.Value) -> n.Value:
             """A value of all turns, computed once."""
-            code = frame.text(value)
+            code = self.values.text(value)
             name = code if code.isidentifier() else frame.assign(frame.fresh("held"), code)
             return n.Local(value.type, None, name)
 
@@ -131,7 +131,7 @@ class AverageWriter(FlexWriter):
         apart = left_out(average.visible, frame.optional)
         for part in conjuncts(average.visible) if average.visible is not None else []:
             optional = apart is not None and part is apart.value
-            code = frame.aligned(tiling.value(part), axes)
+            code = self.values.aligned(tiling.value(part), axes)
             if part.type.scalar:
                 code = Code(f"torch.tensor({code.text}, device={frame.device})")
             name = frame.variable(apart.name) if apart is not None and optional else ""
@@ -148,7 +148,7 @@ class AverageWriter(FlexWriter):
             arguments.append(f"visible=({', '.join(masks)}{',' if len(masks) == 1 else ''})")
         if bias is not None:
             bias = Code(frame.assign(frame.fresh("bias"), bias.text))
-            arguments.append(f"bias={frame.spread(bias, own, axes).text}")
+            arguments.append(f"bias={spread(bias, own, axes).text}")
         arguments += self.scale(score, score.factor)
         if average.dropout:
             arguments.append(f"dropout={python(average.dropout)} if self.training else 0.0")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from towerdsl.emit.frame import ATOM, BITAND, PRODUCT, SUM, Code, Frame, Letters, full
+from towerdsl.emit.code import ATOM, BITAND, PRODUCT, SUM, Code, Letters, full, permuted, spread
 from towerdsl.emit.optional import left_out
 from towerdsl.emit.products import ProductWriter
+from towerdsl.emit.values import ValueWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size
@@ -25,8 +26,9 @@ from towerdsl.passes.score import DotScore, Product, Term
 class DenseWriter:
     """Writes one attention into a frame; kernels use its parts."""
 
-    def __init__(self, frame: Frame, average: n.Average, plan: Plan) -> None:
-        self.frame, self.average, self.plan = frame, average, plan
+    def __init__(self, values: ValueWriter, average: n.Average, plan: Plan) -> None:
+        self.values, self.average, self.plan = values, average, plan
+        self.frame = frame = values.frame
         heads = (average.heads,) if average.heads is not None else ()
         self.lead: tuple[Axis, ...] = (*average.batch, *heads)
         self.left_out = left_out(average.visible, frame.optional)
@@ -38,10 +40,10 @@ class DenseWriter:
         frame, message = self.frame, self.average.message
         weights, axes = self.weights()
         every = (*self.lead, *self.average.positions, *self.average.over)
-        code = frame.spread(Code(weights), axes, every)
+        code = spread(Code(weights), axes, every)
         full = self.expanded(code, axes, every, set(every)) if axes != every else code
         frame.assign(weights_name, full.text)
-        frame.assign(message_name, frame.aligned(message, (*every, message.axes[-1])).text)
+        frame.assign(message_name, self.values.aligned(message, (*every, message.axes[-1])).text)
 
     # --- sources ----------------------------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ class DenseWriter:
         groups: dict[str, dict[str, n.Apply]] = {}  # by the code of what they read
         for name, x in sources.items():
             if isinstance(x, n.Apply) and x.result.joint and not any(isinstance(v, n.CallBlock) for v in x.walk()):
-                groups.setdefault(frame.text(x.args[0]), {})[name] = x
+                groups.setdefault(self.values.text(x.args[0]), {})[name] = x
         argument, group = max(groups.items(), key=lambda found: len(found[1]), default=("", {}))
         modules = dict.fromkeys(x.module for x in group.values() if x.module is not None)
         if len(modules) < max(len(group), 2):
@@ -94,18 +96,18 @@ class DenseWriter:
         frame = self.frame
         batch = [a for a in self.average.batch if a in value.axes]
         others = [a for a in value.axes if a not in features]
-        code = frame.code(value)
+        code = self.values.code(value)
         if heads is None:
-            code = frame.permuted(code, value.axes, [*batch, *moved, *features])
+            code = permuted(code, value.axes, [*batch, *moved, *features])
             if len(features) > 1:
                 code = Code(f"{code.atom}.flatten(-{len(features)})")
             return code
         each = features[0].size.opaque("//", heads)
-        code = frame.permuted(code, value.axes, [*others, *features])
+        code = permuted(code, value.axes, [*others, *features])
         sizes = f"({frame.size(heads, 'heads')}, {frame.size(each, 'head_dim')})"
         code = Code(f"{code.atom}.unflatten(-1, {sizes})")
         head, feature = Axis("head", heads), Axis("", each)
-        code = frame.permuted(code, [*others, head, feature], [*batch, head, *moved, feature])
+        code = permuted(code, [*others, head, feature], [*batch, head, *moved, feature])
         groups = self._groups(heads)
         if groups is not None and not self._grouped_by_kernel:
             code = Code(f"{code.atom}.repeat_interleave({frame.size(groups, 'groups')}, {len(batch)})")
@@ -185,13 +187,13 @@ class DenseWriter:
         whole = apart.rest if apart is not None else self.average.visible
 
         def code(value: n.Value) -> str:
-            return self._full_keys(frame.aligned(value, axes), value, axes, score)
+            return self._full_keys(self.values.aligned(value, axes), value, axes, score)
 
         if apart is None:
             return "None" if whole is None else frame.assign(frame.fresh("visible"), code(whole))
         name, value = frame.variable(apart.name), apart.value
         # in one expression, as it is only made where there is a condition
-        shown = self._full_keys(frame.spread(frame.code(value), value.axes, axes), value, axes, score)
+        shown = self._full_keys(spread(self.values.code(value), value.axes, axes), value, axes, score)
         if whole is None:
             return (
                 name if shown == name else frame.assign(frame.fresh("visible"), f"None if {name} is None else {shown}")
@@ -212,8 +214,8 @@ class DenseWriter:
         axes = tuple(a for a in (*self.lead, *average.positions, *average.over) if a in present)
         needed = [a for a in axes if a not in average.score.axes]
         if average.score.type.scalar:
-            return full(frame.sizes(axes), len(axes), frame.text(average.score), frame.device, frame.dtype), axes
-        code = frame.aligned(average.score, axes)
+            return full(frame.sizes(axes), len(axes), self.values.text(average.score), frame.device, frame.dtype), axes
+        code = self.values.aligned(average.score, axes)
         must = [a for a in needed if a in average.over or NORMALIZERS[average.normalize].draws or average.dropout]
         if self.left_out is not None:  # the condition may be None, and then gives the weights no axes
             must += [a for a in needed if a in self.left_out.value.axes and a not in must]
@@ -258,7 +260,7 @@ class DenseWriter:
         found = {*axes, *message.axes}
         kept = [x for x in (*self.lead, *self.average.positions, message.axes[-1]) if x in found]
         self._kept = tuple(kept)
-        return f'torch.einsum("{a},{b}->{letters.of(kept)}", {weights}, {self.frame.text(message)})'
+        return f'torch.einsum("{a},{b}->{letters.of(kept)}", {weights}, {self.values.text(message)})'
 
     def shared_product(self, weights: str, axes: tuple[Axis, ...]) -> str:
         """The sum of messages by weights that all entries of a batch share."""
@@ -270,7 +272,7 @@ class DenseWriter:
                 self._kept = (batch, i, feature)
                 # expanded, so that the messages are not copied to put the batch behind the keys
                 many = f"{weights}.expand({frame.size(batch.size, batch.name or 'batch')}, -1, -1)"
-                values = frame.code(message)
+                values = self.values.code(message)
                 text = f"{many} @ {values.at(PRODUCT + 1)}"
                 frame.products[f"y = {text}"] = (many, values.text)
                 return text
@@ -278,26 +280,25 @@ class DenseWriter:
 
     def scaled_message(self, alone: n.Average) -> str:
         """The message of the one key that each query sees, times its weight; `alone` averages an axis of length 1."""
-        frame = self.frame
-        weights, axes = type(self)(frame, alone, self.plan).weights()
+        weights, axes = DenseWriter(self.values, alone, self.plan).weights()
         message = alone.message
         order = (*self.lead, *self.average.positions, message.axes[-1])
         self._kept = kept = tuple(a for a in order if a in axes or a in message.axes)
-        factor = frame.spread(Code(weights), axes, (*kept[:-1], *alone.over))
-        return f"{factor.at(PRODUCT)} * {frame.aligned(message, kept).at(PRODUCT + 1)}"
+        factor = spread(Code(weights), axes, (*kept[:-1], *alone.over))
+        return f"{factor.at(PRODUCT)} * {self.values.aligned(message, kept).at(PRODUCT + 1)}"
 
     def weighted_rows(self, listed: n.Average, pairs: str, normalize: str | None) -> str:
         """The sum of the messages of each query's pairs by their weights; `listed` averages an axis of listed pairs."""
         frame, message, (pair,) = self.frame, listed.message, listed.over
-        weights, axes = type(self)(frame, listed, self.plan).weights((normalize, pairs) if normalize else ())
+        weights, axes = DenseWriter(self.values, listed, self.plan).weights((normalize, pairs) if normalize else ())
         lead = tuple(a for a in self.lead if a in axes or a in message.axes)
         feature = message.axes[-1]
         self._kept = (*lead, *self.average.positions, feature)
-        by_weight = frame.spread(Code(weights), axes, (*lead, pair))
+        by_weight = spread(Code(weights), axes, (*lead, pair))
         if isinstance(message, n.AtPairs) and self.average.over[0] in message.arg.axes:
-            function, values = "weighted_sum", frame.aligned(message.arg, (*lead, *self.average.over, feature))
+            function, values = "weighted_sum", self.values.aligned(message.arg, (*lead, *self.average.over, feature))
         else:
-            function, values = "sum_of_messages", frame.aligned(message, (*lead, pair, feature))
+            function, values = "sum_of_messages", self.values.aligned(message, (*lead, pair, feature))
         frame.helpers.add(function)
         return f"{function}({by_weight.text}, {values.text}, {pairs})"
 
@@ -319,12 +320,12 @@ class DenseWriter:
 
         def by_query(name: str) -> str:
             own = [*(a for a in axes if a not in average.over), few]
-            code = frame.spread(Code(name), own, [*lead, *positions, few])
+            code = spread(Code(name), own, [*lead, *positions, few])
             if len(positions) == 1:
                 return code.text
             return f"{code.atom}.flatten(-{len(positions) + 1}, -2)" if positions else f"{code.atom}.unsqueeze(-2)"
 
-        values = frame.spread(frame.code(message), message.axes, [*lead, *average.over, feature])
+        values = spread(self.values.code(message), message.axes, [*lead, *average.over, feature])
         if len(average.over) > 1:
             values = Code(f"{values.atom}.flatten(-{len(average.over) + 1}, -2)")
         frame.helpers.add("picked_sum")
@@ -391,7 +392,7 @@ class DenseWriter:
         """The argument for the scale, `factor` times what is known at run time, where it is not the usual one."""
         size = score.left.axes[-1].size.integer
         if score.scalar is not None:
-            number = self.frame.code(score.scalar)
+            number = self.values.code(score.scalar)
             return [f"scale={number.text if factor == 1 else f'{python(factor)} * {number.at(PRODUCT)}'}"]
         usual = size is not None and abs(factor - size**-0.5) <= 1e-12 * size**-0.5
         return [] if usual else [f"scale={python(factor)}"]
@@ -439,16 +440,16 @@ class DenseWriter:
         frame = self.frame
         order = [*self.lead, *positions, value.axes[-1]]
         present = [a for a in order if a in value.axes]
-        code = frame.permuted(frame.code(value), value.axes, present)
+        code = permuted(self.values.code(value), value.axes, present)
         if value.type.dtype != "float":
             code = Code(f"{code.atom}.to({frame.dtype})")
         missing = set(order) - set(present)
         if missing:
-            code = self.expanded(frame.spread(code, present, order), present, order, missing)
+            code = self.expanded(spread(code, present, order), present, order, missing)
         return code
 
     def _any_mask(self, score: DotScore, causal: bool) -> str | None:
-        return self._causal_mask() if causal else self._mask(score, self.frame)
+        return self._causal_mask() if causal else self._mask(score)
 
     def _causal_mask(self) -> str | None:
         """Write the mask where all of the condition is `j <= i`, but for a part that may be left out."""
@@ -460,20 +461,20 @@ class DenseWriter:
         frame.line(f"if {frame.variable(apart.name)} is not None:")
         before = dict(frame.positions)
         frame.depth += 1
-        parts = [self._pairs(frame.code(x), x.axes).at(BITAND) for x in (apart.rest, apart.value)]
+        parts = [self._pairs(self.values.code(x), x.axes).at(BITAND) for x in (apart.rest, apart.value)]
         frame.assign(mask, " & ".join(parts))
         frame.depth -= 1
         frame.positions = before
         return mask
 
-    def _mask(self, score: DotScore, frame: Frame) -> str | None:
+    def _mask(self, score: DotScore) -> str | None:
         """Write what is added to the score, or where it counts; a part of the condition may be left out."""
-        apart = self.left_out
+        frame, apart = self.frame, self.left_out
         if apart is None:
-            return self._whole_mask(score, frame, self.average.visible)
+            return self._whole_mask(score, self.average.visible)
         name = frame.variable(apart.name)
-        part = self._pairs(frame.code(apart.value), apart.value.axes)
-        mask = self._whole_mask(score, frame, apart.rest)
+        part = self._pairs(self.values.code(apart.value), apart.value.axes)
+        mask = self._whole_mask(score, apart.rest)
         if mask is None:
             alone = f"None if {name} is None else {part.text}"
             return name if part.text == name else frame.assign(frame.fresh("mask"), alone)
@@ -482,23 +483,23 @@ class DenseWriter:
         frame.line(f"    {mask} = {both}")
         return mask
 
-    def _whole_mask(self, score: DotScore, frame: Frame, visible: n.Value | None) -> str | None:
-        average = self.average
+    def _whole_mask(self, score: DotScore, visible: n.Value | None) -> str | None:
+        average, frame = self.average, self.frame
         axes: tuple[Axis, ...] = (*self.lead, *average.positions, *average.over)
         bias, own = self.bias(score, axes)
         if visible is None and bias is None:
             return None
         if bias is None:
             assert visible is not None
-            code, mask = frame.code(visible), frame.fresh("mask")
+            code, mask = self.values.code(visible), frame.fresh("mask")
             if code.strength < ATOM:
                 code = Code(frame.assign(mask, code.text))
             return frame.assign(mask, self._pairs(code, visible.axes).text)
         if visible is not None:
             name = Code(frame.assign(frame.fresh("bias"), bias.text))
             every = tuple(a for a in axes if a in own or a in visible.axes)
-            spread_bias = frame.spread(name, own, every) if own else name
-            hidden = frame.aligned(visible, every)
+            spread_bias = spread(name, own, every) if own else name
+            hidden = self.values.aligned(visible, every)
             bias = Code(f'{spread_bias.atom}.masked_fill(~{hidden.at(ATOM)}, float("-inf"))')
             own = every
         mask = frame.assign(frame.fresh("mask"), bias.text)
@@ -513,7 +514,7 @@ class DenseWriter:
         parts = []
         for term in score.biases:
             value = term.value
-            code = frame.aligned(value, own)
+            code = self.values.aligned(value, own)
             if value.type.scalar:
                 code = Code(f"torch.tensor({code.text}, device={frame.device}, dtype={frame.dtype})")
             elif value.type.dtype != "float":
@@ -525,7 +526,7 @@ class DenseWriter:
     def times(self, term: Term, code: Code) -> Code:
         """The code of a term's value, times the numbers in front of it."""
         if term.scalar is not None:
-            code = Code(f"{self.frame.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
+            code = Code(f"{self.values.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
         if term.factor != 1:
             number = python(term.factor) if term.factor > 0 else f"({python(term.factor)})"
             code = Code(f"{number} * {code.at(PRODUCT)}", PRODUCT)
@@ -533,10 +534,10 @@ class DenseWriter:
 
     def _pairs(self, code: Code, own: Sequence[Axis]) -> Code:
         """A mask or bias as [batch, head, query, key], dims of length 1 where it does not vary."""
-        frame, average = self.frame, self.average
+        average = self.average
         own = list(own)
         axes = [*self.lead, *average.positions, *average.over]
-        code = frame.permuted(code, own, [a for a in axes if a in own])
+        code = permuted(code, own, [a for a in axes if a in own])
         own = [a for a in axes if a in own]
         groups: list[tuple[Axis, ...]] = [(a,) for a in self.lead]
         groups += [average.positions, average.over]
@@ -546,7 +547,7 @@ class DenseWriter:
             if any(a in own for a in group) and not all(a in own for a in group):
                 full = [a for a in axes if a in full or a in group]
         if full != own:
-            code = self.expanded(frame.spread(code, own, full), own, full, set(full) - set(own))
+            code = self.expanded(spread(code, own, full), own, full, set(full) - set(own))
         picks: list[str] = []
         at = 0
         flattened = code
@@ -579,7 +580,7 @@ class DenseWriter:
         if self._kept is None or self._kept == tuple(order):
             return code
         missing = {a for a in order if a not in self._kept}
-        code = self.frame.spread(code, self._kept, order)
+        code = spread(code, self._kept, order)
         return self.expanded(code, self._kept, order, missing)
 
     def result(self, code: Code) -> Code:
@@ -590,7 +591,7 @@ class DenseWriter:
             plain = {feature: average.features[0]}
             kept = [plain.get(a, a.on("")) for a in self._kept]
             if set(kept) == set(average.layout):
-                return frame.permuted(code, kept, list(average.layout))
+                return permuted(code, kept, list(average.layout))
         code = self.each_head(code)
         positions = [a.on("") for a in average.positions]
         batch = list(average.batch)
@@ -598,11 +599,11 @@ class DenseWriter:
             if average.merge in ("mean", "sum"):
                 code = Code(f"{code.atom}.{average.merge}({len(batch)})")
             else:
-                code = frame.permuted(
+                code = permuted(
                     code, [*batch, average.heads, *positions, feature], [*batch, *positions, average.heads, feature]
                 )
                 code = Code(f"{code.atom}.flatten(-2)")
         own = [*batch, *positions, *average.features]
         if len(average.features) > 1:
             code = Code(f"{code.atom}.unflatten(-1, ({frame.sizes(average.features)}))")
-        return frame.permuted(code, own, list(average.layout))
+        return permuted(code, own, list(average.layout))

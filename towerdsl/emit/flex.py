@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from towerdsl.emit.code import BITAND, PRODUCT, Code
 from towerdsl.emit.dense import DenseWriter
-from towerdsl.emit.frame import BITAND, PRODUCT, Code
 from towerdsl.ir import nodes as n
 from towerdsl.kernels.flex import paired
 from towerdsl.passes.score import DotScore, Term, sides
@@ -28,9 +28,9 @@ class FlexWriter(DenseWriter):
 
         def held(value: n.Value, learns: bool) -> n.Value:
             """A value for all pairs, computed once."""
-            text = frame.text(value)
+            text = self.values.text(value)
             if value.type.dtype in ("float", "wide") and not learns:
-                text = f"{frame.code(value).atom}.detach()"
+                text = f"{self.values.code(value).atom}.detach()"
             if text not in known:
                 name = text.removeprefix("self.")
                 if not name.isidentifier():
@@ -50,7 +50,7 @@ class FlexWriter(DenseWriter):
         if terms:
             name = frame.fresh("biased")
             with frame.function(f"def {name}(score, {parameters}):"):
-                frame.line(f"return score{''.join(self._added(term, frame.code(x)) for term, x in terms)}")
+                frame.line(f"return score{''.join(self._added(term, self.values.code(x)) for term, x in terms)}")
             arguments.append(f"score_mod={name}")
         if shown is not None or optional is not None:
             name = frame.fresh("visible")
@@ -76,13 +76,13 @@ class FlexWriter(DenseWriter):
     def _condition(self, shown: n.Value | None, optional: tuple[str, n.Value] | None) -> None:
         """The body of the condition; a part of it that is optional may be None."""
         frame = self.frame
-        code = Code("None") if shown is None else frame.code(shown)
+        code = Code("None") if shown is None else self.values.code(shown)
         if shown is not None and optional is not None:
             name, value = optional
             variable = frame.assign(frame.fresh("shown"), code.text)
-            code = Code(f"{variable} if {name} is None else {variable} & {frame.code(value).at(BITAND + 1)}")
+            code = Code(f"{variable} if {name} is None else {variable} & {self.values.code(value).at(BITAND + 1)}")
         elif optional is not None:
-            code = frame.code(optional[1])
+            code = self.values.code(optional[1])
         frame.line(f"return {code.text}")
 
 
