@@ -1,4 +1,4 @@
-"""Attentions in blocks --> statements: sources, masks and biases cut in blocks, results put together again."""
+"""One `Average` --> statements: what kernels write with. Each technique is a writer of its own, or goes by blocks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from towerdsl.emit.code import Code, mark, permuted, spread
+from towerdsl.emit.dense import DenseWriter
+from towerdsl.emit.dot import DotWriter
 from towerdsl.emit.flex import FlexWriter
-from towerdsl.emit.optional import left_out
+from towerdsl.emit.products import ProductWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis
 from towerdsl.kernels.base import Facts, Plan
@@ -18,11 +20,11 @@ from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.kernels.tiling import Tiling, padded, tiled
 from towerdsl.ops import python
 from towerdsl.passes.locality import analyze, conjuncts
-from towerdsl.passes.score import DotScore, Term, split
+from towerdsl.passes.score import DotScore, Product, Term, split
 
 
-class AverageWriter(FlexWriter):
-    """Writes one attention into a frame, also in blocks."""
+class AverageWriter(DenseWriter):
+    """Writes one attention into a frame; kernels use its parts."""
 
     def write(self, part: str, names: Sequence[str]) -> None:
         """Write an attention, or one of the parts that `Evaluate` names."""
@@ -57,9 +59,28 @@ class AverageWriter(FlexWriter):
         kernel = Sdpa() if Sdpa().refuse(inner, facts) is None else Reference()
         return AverageWriter(self.values, inner, Plan(kernel, (), facts))
 
+    # --- all pairs at once ------------------------------------------------------------------------------------
+
+    def scaled_dot_product(self, score: DotScore) -> str:
+        """`F.scaled_dot_product_attention`."""
+        return DotWriter(self, score).scaled_dot_product()
+
+    def flex(self, score: DotScore) -> str:
+        """`flex_attention`, on a GPU."""
+        return FlexWriter(self, score).flex()
+
+    def factored(self, average: n.Average, products: Sequence[Product], causal: bool, block: int) -> str:
+        """The sums over the keys of each product, then the part of each query in them; `average` may be simpler."""
+        written = ProductWriter(self, average, causal, block)
+        text = written.write(products)
+        self.kept = written.order
+        return text
+
     def dense(self) -> str:
         """The average as its dense kernel writes it."""
         return self.plan.kernel.write(self.average, self.plan.facts, self)
+
+    # --- in blocks --------------------------------------------------------------------------------------------
 
     def _heads_joined(self, code: Code, outer: AverageWriter, cuts: Sequence[n.Cut]) -> Code:
         """[batch..., block, head, place, feature] --> [batch..., head, positions..., feature]."""
@@ -74,11 +95,10 @@ class AverageWriter(FlexWriter):
         shown = [c for c in cuts if c.query is not None]
         if not shown:
             return Code(f"{code.atom}.squeeze({dim}).squeeze({dim})")
-        frame.helpers.add("joined")
         lengths = ", ".join(frame.size(c.query.size, c.query.name or "size") for c in shown if c.query)
         sizes, *rest = self.values.cuts(cuts, "i")
         lengths = f"({lengths}{',' if len(shown) == 1 else ''})"
-        return Code(f"joined({', '.join([code.text, str(dim), sizes, lengths, *rest])})")
+        return Code(frame.call("joined", [code.text, str(dim), sizes, lengths, *rest]))
 
     def in_blocks(self, cuts: Sequence[n.Cut]) -> str:
         """The average inside all blocks at once, from sources that are not cut yet."""
@@ -98,7 +118,6 @@ class AverageWriter(FlexWriter):
             return n.Local(value.type, None, name)
 
         inner = self._inside(turn(self.average, axis, part, held))
-        frame.helpers.add("in_turn")
         name = frame.fresh("average")
         length = frame.size(axis.size, axis.name or "size")
         frame.lengths[part] = part
@@ -107,7 +126,7 @@ class AverageWriter(FlexWriter):
             if any(re.search(rf"\b{part}\b", line) for line in frame.lines[start:]):
                 frame.lines.insert(start, f"{'    ' * frame.depth}{part} = rows.stop - rows.start")
         dim = len(self.lead) + self.average.positions.index(axis)
-        return f"in_turn({name}, {length}, {mark(size, 'size')}, {dim})"
+        return frame.call("in_turn", [name, length, mark(size, "size"), str(dim)])
 
     def merged(self, parts: Sequence[tuple[n.Average, n.Cut]]) -> str:
         """The averages over disjoint sets of keys, each by `attend`, as one: by their log-sum-exp."""
@@ -118,17 +137,15 @@ class AverageWriter(FlexWriter):
             score = writer.plan.facts.score
             assert not isinstance(score, str)
             names.append(frame.assign(frame.fresh("part"), writer.attended(score, cut, "attend_with_lse")))
-        frame.helpers.add("merged")
-        return f"merged({', '.join(names)})"
+        return frame.call("merged", names)
 
     def attended(self, score: DotScore, cut: n.Cut, function: str = "attend") -> str:
         """`attend`, block by block along one axis, on [batch..., head, position, feature]."""
         average, frame = self.average, self.frame
-        frame.helpers.add(function)
         tiling = Tiling(average, (cut,), False)
         axes = (*self.lead, tiling.block, tiling.places["i"], tiling.places["j"] if cut.key else average.over[0])
         masks: list[str] = []
-        apart = left_out(average.visible, frame.optional)
+        apart = self.left_out
         for part in conjuncts(average.visible) if average.visible is not None else []:
             optional = apart is not None and part is apart.value
             code = self.values.aligned(tiling.value(part), axes)
@@ -138,7 +155,7 @@ class AverageWriter(FlexWriter):
             text = f"None if {name} is None else {code.text}" if optional else code.text
             masks.append(text if text.isidentifier() else frame.assign(frame.fresh("visible"), text))
         inside = DotScore(score.left, score.right, 1.0, None, tuple(_tiled(t, tiling) for t in score.biases))
-        bias, own = self.bias(inside, axes)
+        bias, own = DotWriter(self, inside).bias(axes)
         operands = ((score.left, average.positions), (score.right, average.over), (average.message, average.over))
         arguments = [self._one_axis(value, positions) for value, positions in operands]
         arguments.append(frame.size(cut.size, "size"))
@@ -149,10 +166,10 @@ class AverageWriter(FlexWriter):
         if bias is not None:
             bias = Code(frame.assign(frame.fresh("bias"), bias.text))
             arguments.append(f"bias={spread(bias, own, axes).text}")
-        arguments += self.scale(score, score.factor)
+        arguments += DotWriter(self, score).scale(score.factor)
         if average.dropout:
             arguments.append(f"dropout={python(average.dropout)} if self.training else 0.0")
-        text = f"{function}({', '.join(arguments)})"
+        text = frame.call(function, arguments)
         many = len(average.positions) > 1
         return f"{text}.unflatten(-2, ({frame.sizes(average.positions)}))" if many else text
 

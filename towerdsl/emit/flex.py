@@ -6,19 +6,19 @@ from dataclasses import replace
 from functools import partial
 
 from towerdsl.emit.code import BITAND, PRODUCT, Code
-from towerdsl.emit.dense import DenseWriter
+from towerdsl.emit.dot import DotWriter
 from towerdsl.ir import nodes as n
 from towerdsl.kernels.flex import paired
-from towerdsl.passes.score import DotScore, Term, sides
+from towerdsl.passes.score import Term, sides
 
 
-class FlexWriter(DenseWriter):
-    """Writes one attention into a frame, also as functions of a pair."""
+class FlexWriter(DotWriter):
+    """Writes the mask and the biases of an attention as functions of a pair."""
 
-    def flex(self, score: DotScore) -> str:
+    def flex(self) -> str:
         """`flex_attention` on [batch, head, query, feature]."""
         frame, apart = self.frame, self.left_out
-        operands = self.operands(score)
+        operands = self.operands()
         if len(self.lead) > 2:  # the batch axes are one
             operands = [(name, f"{text}.flatten(0, {len(self.lead) - 2})") for name, text in operands]
         own = frame.positions.values()  # inside the functions nothing reads them
@@ -44,7 +44,7 @@ class FlexWriter(DenseWriter):
         visible = apart.rest if apart is not None else self.average.visible
         shown = None if visible is None else pair(visible)
         optional = None if apart is None else (frame.variable(apart.name), pair(apart.value))
-        terms = [(term, pair(_uncast(term.value), learns=True)) for term in score.biases]
+        terms = [(term, pair(_uncast(term.value), learns=True)) for term in self.score.biases]
         arguments = self.assigned(operands)
         q, k, _ = arguments
         if terms:
@@ -56,14 +56,12 @@ class FlexWriter(DenseWriter):
             name = frame.fresh("visible")
             with frame.function(f"def {name}({parameters}):"):
                 self._condition(shown, optional)
-            frame.helpers.add("block_mask")
-            mask = f"block_mask({name}, {q}, {k})"
+            mask = frame.call("block_mask", [name, q, k])
             if shown is None and optional is not None:
                 mask = f"None if {optional[0]} is None else {mask}"
             arguments.append(f"block_mask={frame.assign(frame.fresh('mask'), mask)}")
-        frame.helpers.add("flex_attention")
-        arguments += [*self.scale(score, abs(score.factor)), *self.shared_heads()]
-        result = f"flex_attention({', '.join(arguments)})"
+        arguments += [*self.scale(abs(self.score.factor)), *self.shared_heads()]
+        result = frame.call("flex_attention", arguments)
         if len(self.lead) > 2:
             result = f"{result}.unflatten(0, ({frame.sizes(self.lead[:-1])}))"
         return self.unlined(result)

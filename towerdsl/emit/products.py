@@ -8,8 +8,8 @@ Legend: B batch axes, H heads, I queries, J keys, D features of a factor, V feat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from towerdsl.emit.attention import AttentionWriter
 from towerdsl.emit.code import ATOM, PRODUCT, SUM, UNARY, Code, Letters, permuted, spread
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
@@ -19,9 +19,6 @@ from towerdsl.ops import python
 from towerdsl.passes.locality import conjuncts, joined
 from towerdsl.passes.score import Product, sides
 
-if TYPE_CHECKING:
-    from towerdsl.emit.dense import DenseWriter
-
 Axes = tuple[Axis, ...]
 SHORT = 40  # characters of code that need no name
 
@@ -29,7 +26,7 @@ SHORT = 40  # characters of code that need no name
 class ProductWriter:
     """Writes one average by its products; `order` gives the axes of what `write` returns."""
 
-    def __init__(self, writer: DenseWriter, average: n.Average, causal: bool, block: int) -> None:
+    def __init__(self, writer: AttentionWriter, average: n.Average, causal: bool, block: int) -> None:
         self.writer, self.frame, self.values, self.average = writer, writer.frame, writer.values, average
         self.causal, self.block = causal, block
         self.letters = Letters(writer.frame.many_positions)
@@ -192,13 +189,12 @@ class ProductWriter:
             assert one.left is not None and one.right is not None
             left, right = one.left.axes, one.right.axes
             lead = tuple(a for a in self.writer.lead if a in left or a in right or a in axes)
-            frame.helpers.add("causal_product")
             operands = [
                 spread(self._side(one.left, "left"), left, (*lead, i, left[-1])),
                 spread(self._side(one.right, "right"), right, (*lead, j, right[-1])),
                 spread(message, axes, (*lead, j, self.feature)),
             ]
-            code = Code(f"causal_product({', '.join(c.text for c in operands)}, {self.block})")
+            code = Code(frame.call("causal_product", [*(c.text for c in operands), str(self.block)]))
             own = (*lead, i, self.feature)
             return self._scaled(one, code, own), own
         own = tuple(a for a in (*self.writer.lead, j, self.feature) if a in axes or (one.right and a in one.right.axes))
