@@ -1,4 +1,4 @@
-"""Attentions in blocks --> statements: sources, masks and biases cut in blocks, results put together again."""
+"""One `Average` --> statements: what kernels write with. Each technique is a writer of its own, or goes by blocks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from towerdsl.emit.code import Code, mark, permuted, spread
+from towerdsl.emit.dense import DenseWriter
+from towerdsl.emit.dot import DotWriter
 from towerdsl.emit.flex import FlexWriter
-from towerdsl.emit.frame import Code, mark
-from towerdsl.emit.optional import left_out
+from towerdsl.emit.products import ProductWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis
 from towerdsl.kernels.base import Facts, Plan
@@ -19,11 +21,11 @@ from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.kernels.tiling import Tiling, padded, tiled
 from towerdsl.ops import python
 from towerdsl.passes.locality import analyze, conjuncts
-from towerdsl.passes.score import DotScore, Term, split
+from towerdsl.passes.score import DotScore, Product, Term, split
 
 
-class AverageWriter(FlexWriter):
-    """Writes one attention into a frame, also in blocks."""
+class AverageWriter(DenseWriter):
+    """Writes one attention into a frame; kernels use its parts."""
 
     def write(self, part: str, names: Sequence[str]) -> None:
         """Write an attention, or one of the parts that `Evaluate` names."""
@@ -50,7 +52,7 @@ class AverageWriter(FlexWriter):
         elif part == "result":
             positions = [a.on("") for a in average.positions]
             code = self._joined(inner.result(Code("y")), len(average.batch), fold.cuts)
-            code = frame.permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
+            code = permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
         else:
             code = inner._heads_joined(Code("y"), self, fold.cuts)
         frame.assign("y", code.text)
@@ -60,10 +62,8 @@ class AverageWriter(FlexWriter):
         frame = self.frame
         listed, pairs = Edges().listed(self.average, self.plan.facts, self)
         normalize = ROWS[self.average.normalize]
-        weights, axes = AverageWriter(frame, listed, self.plan).weights((normalize, pairs) if normalize else ())
-        every = (*self.lead, *listed.over)
-        code = frame.spread(Code(weights), axes, every)
-        frame.assign(weights_name, (code if axes == every else self.expanded(code, axes, every, set(every))).text)
+        writer = AverageWriter(self.values, listed, self.plan)
+        frame.assign(weights_name, writer.whole(*writer.weights((normalize, pairs) if normalize else ()))[0])
         for name, of in ((query_name, "query"), (key_name, "key"), (once_name, "once")):
             frame.assign(name, f"{pairs}.{of}")
 
@@ -71,18 +71,37 @@ class AverageWriter(FlexWriter):
         """A writer for an average inside blocks."""
         facts = Facts(analyze(inner.visible), split(inner.score))
         kernel = Sdpa() if Sdpa().refuse(inner, facts) is None else Reference()
-        return AverageWriter(self.frame, inner, Plan(kernel, (), facts))
+        return AverageWriter(self.values, inner, Plan(kernel, (), facts))
+
+    # --- all pairs at once ------------------------------------------------------------------------------------
+
+    def scaled_dot_product(self, score: DotScore) -> str:
+        """`F.scaled_dot_product_attention`."""
+        return DotWriter(self, score).scaled_dot_product()
+
+    def flex(self, score: DotScore) -> str:
+        """`flex_attention`, on a GPU."""
+        return FlexWriter(self, score).flex()
+
+    def factored(self, average: n.Average, products: Sequence[Product], causal: bool, block: int) -> str:
+        """The sums over the keys of each product, then the part of each query in them; `average` may be simpler."""
+        written = ProductWriter(self, average, causal, block)
+        text = written.write(products)
+        self.kept = written.order
+        return text
 
     def dense(self) -> str:
         """The average as its dense kernel writes it."""
         return self.plan.kernel.write(self.average, self.plan.facts, self)
+
+    # --- in blocks --------------------------------------------------------------------------------------------
 
     def _heads_joined(self, code: Code, outer: AverageWriter, cuts: Sequence[n.Cut]) -> Code:
         """[batch..., block, head, place, feature] --> [batch..., head, positions..., feature]."""
         own = [*self.lead, *self.average.positions, self.average.message.axes[-1]]
         block = self.average.batch[-1]
         order = [*outer.lead, block, *own[-2:]]
-        return self._joined(self.frame.permuted(self.each_head(code), own, order), len(outer.lead), cuts)
+        return self._joined(permuted(self.each_head(code), own, order), len(outer.lead), cuts)
 
     def _joined(self, code: Code, dim: int, cuts: Sequence[n.Cut]) -> Code:
         """[..., block, place, ...] at `dim` --> the positions that were cut."""
@@ -90,11 +109,10 @@ class AverageWriter(FlexWriter):
         shown = [c for c in cuts if c.query is not None]
         if not shown:
             return Code(f"{code.atom}.squeeze({dim}).squeeze({dim})")
-        frame.helpers.add("joined")
         lengths = ", ".join(frame.size(c.query.size, c.query.name or "size") for c in shown if c.query)
-        sizes, *rest = frame.cuts(cuts, "i")
+        sizes, *rest = self.values.cuts(cuts, "i")
         lengths = f"({lengths}{',' if len(shown) == 1 else ''})"
-        return Code(f"joined({', '.join([code.text, str(dim), sizes, lengths, *rest])})")
+        return Code(frame.call("joined", [code.text, str(dim), sizes, lengths, *rest]))
 
     def in_blocks(self, cuts: Sequence[n.Cut]) -> str:
         """The average inside all blocks at once, from sources that are not cut yet."""
@@ -109,12 +127,11 @@ class AverageWriter(FlexWriter):
 
         def held(value: n.Value) -> n.Value:
             """A value of all turns, computed once."""
-            code = frame.text(value)
+            code = self.values.text(value)
             name = code if code.isidentifier() else frame.assign(frame.fresh("held"), code)
             return n.Local(value.type, None, name)
 
         inner = self._inside(turn(self.average, axis, part, held))
-        frame.helpers.add("in_turn")
         name = frame.fresh("average")
         length = frame.size(axis.size, axis.name or "size")
         frame.lengths[part] = part
@@ -123,7 +140,7 @@ class AverageWriter(FlexWriter):
             if any(re.search(rf"\b{part}\b", line) for line in frame.lines[start:]):
                 frame.lines.insert(start, f"{'    ' * frame.depth}{part} = rows.stop - rows.start")
         dim = len(self.lead) + self.average.positions.index(axis)
-        return f"in_turn({name}, {length}, {mark(size, 'size')}, {dim})"
+        return frame.call("in_turn", [name, length, mark(size, "size"), str(dim)])
 
     def merged(self, parts: Sequence[tuple[n.Average, n.Cut]]) -> str:
         """The averages over disjoint sets of keys, each by `attend`, as one: by their log-sum-exp."""
@@ -134,27 +151,25 @@ class AverageWriter(FlexWriter):
             score = writer.plan.facts.score
             assert not isinstance(score, str)
             names.append(frame.assign(frame.fresh("part"), writer.attended(score, cut, "attend_with_lse")))
-        frame.helpers.add("merged")
-        return f"merged({', '.join(names)})"
+        return frame.call("merged", names)
 
     def attended(self, score: DotScore, cut: n.Cut, function: str = "attend") -> str:
         """`attend`, block by block along one axis, on [batch..., head, position, feature]."""
         average, frame = self.average, self.frame
-        frame.helpers.add(function)
         tiling = Tiling(average, (cut,), False)
         axes = (*self.lead, tiling.block, tiling.places["i"], tiling.places["j"] if cut.key else average.over[0])
         masks: list[str] = []
-        apart = left_out(average.visible, frame.optional)
+        apart = self.left_out
         for part in conjuncts(average.visible) if average.visible is not None else []:
             optional = apart is not None and part is apart.value
-            code = frame.aligned(tiling.value(part), axes)
+            code = self.values.aligned(tiling.value(part), axes)
             if part.type.scalar:
                 code = Code(f"torch.tensor({code.text}, device={frame.device})")
             name = frame.variable(apart.name) if apart is not None and optional else ""
             text = f"None if {name} is None else {code.text}" if optional else code.text
             masks.append(text if text.isidentifier() else frame.assign(frame.fresh("visible"), text))
         inside = DotScore(score.left, score.right, 1.0, None, tuple(_tiled(t, tiling) for t in score.biases))
-        bias, own = self.bias(inside, axes)
+        bias, own = DotWriter(self, inside).bias(axes)
         operands = ((score.left, average.positions), (score.right, average.over), (average.message, average.over))
         arguments = [self._one_axis(value, positions) for value, positions in operands]
         arguments.append(frame.size(cut.size, "size"))
@@ -164,11 +179,11 @@ class AverageWriter(FlexWriter):
             arguments.append(f"visible=({', '.join(masks)}{',' if len(masks) == 1 else ''})")
         if bias is not None:
             bias = Code(frame.assign(frame.fresh("bias"), bias.text))
-            arguments.append(f"bias={frame.spread(bias, own, axes).text}")
-        arguments += self.scale(score, score.factor)
+            arguments.append(f"bias={spread(bias, own, axes).text}")
+        arguments += DotWriter(self, score).scale(score.factor)
         if average.dropout:
             arguments.append(f"dropout={python(average.dropout)} if self.training else 0.0")
-        text = f"{function}({', '.join(arguments)})"
+        text = frame.call(function, arguments)
         many = len(average.positions) > 1
         return f"{text}.unflatten(-2, ({frame.sizes(average.positions)}))" if many else text
 

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 from towerdsl.emit.average import AverageWriter
+from towerdsl.emit.code import MARK, mark, unmark
 from towerdsl.emit.describe import docstring
-from towerdsl.emit.frame import LIKE, MARK, MODULE_NAMES, Frame, mark, unmark
+from towerdsl.emit.frame import LIKE, MODULE_NAMES, Frame
 from towerdsl.emit.layout import tidy, wrapped
 from towerdsl.emit.optional import Optional
+from towerdsl.emit.values import ValueWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read, statements, values
 from towerdsl.ir.size import Size
@@ -161,6 +163,7 @@ class ClassWriter:
     ) -> None:
         self.block, self.plans, self.constructors = block, plans, constructors
         self.frame = Frame(block, optional.parameters(block), merged=_without_weights(block))
+        self.values = ValueWriter(self.frame)
 
     def draft(self) -> Draft:
         block = self.block
@@ -168,7 +171,7 @@ class ClassWriter:
         for step in block.body:
             self._step(step, ())
         results = [
-            self.frame.variable(r.name) if isinstance(r, n.Relation) else self.frame.text(r) for r in block.results
+            self.frame.variable(r.name) if isinstance(r, n.Relation) else self.values.text(r) for r in block.results
         ]
         result = ", ".join(results)
         forward = [*self.frame.lines]
@@ -220,9 +223,9 @@ class ClassWriter:
         frame = self.frame
         if isinstance(step, n.Set):
             targets = ", ".join(frame.variable(name) for name in step.names)
-            frame.assign(targets, frame.text(step.value))
+            frame.assign(targets, self.values.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names)
+            AverageWriter(self.values, step.average, self.plans[id(self.block)]).write(step.part, step.names)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:
@@ -312,7 +315,7 @@ class ClassWriter:
         frame.depth += 1
         for step in scan.body:
             if isinstance(step, n.Set) and step.names[0] in lists and step.names[0] in appended:
-                frame.line(f"{lists[step.names[0]]}.append({frame.text(step.value)})")
+                frame.line(f"{lists[step.names[0]]}.append({self.values.text(step.value)})")
             else:
                 self._step(step, loops)
         for name, variable in lists.items():

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from towerdsl.emit.dense import DenseWriter
-from towerdsl.emit.frame import BITAND, PRODUCT, Code
+from towerdsl.emit.code import BITAND, PRODUCT, Code
+from towerdsl.emit.dot import DotWriter
 from towerdsl.ir import nodes as n
 from towerdsl.kernels.flex import paired
-from towerdsl.passes.score import DotScore, Term, sides
+from towerdsl.passes.score import Term, sides
 
 
-class FlexWriter(DenseWriter):
-    """Writes one attention into a frame, also as functions of a pair."""
+class FlexWriter(DotWriter):
+    """Writes the mask and the biases of an attention as functions of a pair."""
 
-    def flex(self, score: DotScore) -> str:
+    def flex(self) -> str:
         """`flex_attention` on [batch, head, query, feature]."""
         frame, apart = self.frame, self.left_out
-        operands = self.operands(score)
+        operands = self.operands()
         if len(self.lead) > 2:  # the batch axes are one
             operands = [(name, f"{text}.flatten(0, {len(self.lead) - 2})") for name, text in operands]
         own = frame.positions.values()  # inside the functions nothing reads them
@@ -28,9 +28,9 @@ class FlexWriter(DenseWriter):
 
         def held(value: n.Value, learns: bool) -> n.Value:
             """A value for all pairs, computed once."""
-            text = frame.text(value)
+            text = self.values.text(value)
             if value.type.dtype in ("float", "wide") and not learns:
-                text = f"{frame.code(value).atom}.detach()"
+                text = f"{self.values.code(value).atom}.detach()"
             if text not in known:
                 name = text.removeprefix("self.")
                 if not name.isidentifier():
@@ -44,26 +44,24 @@ class FlexWriter(DenseWriter):
         visible = apart.rest if apart is not None else self.average.visible
         shown = None if visible is None else pair(visible)
         optional = None if apart is None else (frame.variable(apart.name), pair(apart.value))
-        terms = [(term, pair(_uncast(term.value), learns=True)) for term in score.biases]
+        terms = [(term, pair(_uncast(term.value), learns=True)) for term in self.score.biases]
         arguments = self.assigned(operands)
         q, k, _ = arguments
         if terms:
             name = frame.fresh("biased")
             with frame.function(f"def {name}(score, {parameters}):"):
-                frame.line(f"return score{''.join(self._added(term, frame.code(x)) for term, x in terms)}")
+                frame.line(f"return score{''.join(self._added(term, self.values.code(x)) for term, x in terms)}")
             arguments.append(f"score_mod={name}")
         if shown is not None or optional is not None:
             name = frame.fresh("visible")
             with frame.function(f"def {name}({parameters}):"):
                 self._condition(shown, optional)
-            frame.helpers.add("block_mask")
-            mask = f"block_mask({name}, {q}, {k})"
+            mask = frame.call("block_mask", [name, q, k])
             if shown is None and optional is not None:
                 mask = f"None if {optional[0]} is None else {mask}"
             arguments.append(f"block_mask={frame.assign(frame.fresh('mask'), mask)}")
-        frame.helpers.add("flex_attention")
-        arguments += [*self.scale(score, abs(score.factor)), *self.shared_heads()]
-        result = f"flex_attention({', '.join(arguments)})"
+        arguments += [*self.scale(abs(self.score.factor)), *self.shared_heads()]
+        result = frame.call("flex_attention", arguments)
         if len(self.lead) > 2:
             result = f"{result}.unflatten(0, ({frame.sizes(self.lead[:-1])}))"
         return self.unlined(result)
@@ -76,13 +74,13 @@ class FlexWriter(DenseWriter):
     def _condition(self, shown: n.Value | None, optional: tuple[str, n.Value] | None) -> None:
         """The body of the condition; a part of it that is optional may be None."""
         frame = self.frame
-        code = Code("None") if shown is None else frame.code(shown)
+        code = Code("None") if shown is None else self.values.code(shown)
         if shown is not None and optional is not None:
             name, value = optional
             variable = frame.assign(frame.fresh("shown"), code.text)
-            code = Code(f"{variable} if {name} is None else {variable} & {frame.code(value).at(BITAND + 1)}")
+            code = Code(f"{variable} if {name} is None else {variable} & {self.values.code(value).at(BITAND + 1)}")
         elif optional is not None:
-            code = frame.code(optional[1])
+            code = self.values.code(optional[1])
         frame.line(f"return {code.text}")
 
 

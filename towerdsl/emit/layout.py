@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from towerdsl.emit.frame import MARK
+from towerdsl.emit.code import MARK
 
 WIDTH = 110
 _ASSIGN = re.compile(r"^(\s*)([A-Za-z_]\w*) = (.*)$")

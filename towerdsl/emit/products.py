@@ -8,9 +8,9 @@ Legend: B batch axes, H heads, I queries, J keys, D features of a factor, V feat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from towerdsl.emit.frame import ATOM, PRODUCT, SUM, UNARY, Code, Letters
+from towerdsl.emit.attention import AttentionWriter
+from towerdsl.emit.code import ATOM, PRODUCT, SUM, UNARY, Code, Letters, permuted, spread
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size, product
@@ -19,9 +19,6 @@ from towerdsl.ops import python
 from towerdsl.passes.locality import conjuncts, joined
 from towerdsl.passes.score import Product, sides
 
-if TYPE_CHECKING:
-    from towerdsl.emit.dense import DenseWriter
-
 Axes = tuple[Axis, ...]
 SHORT = 40  # characters of code that need no name
 
@@ -29,8 +26,8 @@ SHORT = 40  # characters of code that need no name
 class ProductWriter:
     """Writes one average by its products; `order` gives the axes of what `write` returns."""
 
-    def __init__(self, writer: DenseWriter, average: n.Average, causal: bool, block: int) -> None:
-        self.writer, self.frame, self.average = writer, writer.frame, average
+    def __init__(self, writer: AttentionWriter, average: n.Average, causal: bool, block: int) -> None:
+        self.writer, self.frame, self.values, self.average = writer, writer.frame, writer.values, average
         self.causal, self.block = causal, block
         self.letters = Letters(writer.frame.many_positions)
         self.feature = average.message.axes[-1]
@@ -42,13 +39,13 @@ class ProductWriter:
         self.order: Axes = ()
 
     def write(self, products: Sequence[Product]) -> str:
-        frame, average = self.frame, self.average
+        average = self.average
         message, axes = self._message()
         parts = [self._product(p, message, axes) for p in products]
         every = (*self.writer.lead, *average.positions, self.feature)
         found = {a for _, own in parts for a in own}
         self.order = tuple(a for a in self._result_order(every) if a in found)
-        codes = [frame.spread(code, own, self.order) for code, own in parts]
+        codes = [spread(code, own, self.order) for code, own in parts]
         text = " + ".join(c.at(SUM) for c in codes)
         if average.normalize == "sum":
             text = self._divided_by_total(text)
@@ -70,7 +67,7 @@ class ProductWriter:
         """The messages of the keys that are visible, zeros for others; for `sum` a last feature counts weights."""
         frame, average = self.frame, self.average
         axes = tuple(a for a in (*self.writer.lead, *average.over, self.feature) if a in average.message.axes)
-        code = frame.permuted(frame.code(average.message), average.message.axes, axes)
+        code = permuted(self.values.code(average.message), average.message.axes, axes)
         if average.normalize == "sum":
             code = Code(f"F.pad({code.text}, (0, 1), value=1.0)")
         name = "v" if "v" not in read([average.score, *self.of_keys, *self.of_queries]) else frame.fresh("message")
@@ -90,15 +87,15 @@ class ProductWriter:
         wider = {a for c in conditions for a in c.axes} - set(own)
         if wider:
             order = tuple(a for a in (*every, features) if a in own or a in wider)
-            code = frame.spread(Code(frame.assign(name, text)), own, order)
+            code = spread(Code(frame.assign(name, text)), own, order)
             text = self.writer.expanded(code, own, order, wider).text
             self.order = order
         for condition in conditions:
             optional = self.apart is not None and condition == self.apart.value
             if condition.type.scalar:
-                holds = f"torch.tensor({frame.text(condition)}, device={frame.device})"
+                holds = f"torch.tensor({self.values.text(condition)}, device={frame.device})"
             else:
-                holds = frame.aligned(condition, self.order).at(UNARY)
+                holds = self.values.aligned(condition, self.order).at(UNARY)
             frame.assign(name, text)
             if optional:
                 assert self.apart is not None
@@ -146,7 +143,7 @@ class ProductWriter:
 
     def _side(self, value: n.Value, name: str) -> Code:
         """A factor of the score in the model's dtype, named if it is not short."""
-        code = self.frame.code(value)
+        code = self.values.code(value)
         code = code if value.type.dtype == "float" else Code(f"{code.atom}.to({self.frame.dtype})")
         return code if len(code.text) <= SHORT else Code(self.frame.assign(self.frame.fresh(name), code.text))
 
@@ -158,7 +155,7 @@ class ProductWriter:
                 f"{code.at(PRODUCT)} * {Code(python(one.factor), UNARY if one.factor < 0 else ATOM).at(ATOM)}", PRODUCT
             )
         if one.number is not None:
-            number = frame.aligned(one.number, own)
+            number = self.values.aligned(one.number, own)
             if one.number.type.dtype != "float" and not one.number.type.scalar:
                 number = Code(f"{number.atom}.to({frame.dtype})")
             code = Code(f"{code.at(PRODUCT)} * {number.at(PRODUCT + 1)}", PRODUCT)
@@ -179,9 +176,9 @@ class ProductWriter:
         found = {*own, *one.left.axes}
         order = (*self.writer.lead, *self.average.positions, self.feature)
         order = tuple(a for a in self._result_order(order) if a in found)
-        left = self.frame.spread(self._side(one.left, "left"), one.left.axes, order)
+        left = spread(self._side(one.left, "left"), one.left.axes, order)
         name = Code(sums.text if sums.text.isidentifier() else self.frame.assign(self.frame.fresh("total"), sums.text))
-        return Code(f"{left.at(PRODUCT)} * {self.frame.spread(name, own, order).at(PRODUCT + 1)}", PRODUCT), order
+        return Code(f"{left.at(PRODUCT)} * {spread(name, own, order).at(PRODUCT + 1)}", PRODUCT), order
 
     # --- where only earlier keys are visible --------------------------------------------------------------------
 
@@ -192,19 +189,18 @@ class ProductWriter:
             assert one.left is not None and one.right is not None
             left, right = one.left.axes, one.right.axes
             lead = tuple(a for a in self.writer.lead if a in left or a in right or a in axes)
-            frame.helpers.add("causal_product")
             operands = [
-                frame.spread(self._side(one.left, "left"), left, (*lead, i, left[-1])),
-                frame.spread(self._side(one.right, "right"), right, (*lead, j, right[-1])),
-                frame.spread(message, axes, (*lead, j, self.feature)),
+                spread(self._side(one.left, "left"), left, (*lead, i, left[-1])),
+                spread(self._side(one.right, "right"), right, (*lead, j, right[-1])),
+                spread(message, axes, (*lead, j, self.feature)),
             ]
-            code = Code(f"causal_product({', '.join(c.text for c in operands)}, {self.block})")
+            code = Code(frame.call("causal_product", [*(c.text for c in operands), str(self.block)]))
             own = (*lead, i, self.feature)
             return self._scaled(one, code, own), own
         own = tuple(a for a in (*self.writer.lead, j, self.feature) if a in axes or (one.right and a in one.right.axes))
-        code = frame.spread(message, axes, own)
+        code = spread(message, axes, own)
         if one.right is not None:
-            right_code = frame.spread(self._side(one.right, "right"), one.right.axes, own)
+            right_code = spread(self._side(one.right, "right"), one.right.axes, own)
             code = Code(f"{right_code.at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
         sums = Code(f"{code.atom}.cumsum(-2)")
         own = tuple(i if a == j else a for a in own)
@@ -243,11 +239,11 @@ class ProductWriter:
             return self._length
         if not conditions:
             (i,) = average.positions
-            return frame.spread(Code(f"({frame.position_variable(i)} + 1)"), (i,), self.order)
+            return spread(Code(f"({frame.position_variable(i)} + 1)"), (i,), self.order)
         visible = joined(conditions, (average.visible or conditions[0]).axes)
         assert visible is not None
         axes = tuple(a for a in (*writer.lead, *over) if a in visible.axes or a in over)
-        code = frame.aligned(visible, axes)
+        code = self.values.aligned(visible, axes)
         missing = set(over) - set(visible.axes)
         if missing:
             code = writer.expanded(code, visible.axes, axes, missing)
@@ -256,4 +252,4 @@ class ProductWriter:
             code, own = Code(f"{code.atom}.cumsum(-1)"), (*own, *average.positions)
         else:
             code = Code(f"{code.atom}.sum({-1 if len(over) == 1 else tuple(range(-len(over), 0))})")
-        return frame.spread(Code(f"{code.atom}.clamp(min=1)"), own, self.order)
+        return spread(Code(f"{code.atom}.clamp(min=1)"), own, self.order)

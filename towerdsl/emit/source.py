@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
+from towerdsl.emit.code import full, unmark
 from towerdsl.emit.describe import described, docstring
-from towerdsl.emit.frame import full, unmark
 from towerdsl.emit.helpers import copied
 from towerdsl.emit.helpers import imports as imports_of
 from towerdsl.emit.layout import WIDTH, wrapped

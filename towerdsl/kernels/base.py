@@ -6,8 +6,9 @@ Kernels see algebra (the `Average`, its locality, its score split in terms), nev
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from towerdsl.ir.nodes import Average, Cut
 from towerdsl.ir.size import Size, product
@@ -17,14 +18,25 @@ from towerdsl.passes.score import DotScore
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Facts:
-    """What the analysis found of one attention."""
+    """What the analysis found of one attention, and what kernels made of it."""
 
     locality: Locality
     score: DotScore | str  # the reason where the score is no dot product
     device: str = "cpu"  # what the code is for
+    _made: dict[str, tuple[Average, Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def once(self, kernel: Kernel, average: Average, make: Callable[[], T]) -> T:
+        """What a kernel makes of the attention, to decide whether it refuses, to count its pairs, and to write."""
+        known = self._made.get(kernel.name)
+        if known is None or known[0] is not average:
+            known = self._made[kernel.name] = average, make()
+        found: T = known[1]
+        return found
 
 
 @dataclass(frozen=True)

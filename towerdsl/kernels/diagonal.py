@@ -14,14 +14,12 @@ from towerdsl.ir.rewrite import moved
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed
+from towerdsl.kernels.rewriting import COMPUTED
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
 
 ZERO = Size.of(0)
-
-#: Values of pairs that are computed from values of one side each.
-_COMPUTED = (n.Pointwise, n.Dot, n.Reduce, n.Gather, n.Shared, n.Cast)
 
 
 class Diagonal(Kernel):
@@ -38,7 +36,7 @@ class Diagonal(Kernel):
                 return f"more than one key along {axis.name or 'the averaged axis'} may be visible"
         for value in (average.score, average.message, *facts.locality.rest):
             for part in value.walk():
-                if not isinstance(part, _COMPUTED) and any({i, j} <= set(part.axes) for j, i in tied.items()):
+                if not isinstance(part, COMPUTED) and any({i, j} <= set(part.axes) for j, i in tied.items()):
                     return "pairs of positions are read from a tensor"
         return None
 

@@ -6,14 +6,16 @@ along an axis of pairs. The condition is rewritten like the score: it hides pair
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed
+from towerdsl.kernels.rewriting import COMPUTED, Rewriting
 from towerdsl.passes.locality import Band, Locality, Reading, Related, conjuncts, joined
 
 if TYPE_CHECKING:
@@ -26,9 +28,6 @@ ROWS = {"softmax": "softmax_of_rows", "sum": "sum_of_rows", "count": "count_of_r
 
 #: Entries are read here and there in memory, and the list is sorted first.
 LISTED = Speed(call=1_500_000, multiply_add=0.1, pair=9)
-
-#: Values of pairs that are computed from others.
-_COMPUTED = (n.Pointwise, n.Dot, n.Reduce, n.Gather, n.Shared, n.Cast)
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,15 @@ class Edges(Kernel):
         pair = Axis("pair", Size.free(f"{pairs}.key.shape[0]"))
         once = n.Local(TensorType("bool", (pair,)), average.span, f"{pairs}.once")
         rest = _rest(facts, lists)
-        kept = [once, *(_at_pairs(p, i, j, pair, pairs) for p in (conjuncts(rest) if rest is not None else []))]
+        at_pairs = _AtPairs(i, j, pair, pairs).value
+        kept = [once, *map(at_pairs, conjuncts(rest) if rest is not None else [])]
         over_pairs = replace(
             average,
             positions=(),
             over=(pair,),
-            score=_at_pairs(average.score, i, j, pair, pairs),
+            score=at_pairs(average.score),
             visible=joined(kept, (*writer.lead, pair)),
-            message=_at_pairs(average.message, i, j, pair, pairs),
+            message=at_pairs(average.message),
         )
         return over_pairs, pairs
 
@@ -142,24 +142,27 @@ def _ends(average: Average) -> tuple[Axis, Axis]:
 # --- values of pairs -------------------------------------------------------------------------------------------
 
 
-def _at_pairs(value: n.Value, i: Axis, j: Axis, pair: Axis, pairs: str) -> n.Value:
-    """The value with one axis of pairs instead of the axes of the query's and the key's positions."""
-    found = {i, j} & {*value.axes}
-    if not found:
-        return value
-    if len(found) == 1 or not isinstance(value, _COMPUTED):
-        return n.AtPairs(_paired(value.type, i, j, pair), value.span, value, pairs)
+@dataclass
+class _AtPairs(Rewriting):
+    """One axis of listed pairs, instead of the axes of the query's and the key's positions."""
 
-    def moved(x: Any) -> Any:
-        if isinstance(x, n.Value):
-            return _at_pairs(x, i, j, pair, pairs)
-        if isinstance(x, TensorType):
-            return _paired(x, i, j, pair)
-        return tuple(moved(y) for y in x) if isinstance(x, tuple) else x
+    i: Axis
+    j: Axis
+    pair: Axis
+    pairs: str
 
-    return replace(value, **{f.name: moved(getattr(value, f.name)) for f in fields(value) if f.name != "span"})
+    @property
+    def key(self) -> Hashable:
+        return self.pairs
 
+    def instead(self, value: n.Value) -> n.Value | None:
+        found = {self.i, self.j} & {*value.axes}
+        if not found:
+            return value
+        if len(found) == 2 and isinstance(value, COMPUTED):
+            return None
+        return n.AtPairs(self.type(value.type, ()), value.span, value, self.pairs)
 
-def _paired(kind: TensorType, i: Axis, j: Axis, pair: Axis) -> TensorType:
-    first = next((a for a in kind.axes if a in (i, j)), None)
-    return replace(kind, axes=tuple(pair if a == first else a for a in kind.axes if a == first or a not in (i, j)))
+    def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
+        ends = [a for a in old.axes if a in (self.i, self.j)]
+        return old.with_axes(self.pair if a == ends[0] else a for a in old.axes if a not in ends[1:])

@@ -6,7 +6,8 @@ known of whole blocks in the place of positions, says which blocks are left out:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
@@ -14,6 +15,7 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs
+from towerdsl.kernels.rewriting import Rewriting
 from towerdsl.passes.bounds import bounds
 from towerdsl.passes.score import sides
 
@@ -91,57 +93,74 @@ def paired(value: n.Value, average: Average, held: Callable[[n.Value], n.Value],
     `names` are the variables for the entry of the batch "b", the head "h", the query "i" and the key "j". `held` holds
     what is computed once for all pairs. Raises Unpaired.
     """
-    head = average.heads
-    integer = TensorType("int", ())
+    return _Pairing(average, held, names).value(value)
 
-    def variable(name: str) -> n.Value:
-        return n.Local(integer, None, names.get(name, name))
 
-    def place(axis: Axis) -> n.Value:
-        """Where the pair is along an axis of a tensor that is held."""
-        if axis.side:
-            return variable(axis.side)
-        if axis == head:
-            return variable("h")
-        if axis not in average.batch:
-            raise Unpaired("pairs are made of vectors")
-        at = variable("b")  # the batch axes are one, the last counts fastest
-        later = average.batch[average.batch.index(axis) + 1 :]
-        for inner in later:
-            at = n.Pointwise(integer, None, "//", (at, _number(inner.size)))
-        if axis != average.batch[0]:
-            at = n.Pointwise(integer, None, "%", (at, _number(axis.size)))
-        return at
+@dataclass
+class _Pairing(Rewriting):
+    """One pair: a number of what is computed for pairs, and an entry of what is held."""
 
-    def entry(x: n.Value) -> n.Value:
-        if x.type.scalar:
-            return x
-        if isinstance(x, n.Position):
-            return place(x.axes[0])
-        kind = TensorType(x.type.dtype, ())
-        if sides(x) != {"i", "j"} and not _is_arithmetic(x):
-            return n.Entry(kind, x.span, held(x), tuple(map(place, x.axes)))
-        match x:
-            case n.Pointwise():
-                return n.Pointwise(kind, x.span, x.op, tuple(map(entry, x.args)))
-            case n.Cast():
-                return n.Cast(kind, x.span, entry(x.arg))
-            case n.Shared():
-                return n.Shared(kind, x.span, entry(x.arg), x.name, hash((x.key, "paired")))
+    average: Average
+    held: Callable[[n.Value], n.Value]
+    names: Mapping[str, str]
+
+    @property
+    def key(self) -> Hashable:
+        return "paired"
+
+    def instead(self, value: n.Value) -> n.Value | None:
+        if value.type.scalar:
+            return value
+        if isinstance(value, n.Position):
+            return self._place(value.axes[0])
+        if sides(value) != {"i", "j"} and not _is_arithmetic(value):
+            return self._entry(value)
+        match value:
+            case n.Pointwise() | n.Cast() | n.Shared():
+                return None
             case n.Gather():
-                width = x.lead + len(x.indices)
-                if len(x.table.axes) != width:
-                    raise Unpaired("pairs are made of vectors")
-                looked_up = zip(x.indices, x.table.axes[x.lead :], strict=True)
-                index = (*map(place, x.table.axes[: x.lead]), *(_inside(entry(k), k, axis) for k, axis in looked_up))
-                return n.Entry(kind, x.span, held(x.table), index)
+                return self._looked_up(value)
             case n.Local() | n.Weight() | n.Rename():
-                return n.Entry(kind, x.span, held(x), tuple(map(place, x.axes)))
+                return self._entry(value)
             case n.Member():
                 raise Unpaired("the pairs of a relation are no blocks")
         raise Unpaired("pairs are made of vectors")
 
-    return entry(value)
+    def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
+        return TensorType(old.dtype, ())
+
+    def _entry(self, value: n.Value) -> n.Value:
+        return n.Entry(self.type(value.type, ()), value.span, self.held(value), tuple(map(self._place, value.axes)))
+
+    def _looked_up(self, value: n.Gather) -> n.Value:
+        table, lead = value.table, value.lead
+        if len(table.axes) != lead + len(value.indices):
+            raise Unpaired("pairs are made of vectors")
+        looked_up = zip(value.indices, table.axes[lead:], strict=True)
+        index = (
+            *map(self._place, table.axes[:lead]),
+            *(_inside(self.value(x), x, axis) for x, axis in looked_up),
+        )
+        return n.Entry(self.type(value.type, ()), value.span, self.held(table), index)
+
+    def _place(self, axis: Axis) -> n.Value:
+        """Where the pair is along an axis of a tensor that is held."""
+        batch = self.average.batch
+        if axis.side:
+            return self._variable(axis.side)
+        if axis == self.average.heads:
+            return self._variable("h")
+        if axis not in batch:
+            raise Unpaired("pairs are made of vectors")
+        at = self._variable("b")  # the batch axes are one, the last counts fastest
+        for inner in batch[batch.index(axis) + 1 :]:
+            at = n.Pointwise(at.type, None, "//", (at, _number(inner.size)))
+        if axis != batch[0]:
+            at = n.Pointwise(at.type, None, "%", (at, _number(axis.size)))
+        return at
+
+    def _variable(self, name: str) -> n.Value:
+        return n.Local(TensorType("int", ()), None, self.names.get(name, name))
 
 
 def _is_arithmetic(value: n.Value) -> bool:

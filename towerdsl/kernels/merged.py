@@ -58,25 +58,9 @@ class Merged(Kernel):
             return str(reason)
         return None
 
-    def parts(self, average: Average, facts: Facts) -> list[Part]:
+    def parts(self, average: Average, facts: Facts) -> tuple[Part, ...]:
         """The parts of the union, wide ones last; what is common to all holds in each. Raises Untileable."""
-        assert average.visible is not None
-        union = facts.locality.unions[0]
-        common = facts.locality.without(union).condition
-        done: list[n.Value] = []
-        found: list[Part] = []
-        for part in union.parts:
-            own = part.condition
-            if own is None:
-                raise Untileable("a part of the union is everything")
-            hidden = [n.Pointwise(x.type, x.span, "not", (x,)) for x in done]
-            end = _end(average, part)
-            left = part.without(end).condition if end is not None else own
-            seen = [y for x in (common, left) if x is not None for y in conjuncts(x)]
-            visible = joined([*seen, *hidden], average.visible.axes)
-            found.append(_part(replace(average, visible=visible), part, end))
-            done.append(own)
-        return sorted(found, key=lambda p: p.average.positions != average.positions)
+        return facts.once(self, average, lambda: _parts(average, facts))
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         return writer.merged([(p.average, p.cut) for p in self.parts(average, facts)])
@@ -98,6 +82,26 @@ class Merged(Kernel):
             else:
                 total = total + part.cut.length("i") * part.cut.length("j") * of_each_head(average) * 2
         return total
+
+
+def _parts(average: Average, facts: Facts) -> tuple[Part, ...]:
+    assert average.visible is not None
+    union = facts.locality.unions[0]
+    common = facts.locality.without(union).condition
+    done: list[n.Value] = []
+    found: list[Part] = []
+    for part in union.parts:
+        own = part.condition
+        if own is None:
+            raise Untileable("a part of the union is everything")
+        hidden = [n.Pointwise(x.type, x.span, "not", (x,)) for x in done]
+        end = _end(average, part)
+        left = part.without(end).condition if end is not None else own
+        seen = [y for x in (common, left) if x is not None for y in conjuncts(x)]
+        visible = joined([*seen, *hidden], average.visible.axes)
+        found.append(_part(replace(average, visible=visible), part, end))
+        done.append(own)
+    return tuple(sorted(found, key=lambda p: p.average.positions != average.positions))
 
 
 def _end(average: Average, locality: Locality) -> End | None:

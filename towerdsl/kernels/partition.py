@@ -57,11 +57,7 @@ class Partition(Kernel):
 
     def fold(self, average: Average, facts: Facts) -> Fold:
         """The average of one class, with one more batch axis. Raises Untileable."""
-        cuts = self.cuts(average, facts)
-        exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
-        same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
-        left = facts.locality.without(*exact, *same).condition
-        return Fold(tiled(replace(average, visible=left), cuts, at_sources=True), cuts)
+        return facts.once(self, average, lambda: _fold(average, facts, self.cuts(average, facts)))
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
         return writer.dense()
@@ -74,6 +70,13 @@ class Partition(Kernel):
         found = Facts(analyze(inner.visible), split(inner.score))
         dense = Sdpa() if Sdpa().refuse(inner, found) is None else Reference()
         return dense.peak(inner, found)
+
+
+def _fold(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Fold:
+    exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
+    same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
+    left = facts.locality.without(*exact, *same).condition
+    return Fold(tiled(replace(average, visible=left), cuts, at_sources=True), cuts)
 
 
 def _exact(cut: n.Cut, width: Size) -> bool:

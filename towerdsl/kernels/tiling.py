@@ -8,12 +8,15 @@ computed as before and then cut; what depends on both sides is computed inside t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
-from towerdsl.ir.size import product
+from towerdsl.ir.size import Size, SizeLimitError, product
 from towerdsl.ir.types import Axis, TensorType
+from towerdsl.kernels.rewriting import COMPUTED, Rewriting
+from towerdsl.passes.intervals import Order
+from towerdsl.passes.linear import Linear, Reader, axes_of
 from towerdsl.passes.locality import conjuncts, joined
 from towerdsl.passes.score import sides
 
@@ -45,8 +48,8 @@ def tiled(average: n.Average, cuts: Sequence[n.Cut], at_sources: bool = False) -
     )
 
 
-class Tiling:
-    """Rewrites the values of one attention."""
+class Tiling(Rewriting):
+    """Rewrites the values of one attention: those of one side are cut, pairs are computed inside the blocks."""
 
     def __init__(self, average: n.Average, cuts: tuple[n.Cut, ...], at_sources: bool) -> None:
         self.average, self.cuts, self.at_sources = average, cuts, at_sources
@@ -78,62 +81,50 @@ class Tiling:
     # --- values -----------------------------------------------------------------------------------------------
 
     def value(self, value: n.Value) -> n.Value:
-        """A score, condition or message inside the blocks."""
+        """A score, condition or message inside the blocks; each value once."""
         if id(value) not in self.done:
-            self.done[id(value)] = (value, self._value(value))
+            self.done[id(value)] = (value, super().value(value))
         return self.done[id(value)][1]
 
-    def _value(self, value: n.Value) -> n.Value:
+    @property
+    def key(self) -> Hashable:
+        return self.cuts, self.at_sources
+
+    def instead(self, value: n.Value) -> n.Value | None:
         if self.at_sources and isinstance(value, n.Local) and value.name in ("q", "k", "v"):
-            return replace(value, type=self._type(value.type, (self.block,)))
+            return replace(value, type=self._type(value.type, in_blocks=True))
         present = {a for side in "ij" for a in self.of_side[side]} & set(value.axes)
-        if not present and not self._vectors(value):
+        vectors = self._vectors(value)
+        if not present and not vectors:
             return value
-        if self._same_in_all_blocks(value):
-            return self._placed(value)
+        placed = self._placed(value)
+        if placed is not None:
+            return placed
         side = {a.side for a in present}
-        if len(side) == 1 and not self._vectors(value):
+        if len(side) == 1 and not vectors:
             return self._cut(value, [a for a in self.of_side[min(side)] if a in present], min(side))
-        return self._inside(value)
+        if isinstance(value, n.Member):
+            raise Untileable("the pairs of a relation are no blocks")
+        if not isinstance(value, COMPUTED):
+            raise Untileable("pairs of positions are read from a tensor")
+        return None
 
     def _vectors(self, value: n.Value) -> bool:
         """Whether a value is made of `q`, `k` or `v` that are in blocks already."""
         return self.at_sources and any(isinstance(v, n.Local) and v.name in ("q", "k", "v") for v in value.walk())
 
-    def _inside(self, value: n.Value) -> n.Value:
-        """A value of pairs, from its operands inside the blocks."""
-        match value:
-            case n.Pointwise():
-                args = tuple(map(self.value, value.args))
-                return replace(value, type=self._type(value.type, *(a.axes for a in args)), args=args)
-            case n.Dot():
-                left, right = self.value(value.left), self.value(value.right)
-                return replace(value, type=self._type(value.type, left.axes, right.axes), left=left, right=right)
-            case n.Reduce() | n.Cast():
-                arg = self.value(value.arg)
-                return replace(value, type=self._type(value.type, arg.axes), arg=arg)
-            case n.Shared():
-                arg = self.value(value.arg)
-                key = hash((value.key, self.cuts, self.at_sources))
-                return replace(value, type=self._type(value.type, arg.axes), arg=arg, key=key)
-            case n.Gather():
-                table, indices = self.value(value.table), tuple(map(self.value, value.indices))
-                lead = len(table.axes) - (len(value.table.axes) - value.lead)
-                kind = self._type(value.type, table.axes, *(x.axes for x in indices))
-                return replace(value, type=kind, table=table, lead=lead, indices=indices)
-        if isinstance(value, n.Member):
-            raise Untileable("the pairs of a relation are no blocks")
-        raise Untileable("pairs of positions are read from a tensor")
+    def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
+        return self._type(old, any(self.block in x.axes for x in operands))
 
-    def _type(self, old: TensorType, *present: Sequence[Axis]) -> TensorType:
-        """A type whose positions are places, of blocks if any of what it is made of is."""
+    def _type(self, old: TensorType, in_blocks: bool) -> TensorType:
+        """A type whose positions are places, of blocks or of what all blocks have in common."""
         found: list[Axis] = []
         for a in old.axes:
             side = next((s for s in "ij" if a in self.of_side[s]), None)
             new = a if side is None else self.places[side]
             if new not in found:
                 found.append(new)
-        if any(self.block in axes for axes in present):  # it stands behind the batch, in front of heads
+        if in_blocks:  # the axis of blocks stands behind the batch, in front of heads
             heads = next(k for k, a in enumerate(found) if a == self.average.heads or a in self.places.values())
             found.insert(heads, self.block)
         return old.with_axes(found)
@@ -145,40 +136,31 @@ class Tiling:
         kind = value.type.with_axes((*before, self.block, place or self.places[side], *after))
         return n.Blocks(kind, value.span, value, self.cuts, side)
 
-    # --- what blocks have in common ---------------------------------------------------------------------------
-
-    def _same_in_all_blocks(self, value: n.Value) -> bool:
-        """Whether positions count only as distances, so that where a block begins does not matter."""
-        if not isinstance(value, n.Pointwise):
-            found = _factors(value)
-        elif value.op in ("<", "<=", ">", ">=", "==", "!="):
-            left, right = _factors(value.args[0]), _factors(value.args[1])
-            found = None if left is None or right is None else _sum(left, right, -1)
-        else:
-            found = _factors(value)
-        if found is None:
-            return False
-        for cut in self.cuts:
-            i = found.pop(cut.query, 0) if cut.query is not None else 0
-            j = found.pop(cut.key, 0) if cut.key is not None else 0
-            if i + j and not cut.whole:
-                return False
-        return not found
-
-    def _placed(self, value: n.Value) -> n.Value:
-        """The same with each position counted from the first query of its block."""
-        match value:
-            case n.Position():
-                axis = value.axes[0]
-                cut = self.of_side[axis.side][axis]
-                return n.Place(value.type.with_axes((self.places[axis.side],)), value.span, self.cuts, cut)
-            case n.Pointwise():
-                args = tuple(map(self._placed, value.args))
-                return replace(value, type=self._type(value.type), args=args)
-            case n.Shared():
-                arg = self._placed(value.arg)
-                return replace(value, type=arg.type, arg=arg, key=hash((value.key, self.cuts, "placed")))
-        return value
+    def _placed(self, value: n.Value) -> n.Value | None:
+        """The value with each position counted from the first query of its block, where that changes nothing: positions
+        count only as distances. None where they do not."""
+        compared = isinstance(value, n.Pointwise) and value.op in ("<", "<=", ">", ">=", "==", "!=")
+        ends = value.operands if compared else (value,)
+        if any(x.type.dtype not in ("int", "wide") for x in ends):
+            return None
+        rule = _Placing(self)
+        form = Linear()
+        for x, sign in zip(ends, (1, -1), strict=False):
+            # of places no range is known, so that the form holds wherever a block begins
+            try:
+                found = Reader(Order(frozenset())).linear(rule.value(x))
+            except SizeLimitError:
+                return None
+            if found is None:
+                return None
+            form = form + found.times(Size.of(sign))
+        total: dict[n.Cut, Size] = {}
+        for atom, factor in form.terms:
+            if isinstance(atom, n.Place):
+                total[atom.cut] = total.get(atom.cut, Size.of(0)) + factor
+            elif axes_of(atom):
+                return None
+        return rule.value(value) if all(cut.whole or not factor.terms for cut, factor in total.items()) else None
 
     # --- padding ----------------------------------------------------------------------------------------------
 
@@ -213,35 +195,28 @@ def inside_blocks(value: n.Apply) -> bool:
     return alone == set(range(last)) and sides(value.args[0]) == set()
 
 
-Factors = dict[Axis, int]
+class _Placing(Rewriting):
+    """Positions counted from the first query of their block."""
 
+    def __init__(self, tiling: Tiling) -> None:
+        self.tiling = tiling
 
-def _factors(value: n.Value) -> Factors | None:
-    """The factor of each position in a linear combination of positions and numbers; None if it is none."""
-    value = n.plain(value)
-    if isinstance(value, n.Position) and value.axes[0].side in ("i", "j"):
-        return {value.axes[0]: 1}
-    if value.type.scalar:
-        return {} if value.type.dtype == "int" else None
-    if not isinstance(value, n.Pointwise):
-        return None
-    if value.op == "neg":
-        inner = _factors(value.args[0])
-        return None if inner is None else _sum({}, inner, -1)
-    if value.op not in ("+", "-", "*"):
-        return None
-    a, b = value.args
-    if value.op == "*":
-        a, b = (b, a) if isinstance(b, n.Const) else (a, b)
-        inner, number = _factors(b), a.value if isinstance(a, n.Const) else None
-        return _sum({}, inner, number) if inner is not None and isinstance(number, int) else None
-    left, right = _factors(a), _factors(b)
-    return None if left is None or right is None else _sum(left, right, -1 if value.op == "-" else 1)
+    @property
+    def key(self) -> Hashable:
+        return self.tiling.cuts, "placed"
 
+    def instead(self, value: n.Value) -> n.Value | None:
+        if isinstance(value, n.Position):
+            axis = value.axes[0]
+            cut = self.tiling.of_side.get(axis.side, {}).get(axis)
+            if cut is None:
+                return value
+            kind = value.type.with_axes((self.tiling.places[axis.side],))
+            return n.Place(kind, value.span, self.tiling.cuts, cut)
+        return None if isinstance(value, n.Pointwise | n.Shared | n.Cast) else value
 
-def _sum(a: Factors, b: Factors, factor: int) -> Factors:
-    found = {x: a.get(x, 0) + factor * b.get(x, 0) for x in (*a, *(x for x in b if x not in a))}
-    return {x: number for x, number in found.items() if number}
+    def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
+        return self.tiling.type(old, ())
 
 
 def whole(query: Axis | None, key: Axis | None) -> n.Cut:
@@ -262,6 +237,29 @@ def every_cut(average: n.Average, cuts: Sequence[n.Cut]) -> tuple[n.Cut, ...]:
     return (*found, *(whole(None, j) for j in average.over if j not in met))
 
 
+@dataclass
+class _Restricting(Rewriting):
+    """A part of one axis: of values of its side, and of those that are read from a tensor."""
+
+    axis: Axis
+    short: Axis
+    part: Callable[[n.Value, TensorType], n.Value]
+    other: Callable[[n.Value], n.Value]
+
+    @property
+    def key(self) -> Hashable:
+        return self.short
+
+    def instead(self, value: n.Value) -> n.Value | None:
+        if self.axis not in value.axes:
+            return self.other(value)
+        pairs = sides(value) == {"i", "j"}
+        return None if pairs and isinstance(value, COMPUTED) else self.part(value, self.type(value.type, ()))
+
+    def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
+        return old.with_axes(self.short if a == self.axis else a for a in old.axes)
+
+
 def restricted(
     average: n.Average,
     axis: Axis,
@@ -274,25 +272,7 @@ def restricted(
     `part` takes it of a value of that axis' side, or of one that is read from a tensor; pairs are computed from the
     parts of their sides. `other` is what becomes of values that do not have the axis.
     """
-    opposite = "j" if axis.side == "i" else "i"
-
-    def value(x: n.Value) -> n.Value:
-        if axis not in x.axes:
-            return other(x)
-        kind = x.type.with_axes(short if a == axis else a for a in x.axes)
-        if opposite in sides(x):
-            match x:
-                case n.Pointwise():
-                    return replace(x, type=kind, args=tuple(map(value, x.args)))
-                case n.Dot():
-                    return replace(x, type=kind, left=value(x.left), right=value(x.right))
-                case n.Reduce() | n.Cast():
-                    return replace(x, type=kind, arg=value(x.arg))
-                case n.Shared():
-                    return replace(x, type=kind, arg=value(x.arg), key=hash((x.key, short)))
-                case n.Gather():
-                    return replace(x, type=kind, table=value(x.table), indices=tuple(map(value, x.indices)))
-        return part(x, kind)
+    value = _Restricting(axis, short, part, other).value
 
     def axes(old: tuple[Axis, ...]) -> tuple[Axis, ...]:
         return tuple(short if a == axis else a for a in old)
