@@ -185,6 +185,16 @@ def test_values_and_gradients_at_the_ends_of_blocks(name, n):
         torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-10)
 
 
+def test_what_is_so_of_positions_need_not_be_so_of_places():
+    """`max(j, 0)` is j, but a block has places of keys below 0, in front of its first query."""
+    fields = ["locality: abs(i - j) < w", "score: dot(q, k) - (max(j, 0) - max(i, 0)) / 9"]
+    found = []
+    for kernel in ("banded", "reference"):
+        torch.manual_seed(0)
+        found.append(towerdsl.compile(spec(*fields), kernel=kernel)().double()(**given(150)))
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_query_that_sees_nothing_gets_zeros(name):
     fields = [x.replace(" or i < 2", "") for x in KERNELS[name]]

@@ -9,9 +9,10 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.rewrite import moved
 from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.passes.formula import FALSE, TRUE, All, Either, Fact, Formula, Logic, Within, pair
+from towerdsl.passes.formula import FALSE, TRUE, All, Either, Fact, Formula, Within, pair
 from towerdsl.passes.intervals import EVERY, NONE, Interval
 from towerdsl.passes.linear import ONE, ZERO, Atom, Floor, Linear, replaced, single
+from towerdsl.passes.logic import Logic
 
 Hull = dict[tuple[Axis, Axis], Interval]
 #: positions, and what stands in place of each

@@ -16,9 +16,10 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.passes import implied
-from towerdsl.passes.formula import FALSE, All, Either, Fact, Formula, Logic, Within, pair
+from towerdsl.passes.formula import FALSE, All, Either, Fact, Formula, Within, pair
 from towerdsl.passes.intervals import ONLY_ZERO, Order
 from towerdsl.passes.linear import ONE, ZERO, Floor, Modulo, Reader, sides_of
+from towerdsl.passes.logic import Logic
 from towerdsl.passes.written import Writer
 
 
