@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from towerdsl.compiler import Compiled, compile_spec
+from towerdsl.compiler import COMPILED, compile_spec, compiled_from
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from towerdsl.claims import Verified
     from towerdsl.compare import Diff
-
-#: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
-_COMPILED: dict[type, Compiled] = {}
 
 
 def source(
@@ -54,7 +51,7 @@ def compile(
     compiled = compile_spec(spec, sizes, kernel, inference, device)
     module = load_module(compiled.source(), compiled.model.name)
     found: type[nn.Module] = getattr(module, camel(compiled.model.name))
-    _COMPILED[found] = compiled
+    COMPILED[found] = compiled
     return found
 
 
@@ -105,10 +102,7 @@ def verify(
                 [Diagnostic("arguments", "inputs are for a model", help="compile the spec, and give that")]
             )
         return verify_spec(spec, settings, kernel, seed)
-    compiled = _COMPILED.get(type(spec))
-    if compiled is None:
-        message = f"{type(spec).__name__} was not compiled here: nothing says what its attentions claim to be"
-        raise TowerError([Diagnostic("arguments", message, help="make the model with `towerdsl.compile` or `load`")])
+    compiled = compiled_from(spec)
     if inputs is None or settings or kernel is not None:
         message = "a model is verified as it is, on inputs"
         raise TowerError([Diagnostic("arguments", message, help="give inputs by name, and no sizes or kernel")])

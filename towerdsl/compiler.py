@@ -57,6 +57,19 @@ class Compiled:
         return write_source(self.model, self.plans, self.resolved, maps, standalone)
 
 
+#: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
+COMPILED: dict[type, Compiled] = {}
+
+
+def compiled_from(model: object) -> Compiled:
+    """What a model that `towerdsl.compile` or `load` made was compiled from. Raises TowerError."""
+    found = COMPILED.get(type(model))
+    if found is None:
+        message = f"{type(model).__name__} was not compiled here: nothing says what its attentions claim to be"
+        raise TowerError([Diagnostic("arguments", message, help="make the model with `towerdsl.compile` or `load`")])
+    return found
+
+
 @deep()
 def compile_spec(
     spec: str | Path,

@@ -24,8 +24,8 @@ from towerdsl.passes.score import DotScore, Term, split
 class AverageWriter(FlexWriter):
     """Writes one attention into a frame, also in blocks."""
 
-    def write(self, part: str, names: Sequence[str]) -> None:
-        """Write an attention, or one of the parts that `Evaluate` names."""
+    def write(self, part: str, names: Sequence[str], gate: n.Value | None = None) -> None:
+        """Write an attention, or one of the parts that `Evaluate` names; `gate` is a factor for each head."""
         average, frame, kernel, facts = self.average, self.frame, self.plan.kernel, self.plan.facts
         fold = kernel.fold(average, facts) if part != "weights" else None
         inner = self
@@ -42,10 +42,10 @@ class AverageWriter(FlexWriter):
         if part == "weights":
             return
         if fold is None:
-            code = (self.result if part == "result" else self.each_head)(Code("y"))
+            code = self.result(Code("y"), gate) if part == "result" else self.each_head(Code("y"))
         elif part == "result":
             positions = [a.on("") for a in average.positions]
-            code = self._joined(inner.result(Code("y")), len(average.batch), fold.cuts)
+            code = self._joined(inner.result(Code("y"), gate), len(average.batch), fold.cuts)
             code = frame.permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
         else:
             code = inner._heads_joined(Code("y"), self, fold.cuts)

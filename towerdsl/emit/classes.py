@@ -222,7 +222,7 @@ class ClassWriter:
             targets = ", ".join(frame.variable(name) for name in step.names)
             frame.assign(targets, frame.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names)
+            AverageWriter(frame, step.average, self.plans[id(self.block)]).write(step.part, step.names, step.gate)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:

@@ -582,8 +582,8 @@ class DenseWriter:
         code = self.frame.spread(code, self._kept, order)
         return self.expanded(code, self._kept, order, missing)
 
-    def result(self, code: Code) -> Code:
-        """[batch, head, positions, feature] --> the axes of the result, heads merged."""
+    def result(self, code: Code, gate: n.Value | None = None) -> Code:
+        """[batch, head, positions, feature] --> the axes of the result, heads merged, each times its gate."""
         average, frame = self.average, self.frame
         feature = average.message.axes[-1]
         if average.heads is None and len(average.features) == 1 and self._kept is not None:
@@ -592,6 +592,10 @@ class DenseWriter:
             if set(kept) == set(average.layout):
                 return frame.permuted(code, kept, list(average.layout))
         code = self.each_head(code)
+        if gate is not None:
+            factor = Code(f"{frame.text(gate)}.to({code.text})")  # its dtype may be another one, as in autocast
+            factor = frame.spread(factor, gate.axes, (*self.lead, *average.positions, feature))
+            code = Code(f"{code.at(PRODUCT)} * {factor.at(PRODUCT + 1)}", PRODUCT)
         positions = [a.on("") for a in average.positions]
         batch = list(average.batch)
         if average.heads is not None:

@@ -363,11 +363,14 @@ class Evaluate:
     `part` is what is wanted of it: "result"; "heads", the average of each head, [batch, head, i, feature], before they
     are merged; or "weights", two tensors: the weights, [batch, head, i, j], and the messages, [batch, head, i, j,
     feature], whose sum by those weights it is. Specs ask for the result; what looks inside asks for the others.
+
+    `gate` is a factor of each head's average, [head], before heads are merged; no spec has one.
     """
 
     names: tuple[str, ...]
     average: Average
     part: str = "result"
+    gate: Value | None = None
 
 
 @dataclass(frozen=True)
