@@ -240,8 +240,8 @@ def mass_threshold(weights: Tensor, mass: float = 0.6, dims: int = 1) -> Tensor:
         raise _mistake(f"a part of the mass is from 0 to 1, not {mass}", "0.6 keeps 60 %")
     flat = weights.flatten(-dims)
     ordered, place = torch.sort(flat.double(), stable=True, descending=True)
-    before = ordered.cumsum(-1) - ordered  # what the larger ones hold
-    kept = before < mass * ordered.sum(-1, keepdim=True) - 1e-12
+    held = ordered.cumsum(-1)
+    kept = held - ordered < mass * held[..., -1:]  # the larger ones do not hold enough
     return torch.zeros_like(kept).scatter(-1, place, kept).reshape(weights.shape)
 
 
