@@ -103,9 +103,15 @@ def test_entropy(one):
     assert_same(entropy(one), by_loops(one, loop_entropy))
 
 
-def test_entropy_is_of_distributions():
+@cases
+@pytest.mark.parametrize("measure", [entropy, mean_distance, head_divergence])
+def test_rows_are_distributions(measure, one):
+    """Weights that do not sum to 1, as those of a sigmoid, are divided by their sum."""
+    assert_same(measure(replace(one, weights=3 * one.weights)), measure(one))
+
+
+def test_entropy_at_its_ends():
     one = drawn()
-    assert_same(entropy(replace(one, weights=3 * one.weights)), entropy(one))
     even = replace(one, weights=torch.full((1, 1, 7, 7), 0.2))
     assert_same(entropy(even), torch.full((1, 1, 7), math.log(7), dtype=torch.float64), 1e-6)
     certain = replace(one, weights=torch.eye(7)[None, None])
@@ -195,10 +201,12 @@ def test_mass_at_needs_a_step_for_each_axis():
 
 @cases
 def test_head_mean(one):
-    values = mass_at(one, -1)
+    values = entropy(one)
     batch, heads, rows = values.shape
-    counted = torch.rand(batch, 7, generator=torch.Generator().manual_seed(3)) < 0.7
-    counted[:, 5] = True
+    counted = torch.tensor(
+        [[False, False, True, False, True, True, True], [False, True, False, True, False, True, False]]
+    )
+    counted = counted[:batch]
     for queries, counts in ((None, lambda b, i: True), (counted, lambda b, i: counted[b, i]), ([5, 2], (5, 2))):
         wanted = []
         for h in range(heads):

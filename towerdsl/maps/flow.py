@@ -78,7 +78,7 @@ def _graph(layers: Tensor, position: int, csr_array: Any) -> tuple[Any, int, ran
     """
     depth, count = layers.shape[:2]
     capacity = (layers * UNITS).round().to(torch.int32)
-    capacity[-1, torch.arange(count) != position] = 0  # no flow passes other outputs
+    capacity[-1, torch.arange(count) != position] = 0  # a smaller graph: no flow passes other outputs
     layer, i, j = capacity.nonzero(as_tuple=True)
     values = capacity[layer, i, j].numpy()
     size = (depth + 1) * count

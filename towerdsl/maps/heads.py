@@ -105,9 +105,9 @@ def head_importance(
 
         importance[h] = loss(model without h) - loss(model)
 
-    (Michel et al. 2019, arXiv:1905.10650, section 3.2, where the loss is minus BLEU, or minus accuracy). `loss` is
-    called with the model, once for each head and once for all of them, without gradients. Result: by the name of each
-    attention that `pattern` names and that has heads, a tensor [heads], in the unit of the loss. A head that serves has
+    (Michel et al. 2019, arXiv:1905.10650, section 3.2, who measure BLEU and accuracy instead of a loss). `loss` is
+    called with the model, once for each head and once with all of them, without gradients. Result: by the name of each
+    attention that `pattern` names and that has heads, float64 [heads], in the unit of the loss. A head that serves has
     a positive number. Raises TowerError as `scaled_heads` does, and for a model in training, whose dropout is another
     one in every call.
     """
