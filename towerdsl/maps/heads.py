@@ -47,7 +47,8 @@ def scaled_heads(model: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None
 
     `gates` are by the name of an attention's module, as in `named_modules()`, or a pattern of names; each is [heads].
     They are read at every call, may change in between, and get gradients: with gates of ones that require them, the
-    size of d loss / d gate is the importance of a head as Michel et al. 2019 (arXiv:1905.10650), section 4.1, have it.
+    mean size of d loss / d gate over inputs is the importance that Michel et al. 2019 (arXiv:1905.10650), section 4.1,
+    prune heads by.
     Where one context is inside another, the inner one counts for the modules that it names. Raises TowerError for a
     model that was not compiled here, a name that it does not have, and an attention without heads.
     """
