@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from towerdsl.compiler import COMPILED, compile_spec
+from towerdsl.compiler import COMPILED, compile_spec, compiled_from
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
@@ -102,10 +102,7 @@ def verify(
                 [Diagnostic("arguments", "inputs are for a model", help="compile the spec, and give that")]
             )
         return verify_spec(spec, settings, kernel, seed)
-    compiled = COMPILED.get(type(spec))
-    if compiled is None:
-        message = f"{type(spec).__name__} was not compiled here: nothing says what its attentions claim to be"
-        raise TowerError([Diagnostic("arguments", message, help="make the model with `towerdsl.compile` or `load`")])
+    compiled = compiled_from(spec)
     if inputs is None or settings or kernel is not None:
         message = "a model is verified as it is, on inputs"
         raise TowerError([Diagnostic("arguments", message, help="give inputs by name, and no sizes or kernel")])

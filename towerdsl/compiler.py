@@ -29,10 +29,6 @@ from towerdsl.weights import CheckpointMap, check, parse_map
 PASSES: tuple[Callable[[n.Model], n.Model], ...] = (simplify,)
 
 
-#: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
-COMPILED: dict[type, Compiled] = {}
-
-
 @contextmanager
 def deep() -> Iterator[None]:
     """Room for formulas that are nested as deep as the language allows."""
@@ -59,6 +55,19 @@ class Compiled:
         """The Python source of the model."""
         maps = {m.name: m.to_data() for m in self.checkpoints}
         return write_source(self.model, self.plans, self.resolved, maps, standalone)
+
+
+#: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
+COMPILED: dict[type, Compiled] = {}
+
+
+def compiled_from(model: object, otherwise: str = "make the model with `towerdsl.compile` or `load`") -> Compiled:
+    """What a model that `towerdsl.compile` or `load` made was compiled from. Raises TowerError."""
+    found = COMPILED.get(type(model))
+    if found is None:
+        message = f"{type(model).__name__} was not compiled here: nothing says what its attentions claim to be"
+        raise TowerError([Diagnostic("arguments", message, help=otherwise)])
+    return found
 
 
 @deep()

@@ -174,6 +174,20 @@ def alone(compiled: Compiled, block: n.BlockInstance, kernel: Kernel) -> Probe:
     return Probe(_compiled(compiled, found, replace(compiled.plans[id(block)], kernel=kernel)), ("y",))
 
 
+def gated(compiled: Compiled, block: n.BlockInstance) -> Probe:
+    """The block itself, on the kernel that was chosen, with the average of each head times a number of its own.
+
+    It takes one argument more, behind the block's: the numbers, [head]. Results: the block's own. The block has heads.
+    """
+    average = block.average
+    assert average is not None and average.heads is not None
+    gate = n.Local(TensorType("float", (average.heads,)), None, _unused(block, "gate"))
+    body = tuple(replace(step, gate=gate) if isinstance(step, n.Evaluate) else step for step in block.body)
+    found = replace(block, parameters=(*block.parameters, (gate.name, gate.type)), body=body)
+    names = tuple(name or f"result_{k}" for k, name in enumerate(block.result_names))
+    return Probe(_compiled(compiled, found, compiled.plans[id(block)]), names)
+
+
 def _given(block: n.BlockInstance) -> dict[str, n.Local]:
     return {**_variables(block), **{local.name: local for local in _before(block)[1].values()}}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from towerdsl.emit.code import Code, permuted, spread
+from towerdsl.emit.code import PRODUCT, Code, permuted, spread
 from towerdsl.emit.optional import left_out
 from towerdsl.emit.values import ValueWriter
 from towerdsl.ir import nodes as n
@@ -156,8 +156,8 @@ class AttentionWriter:
         code = spread(code, self.kept, order)
         return self.expanded(code, self.kept, order, missing)
 
-    def result(self, code: Code) -> Code:
-        """[batch, head, positions, feature] --> the axes of the result, heads merged."""
+    def result(self, code: Code, gate: n.Value | None = None) -> Code:
+        """[batch, head, positions, feature] --> the axes of the result, heads merged, each times its gate."""
         average, frame = self.average, self.frame
         feature = average.message.axes[-1]
         if average.heads is None and len(average.features) == 1 and self.kept is not None:
@@ -166,6 +166,10 @@ class AttentionWriter:
             if set(kept) == set(average.layout):
                 return permuted(code, kept, list(average.layout))
         code = self.each_head(code)
+        if gate is not None:
+            factor = Code(f"{self.values.text(gate)}.to({code.text})")  # its dtype may be another one, as in autocast
+            factor = spread(factor, gate.axes, (*self.lead, *average.positions, feature))
+            code = Code(f"{code.at(PRODUCT)} * {factor.at(PRODUCT + 1)}", PRODUCT)
         positions = [a.on("") for a in average.positions]
         batch = list(average.batch)
         if average.heads is not None:

@@ -27,8 +27,8 @@ from towerdsl.passes.score import DotScore, Product, Term, split
 class AverageWriter(DenseWriter):
     """Writes one attention into a frame; kernels use its parts."""
 
-    def write(self, part: str, names: Sequence[str]) -> None:
-        """Write an attention, or one of the parts that `Evaluate` names."""
+    def write(self, part: str, names: Sequence[str], gate: n.Value | None = None) -> None:
+        """Write an attention, or one of the parts that `Evaluate` names; `gate` is a factor for each head."""
         average, frame, kernel, facts = self.average, self.frame, self.plan.kernel, self.plan.facts
         fold = kernel.fold(average, facts) if part in ("result", "heads") else None
         frame.seen = "self.seen" if part == "seen" else None
@@ -48,10 +48,10 @@ class AverageWriter(DenseWriter):
         if part in ("weights", "pairs"):
             return
         if fold is None:
-            code = (self.each_head if part == "heads" else self.result)(Code("y"))
+            code = self.each_head(Code("y")) if part == "heads" else self.result(Code("y"), gate)
         elif part == "result":
             positions = [a.on("") for a in average.positions]
-            code = self._joined(inner.result(Code("y")), len(average.batch), fold.cuts)
+            code = self._joined(inner.result(Code("y"), gate), len(average.batch), fold.cuts)
             code = permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
         else:
             code = inner._heads_joined(Code("y"), self, fold.cuts)

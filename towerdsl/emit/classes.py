@@ -225,7 +225,7 @@ class ClassWriter:
             targets = ", ".join(frame.variable(name) for name in step.names)
             frame.assign(targets, self.values.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(self.values, step.average, self.plans[id(self.block)]).write(step.part, step.names)
+            AverageWriter(self.values, step.average, self.plans[id(self.block)]).write(step.part, step.names, step.gate)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:

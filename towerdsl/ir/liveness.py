@@ -30,7 +30,7 @@ def values(step: n.Set | n.Evaluate) -> list[n.Value]:
     if isinstance(step, n.Set):
         return [step.value]
     a = step.average
-    return [v for v in (a.query, a.key, a.value, a.score, a.visible, a.message) if v is not None]
+    return [v for v in (a.query, a.key, a.value, a.score, a.visible, a.message, step.gate) if v is not None]
 
 
 def weights_read(

@@ -366,11 +366,14 @@ class Evaluate:
     feature], whose sum by those weights it is; or "pairs", of the pairs that relations list: the weights, [batch, head,
     pair], query and key, and whether a pair is listed for the first time; or "seen", the result, made of the weights
     that the module's `seen` gives for those computed. Specs ask for the result; what looks inside for the others.
+
+    `gate` is a factor of each head's average, [head], before heads are merged; no spec has one.
     """
 
     names: tuple[str, ...]
     average: Average
     part: str = "result"
+    gate: Value | None = None
 
 
 @dataclass(frozen=True)

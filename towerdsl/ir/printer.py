@@ -130,6 +130,8 @@ class _Printer:
         options = "".join(f", {name} {value}" for name, value in a.options)
         rows.append(("normalize", a.normalize + options + (f", dropout {a.dropout}" if a.dropout else "")))
         rows.append(("message", f"{show_value(a.message)}: {a.message.type}"))
+        if step.gate is not None:
+            rows.append(("gate", f"{show_value(step.gate)}: {step.gate.type}"))
         width = max(len(name) for name, _ in rows)
         head = f"{', '.join(step.names)} = average over {shown(a.over)}: float{shown(a.layout)}"
         return [head, *(f"  {name:<{width}}  {text}" for name, text in rows)]

@@ -471,6 +471,10 @@ class _Block:
         a = step.average
         if step.part not in ("result", "heads", "weights", "pairs", "seen"):
             self.fail(f"an attention has no part {step.part}")
+        if step.gate is not None:
+            self.value(step.gate)
+            if a.heads is None or step.part != "result" or step.gate.type != TensorType("float", (a.heads,)):
+                self.fail("a gate is a number for each head of a result", step.gate)
         names = ("y", "log_prob") if a.log_prob and step.part in ("result", "seen") else ("y",)
         parts = {"weights": 2, "pairs": 4}
         fits = len(set(step.names)) == parts[step.part] if step.part in parts else step.names == names

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from towerdsl.claims import probe as probes
 from towerdsl.claims.capture import places
 from towerdsl.claims.condition import bind
-from towerdsl.compiler import COMPILED, Compiled, compile_spec
+from towerdsl.compiler import Compiled, compile_spec, compiled_from
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
 from towerdsl.explain.spell import Speller
 from towerdsl.ir import nodes as n
@@ -83,14 +83,9 @@ def probe(
 
 def _compiled(model: nn.Module, spec: str | Path | None, sizes: Mapping[str, Any]) -> Compiled:
     """What a model was compiled from. Raises TowerError."""
-    name = type(model).__name__
     if spec is None:
-        compiled = COMPILED.get(type(model))
-        if compiled is None:
-            message = f"{name} was not compiled here: nothing says what its attentions average"
-            help = 'name what it was compiled from: probe(model, spec="bert", sizes={"depth": 6})'
-            raise TowerError([Diagnostic("arguments", message, help=help)])
-        return compiled
+        return compiled_from(model, 'name what it was compiled from: probe(model, spec="bert", sizes={"depth": 6})')
+    name = type(model).__name__
     compiled = compile_spec(spec, sizes)
     expected = {key: shape for key, shape, learned in parameter_shapes(compiled.model.root) if learned}
     found = {key: tuple(x.shape) for key, x in model.named_parameters(remove_duplicate=False)}
