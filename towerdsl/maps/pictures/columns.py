@@ -74,10 +74,9 @@ def lines(
     other.set(ylim=axes.get_ylim())
     other.spines[:].set_visible(False)
     for beside, words, at in ((axes, rows, centers[0]), (other, columns, centers[1])):
-        common.ticks(beside.yaxis, words, len(words) * high / max(len(rows), len(columns), 1))
+        inches = len(words) * high / max(len(rows), len(columns), 1)
+        common.ticks(beside.yaxis, words, inches, start=float(at[0]) if len(at) else 0)
         beside.yaxis.set_tick_params(length=0)
-        shown = beside.get_yticks().astype(int)
-        beside.set_yticks(at[shown])
     axes.set_ylabel(common.side("query", attention.queries), fontsize=common.MIDDLE, parse_math=False)
     other.set_ylabel(
         common.side("key", attention.keys), fontsize=common.MIDDLE, parse_math=False, rotation=270, va="bottom"

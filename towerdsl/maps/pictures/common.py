@@ -7,6 +7,7 @@ matplotlib is imported when a picture is made.
 from __future__ import annotations
 
 import math
+import textwrap
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -56,8 +57,7 @@ def require() -> None:
 
 
 def figure(width: float, height: float, layout: Any = "constrained") -> Figure:
-    """An empty picture, sizes in inches. Raises TowerError where matplotlib is missing."""
-    require()
+    """An empty picture, sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
@@ -85,7 +85,11 @@ def save(picture: Figure, path: str | PathLike[str], dpi: int = DPI) -> None:
 
 
 def one(attention: AttentionMap, head: int | None, batch: int) -> AttentionMap:
-    """The map of one head, or of the mean over heads, for one entry of the batch: its weights are [1, 1, ...]."""
+    """The map of one head, or of the mean over heads, for one entry of the batch: its weights are [1, 1, ...].
+
+    Every picture begins here. Raises TowerError for what is not in the map, or where matplotlib is missing.
+    """
+    require()
     found = attention.weights.detach()
     if not 0 <= batch < found.shape[0]:
         fail(f"there is no batch entry {batch} in `{name(attention)}`: it has {found.shape[0]}")
@@ -182,8 +186,9 @@ def patches(
         for left in range(MOST_SKIPPED + 1) if skip is None else (skip,):
             width = round(math.sqrt(max(0, count - left) / ratio))
             for w in (width, width - 1, width + 1):
-                if w > 1 and (count - left) % w == 0 and abs(w * ratio - (count - left) // w) < 0.5:
-                    return Patches(left, ((count - left) // w, w))
+                h, rest = divmod(count - left, max(1, w))
+                if min(h, w) > 1 and not rest and abs(w * ratio - h) < 0.5:
+                    return Patches(left, (h, w))
     form = f"the form of the image, {shape[0]} x {shape[1]}" if shape else "a square"
     fail(
         f"the keys of `{name(attention)}` make no grid: {axes_text(attention.keys)} has not {form}",
@@ -253,7 +258,7 @@ def longest(texts: Iterable[str]) -> float:
     return max(map(len, texts), default=0) * LETTER
 
 
-def ticks(axis: Any, words: Sequence[str], inches: float, rotation: float = 0) -> None:
+def ticks(axis: Any, words: Sequence[str], inches: float, rotation: float = 0, start: float = 0) -> None:
     """Label the positions of an axis (`axes.xaxis`) that is so long; of labels that would touch, every other one."""
     across = axis.axis_name == "x" and not rotation
     each = longest(words) + 0.08 if across else LINE
@@ -262,13 +267,17 @@ def ticks(axis: Any, words: Sequence[str], inches: float, rotation: float = 0) -
         power = 10 ** int(math.log10(step))
         step = next(x * power for x in (1, 2, 5, 10) if x * power >= step)
     at = list(range(0, len(words), step))
-    axis.set_ticks(at, labels=[words[k] for k in at], fontsize=SMALL, rotation=rotation, parse_math=False)
+    axis.set_ticks(
+        [start + k for k in at], labels=[words[k] for k in at], fontsize=SMALL, rotation=rotation, parse_math=False
+    )
     axis.set_tick_params(length=0 if step == 1 else 2, pad=2)
 
 
 def titled(picture: Figure, text: str) -> None:
-    """Put a title above a picture."""
-    picture.suptitle(plain(text, 200), fontsize=LARGE, parse_math=False)
+    """Put a title above a picture, in as many lines as it takes."""
+    across = int(picture.get_figwidth() / LETTER * SMALL / LARGE)
+    found = [y for x in text.split("\n") for y in textwrap.wrap(plain(x, 200), max(20, across))]
+    picture.suptitle("\n".join(found), fontsize=LARGE, parse_math=False)
 
 
 def headed(axes: Axes, text: str, longest: int = 80) -> None:

@@ -39,7 +39,7 @@ def tokens(
     shown = common.one(attention, head, batch)
     rows, columns = common.names(attention, labels, keys)
     values = common.matrix(shown, CELLS)
-    wide, high = (min(9.0, max(1.4, 0.2 * len(words))) for words in (columns, rows))
+    wide, high = (min(9.0, max(least, 0.2 * len(words))) for words, least in ((columns, 1.4), (rows, 0.4)))
     upright = common.longest(columns) + 0.08 > wide / max(1, len(columns)) and any(len(x) > 4 for x in columns)
     below = common.longest(columns) if upright else LINE
     picture = common.figure(wide + common.longest(rows) + 1.4, high + below + 0.8)
@@ -128,7 +128,7 @@ def head_grid(
     )
     common.colorbar(picture, colors, tall_bar, cax=bar)
     what = "weights of each head" if query is None else f"weights of query {query} in each head"
-    text = picture.text(middle, 1 - 0.12 / height, common.plain(title or what, 200), ha="center", va="top")
+    text = picture.text(middle, 1 - 0.12 / height, common.plain(title or what, int(12 * width)), ha="center", va="top")
     text.set(fontsize=common.LARGE, parse_math=False)
     return picture
 
@@ -198,24 +198,20 @@ def hops(
         found.append(common.row(common.one(m, head, batch), None)[1])
     values = np.stack(found, 1)
     lines = [textwrap.wrap(common.plain(s, 160), 48) or [""] for s in sentences]
-    names = [m.path for m in maps]
     heads = [f"hop {k + 1}" for k in range(len(maps))]
     room = max(len(x) for words in lines for x in words) * LETTER
     tall = 0.12 + LINE * max(map(len, lines))
     high, wide = tall * len(sentences), max(1.6, 0.62 * len(maps))
-    asked = "\n".join(x for x in (question and f"question: {question}", answer and f"answer: {answer}") if x)
-    head_lines = [
-        y for x in (title or asked or ", ".join(dict.fromkeys(names))).split("\n") for y in textwrap.wrap(x, 80)
-    ]
-    picture = common.figure(room + wide + 1.3, high + 0.75 + 0.17 * len(head_lines))
+    above = [x for x in (title, question and f"question: {question}", answer and f"answer: {answer}") if x]
+    above = above or [", ".join(dict.fromkeys(m.path for m in maps))]
+    picture = common.figure(max(3.0, room + wide + 1.3), high + 0.75 + 0.17 * len(above))
     axes = picture.add_subplot()
     colors = common.scale([values])
     _heat(axes, values, colors, len(maps), len(sentences))
+    ink = np.abs(colors.range(values) - float(colors.range(0.0)))  # how far from white
     for r, c in np.ndindex(*values.shape):
-        dark = abs(colors.range(values[r, c]) - (0.5 if colors.range.vmin else 0.0)) > (
-            0.3 if colors.range.vmin else 0.6
-        )
-        axes.text(c, r, f"{values[r, c]:.2f}", ha="center", va="center", fontsize=SMALL, color="w" if dark else "0.15")
+        shade = "white" if ink[r, c] > (0.3 if colors.range.vmin else 0.6) else "0.15"
+        axes.text(c, r, f"{values[r, c]:.2f}", ha="center", va="center", fontsize=SMALL, color=shade)
     common.ticks(axes.xaxis, heads, wide)
     axes.set_yticks(range(len(lines)), ["\n".join(x) for x in lines], fontsize=SMALL, parse_math=False)
     axes.tick_params(length=0)
@@ -223,9 +219,7 @@ def hops(
     axes.set_yticks(np.arange(len(lines) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="w", linewidth=1.5)
     axes.tick_params(which="minor", length=0)
-    common.sides(axes, "hop" + (f", head {head}" if head is not None else ""), common.side("sentence", maps[0].keys))
+    common.sides(axes, "hop" + (f", head {head}" if head is not None else ""), common.side("key", maps[0].keys))
     common.colorbar(picture, colors, high, ax=axes)
-    picture.suptitle(
-        "\n".join(map(common.plain, head_lines, [100] * len(head_lines))), fontsize=common.LARGE, parse_math=False
-    )
+    common.titled(picture, "\n".join(above))
     return picture
