@@ -33,9 +33,15 @@ def maps(tmp_path, capsys):
     return run
 
 
-def refused(capsys, *arguments):
-    assert main(["maps", *map(str, arguments), "-o", "nowhere"]) == 1
-    return capsys.readouterr().err
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """Run the command, which ends with a mistake; gives what it says."""
+
+    def run(*arguments):
+        assert main(["maps", *map(str, arguments), "-o", str(tmp_path / "out")]) == 1
+        return capsys.readouterr().err
+
+    return run
 
 
 # --- pictures --------------------------------------------------------------------------------------------------
@@ -127,26 +133,28 @@ def test_a_length_is_held_to_the_spec(tmp_path):
 # --- mistakes --------------------------------------------------------------------------------------------------
 
 
-def test_files_that_cannot_be_read(capsys, tmp_path):
+def test_files_that_cannot_be_read(refused, tmp_path):
     (tmp_path / "text").write_bytes(b"\xff\xfe\x00")
-    assert "is not a UTF-8 text file" in refused(capsys, *BERT, "--labels", tmp_path / "text")
-    assert "is not an image that can be read" in refused(capsys, *BERT, "--image", tmp_path / "text")
-    assert "no such file" in refused(capsys, *BERT, "--labels", tmp_path / "none")
-    assert "there is no file" in refused(capsys, *BERT, "--weights", tmp_path / "none")
+    assert "is not a UTF-8 text file" in refused(*BERT, "--labels", tmp_path / "text")
+    assert "is not an image that can be read" in refused(*BERT, "--image", tmp_path / "text")
+    assert "no such file" in refused(*BERT, "--labels", tmp_path / "none")
+    assert "there is no file" in refused(*BERT, "--weights", tmp_path / "none")
 
 
-def test_lengths_come_from_the_file_of_inputs(capsys, tmp_path):
-    assert "the file of inputs says how long `n` is" in refused(capsys, *BERT, "--set", "n=4", "--inputs", "in.npz")
+def test_lengths_come_from_the_file_of_inputs(refused):
+    assert "the file of inputs says how long `n` is" in refused(*BERT, "--set", "n=4", "--inputs", "in.npz")
 
 
-def test_what_is_not_there(capsys, tmp_path):
+def test_what_is_not_there(refused, tmp_path):
     pytest.importorskip("towerdsl.maps.probe")
-    assert "no attention" in refused(capsys, *BERT, "--at", "layer.9.*")
+    assert "no attention" in refused(*BERT, "--at", "layer.9.*")
     (tmp_path / "words").write_text("one\ntwo\n")
-    said = refused(capsys, *BERT, "--labels", tmp_path / "words", "--set", "n=4")
+    said = refused(*BERT, "--labels", tmp_path / "words", "--set", "n=4")
     assert "2 labels are given; the maps have 4 positions" in said
+    assert "head" in refused(*BERT, "--heads", "9")
+    assert "batch entry 9" in refused(*BERT, "--batch", "9")
     np.savez(tmp_path / "in.npz", ids=np.array([[1, 20]]))
-    assert "bert does not run on" in refused(capsys, *BERT, "--inputs", tmp_path / "in.npz")
+    assert "bert does not run with these inputs" in refused(*BERT, "--inputs", tmp_path / "in.npz")
 
 
 @pytest.mark.parametrize("arguments", [["--heads", "a"], ["--rows", "-1"], ["--batch", "x"], ["--format", "pdf"]])

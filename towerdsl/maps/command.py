@@ -77,28 +77,25 @@ def look(
     if not occurrences:
         _fail(f"{compiled.model.name} has no attention")
 
-    def run(given: dict[str, Tensor]) -> Maps:
-        with torch.no_grad(), probe(model, at=chosen.at, heads=chosen.heads, rows=chosen.rows) as maps:
-            model(**given)
-        return maps
-
     if inputs is None:
-        tried = draw.lengths(compiled.model, occurrences, lengths)
-        _, found = draw.running(
-            compiled.model,
-            tried,
-            lambda x: run(draw.required(model, draw.inputs(compiled.model, x, seed, empty=False))),
-        )
+
+        def drawn(found: dict[str, int]) -> dict[str, Tensor]:
+            given = draw.required(model, draw.inputs(compiled.model, found, seed, empty=False))
+            with torch.no_grad():
+                model(**given)
+            return given
+
+        _, given = draw.running(compiled.model, draw.lengths(compiled.model, occurrences, lengths), drawn)
     else:
-        names = dict(
-            zip((i.name for i in compiled.model.inputs), inspect.signature(model.forward).parameters, strict=True)
-        )
+        parameters = inspect.signature(model.forward).parameters
+        names = dict(zip((i.name for i in compiled.model.inputs), parameters, strict=True))
         given = {names[name]: x for name, x in read_inputs(inputs, compiled.model).items()}
-        try:
-            found = run(given)
-        except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            _fail(f"{compiled.model.name} does not run on `{inputs}`: {reason}")
+    try:
+        with torch.no_grad(), probe(model, at=chosen.at, heads=chosen.heads, rows=chosen.rows) as found:
+            model(**given)
+    except (RuntimeError, LookupError, ValueError, ZeroDivisionError) as error:
+        reason = (str(error.args[0] if error.args else "").strip() or type(error).__name__).splitlines()[0]
+        _fail(f"{compiled.model.name} does not run with these inputs, heads and rows: {reason}")
     if not len(found):
         some = ", ".join(dict.fromkeys(o.path for o in occurrences))
         _fail(f"no attention is called `{chosen.at}`", f"there are {some[:300]}")
