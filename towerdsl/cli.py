@@ -1,7 +1,8 @@
-"""The command line: `towerdsl compile | check | explain | verify | diff | specs`.
+"""The command line: `towerdsl compile | check | explain | verify | bench | maps | diff | specs`.
 
 Exit codes: 0 fine, 1 a mistake in the spec, a claim that does not hold, or a file that cannot be read or written, 2 a
-mistake on the command line. Results go to stdout, mistakes to stderr. Nothing here imports torch, but for `verify`.
+mistake on the command line. Results go to stdout, mistakes to stderr. Nothing here imports torch, but for
+`verify`, `bench` and `maps`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from towerdsl import __version__
 from towerdsl.diagnostics import Diagnostic, TowerError
@@ -124,6 +126,24 @@ def _parser() -> argparse.ArgumentParser:
     benching.add_argument("--repeats", metavar="K", type=_count, default=10, help="timed calls of each (default: 10)")
     benching.add_argument("--json", action="store_true", help="write what was measured as JSON")
 
+    mapping = command("maps", _maps, "run a model and write pictures of what its attentions weigh")
+    takes_spec(mapping, "override a size of the spec, or give a free length (n=32) of random inputs")
+    mapping.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the pictures are written")
+    mapping.add_argument("--weights", metavar="FILE", help="a checkpoint (default: random weights)")
+    inputs_help = "a .safetensors or .npz file with the inputs by name (default: random inputs)"
+    mapping.add_argument("--inputs", metavar="FILE", help=inputs_help)
+    mapping.add_argument(
+        "--at", metavar="PATTERN", default="*", help="attentions by the names of modules: 'layer.*.attention'"
+    )
+    mapping.add_argument("--heads", metavar="K,..", type=_numbers, help="heads, each with its own picture")
+    mapping.add_argument("--rows", metavar="K,..", type=_numbers, help="queries, counted along all of their axes")
+    mapping.add_argument("--batch", metavar="K", type=_number, default=0, help="which entry of the batch (default: 0)")
+    mapping.add_argument("--labels", metavar="FILE", help="names of the positions (words, sentences), one in each line")
+    mapping.add_argument("--image", metavar="FILE", help="the photo that the model sees, to lay the weights over")
+    mapping.add_argument("--around", metavar="NODE", type=_number, help="of a large graph: the node in the middle")
+    mapping.add_argument("--seed", metavar="N", type=int, default=0, help="of random weights and inputs (default: 0)")
+    mapping.add_argument("--format", choices=("png", "svg"), default="png", help="of the pictures (default: png)")
+
     comparing = command("diff", _diff, "show in which fields the averages of two specs differ")
     comparing.add_argument("first", metavar="A", help=SPEC_HELP)
     takes_spec(comparing, "override a size of those that have it", name="B")
@@ -153,6 +173,18 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"write a whole number of at least 1, not `{_short(text)}`")
     return int(text)
+
+
+def _number(text: str) -> int:
+    """A number of at least 0. Raises ArgumentTypeError."""
+    if not text.isdecimal() or len(text) > 12:
+        raise argparse.ArgumentTypeError(f"write a whole number of at least 0, not `{_short(text)}`")
+    return int(text)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """`0,3` --> (0, 3). Raises ArgumentTypeError."""
+    return tuple(dict.fromkeys(_number(part.strip()) for part in text.split(",")))
 
 
 def _sizes(pairs: Sequence[tuple[str, str]]) -> dict[str, Setting]:
@@ -315,6 +347,34 @@ def _bench(arguments: argparse.Namespace) -> int:
         render(benched)
     else:
         sys.stdout.write(text(benched))
+    return 0
+
+
+def _maps(arguments: argparse.Namespace) -> int:
+    from towerdsl import api
+    from towerdsl.claims import draw
+    from towerdsl.compiler import compile_spec, divided
+    from towerdsl.maps import command
+
+    def path(text: str | None) -> Path | None:
+        return None if text is None else Path(text)
+
+    a = arguments
+    chosen = command.choice(a.at, a.heads, a.rows, a.batch, path(a.labels), path(a.image), a.around)
+    spec = Path(a.spec)
+    settings, lengths = divided(spec, _sizes(a.settings))
+    sizes: dict[str, Any] = dict(settings)
+    if a.inputs is not None and lengths:
+        message = f"the file of inputs says how long `{next(iter(lengths))}` is"
+        raise TowerError([Diagnostic("setting", message, help="leave out --set for lengths")])
+    if a.weights is None:
+        model = draw.build(api.compile(spec, **sizes), a.seed)
+    else:
+        model = api.load(spec, a.weights, **sizes)
+    compiled = compile_spec(spec, sizes)
+    maps = command.look(model, compiled, lengths, path(a.inputs), a.seed, chosen)
+    for file in command.write(maps, chosen, Path(a.output), f".{a.format}"):
+        print(file, flush=True)
     return 0
 
 

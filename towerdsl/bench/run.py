@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from towerdsl.bench.timing import in_turns, machine, peak_memory
 from towerdsl.claims import draw, probe
 from towerdsl.claims.capture import Call, places, watch
 from towerdsl.compiler import Compiled, compile_spec, divided
-from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 from towerdsl.explain.facts import FLOAT_BYTES, Attention, attention_facts, numbers
@@ -104,22 +102,14 @@ def _captured(
     """Run the model at the largest lengths that it takes: what the first attention of each group is given."""
     wanted = {id(g.occurrences[0].block) for g in groups}
     found = [place for place in places(compiled.model.root, model) if id(place[1]) in wanted]
-    reason = ""
-    for lengths in _lengths(compiled, [o for g in groups for o in g.occurrences], given):
+
+    def run(lengths: Mapping[str, int]) -> list[Call]:
         inputs = draw.inputs(compiled.model, lengths, seed, empty=False, related=cost.RELATED)
-        parameters = list(inspect.signature(model.forward).parameters.values())
-        arguments = {
-            p.name: x for p, x in zip(parameters, inputs.values(), strict=True) if p.default is inspect.Parameter.empty
-        }
-        try:
-            calls = watch(model, found, partial(model, **arguments), dict.fromkeys(wanted, 1))
-        except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        else:
-            return lengths, {id(call.block): call for call in calls}
-    names = draw.free_names(compiled.model.inputs)
-    text = f"no lengths were found with which {compiled.model.name} runs; with the last ones: {reason}"
-    raise TowerError([Diagnostic("lengths", text, help=f"give them: {' '.join(f'--set {x}=..' for x in names)}")])
+        return watch(model, found, partial(model, **draw.required(model, inputs)), dict.fromkeys(wanted, 1))
+
+    tried = _lengths(compiled, [o for g in groups for o in g.occurrences], given)
+    lengths, calls = draw.running(compiled.model, tried, run)
+    return lengths, {id(call.block): call for call in calls}
 
 
 def _lengths(

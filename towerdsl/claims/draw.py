@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.explain.work import Calls, Occurrence
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import RelationType, Type
+
+R = TypeVar("R")
 
 #: Lengths that are tried for free axes, until the model runs with them: first all different, then all the same.
 TRIED = ((9, 10, 11, 12, 13, 14), *((k,) * 6 for k in (12, 16, 8, 24, 32, 64, 128, 224, 7, 4)))
@@ -81,6 +85,21 @@ def lengths(model: n.Model, occurrences: Sequence[Occurrence], given: Mapping[st
         found = {**batch, **{name: tried[k % len(tried)] for k, name in enumerate(others)}, **given}
         if all(_pairs(o, found) >= KEYS for o in occurrences) or tried is TRIED[-1]:
             yield found
+
+
+def running(
+    model: n.Model, tried: Iterable[dict[str, int]], run: Callable[[dict[str, int]], R]
+) -> tuple[dict[str, int], R]:
+    """The first lengths with which a model runs, and what `run` gives with them. Raises TowerError where none are."""
+    reason = ""
+    for found in tried:
+        try:
+            return found, run(found)
+        except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = f"no lengths were found with which {model.name} runs; with the last ones: {reason}"
+    help = f"give them: {' '.join(f'--set {x}=..' for x in free_names(model.inputs))}"
+    raise TowerError([Diagnostic("lengths", text, help=help)])
 
 
 def batches(model: n.Model, occurrences: Sequence[Occurrence]) -> tuple[str, ...]:
@@ -153,6 +172,13 @@ def inputs(
         else:
             result[i.name] = torch.randn(shape, generator=draw)
     return result
+
+
+def required(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of all inputs in their order, those without a default, by the names that `forward` gives them."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    pairs = zip(parameters, inputs.values(), strict=True)
+    return {p.name: x for p, x in pairs if p.default is inspect.Parameter.empty}
 
 
 def _relation(shape: Sequence[int], related: int, draw: torch.Generator) -> Tensor:

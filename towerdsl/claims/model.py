@@ -16,7 +16,7 @@ from towerdsl.claims.capture import Call, places, watch
 from towerdsl.claims.check import Measured, measure
 from towerdsl.claims.data import Checked, Verified
 from towerdsl.compiler import Compiled, compile_spec, divided
-from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.diagnostics import TowerError
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 from towerdsl.explain.facts import Attention, attention_facts
@@ -113,21 +113,15 @@ def _captured(
     for o in occurrences:  # of many calls the second is watched: what the first is given may be zeros
         often[id(o.block)] = 2 if id(o.block) in often or o.calls != Size.of(1) else 1
     found = list(places(compiled.model.root, model))
-    reason = ""
-    for lengths in draw.lengths(compiled.model, occurrences, given):
+
+    def run(lengths: Mapping[str, int]) -> list[Call]:
         for empty in (True, False):
-            inputs = draw.inputs(compiled.model, lengths, seed, empty)
-            try:
-                seen = watch(model, found, _run(model, inputs), often)
-            except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                break
+            seen = watch(model, found, _run(model, draw.inputs(compiled.model, lengths, seed, empty)), often)
             if _finite(seen):
-                return lengths, seen
-            reason = "what its attentions are given is not finite"
-    names = draw.free_names(compiled.model.inputs)
-    text = f"no lengths were found with which {compiled.model.name} runs; with the last ones: {reason}"
-    raise TowerError([Diagnostic("lengths", text, help=f"give them: {' '.join(f'--set {x}=..' for x in names)}")])
+                return seen
+        raise ValueError("what its attentions are given is not finite")
+
+    return draw.running(compiled.model, draw.lengths(compiled.model, occurrences, given), run)
 
 
 def _run(model: nn.Module, inputs: Mapping[str, Tensor]) -> Callable[[], object]:
