@@ -26,7 +26,7 @@ from towerdsl.maps.packing import Packed, pack
 #: A page larger than this is refused: a browser would take seconds to open it.
 LIMIT = 64 * 2**20
 #: Up to so many weights are kept with 16 bits each, if nothing else is asked for.
-FINE = 2**22
+FINE = 2**23
 #: The longer side of a photo on the page, in pixels.
 PHOTO = 1024
 

@@ -1,9 +1,11 @@
 """Weights, small enough for a page: of each row the entries that count, as whole numbers relative to the row's largest.
 
 A row is what one query takes in one head of one element of the batch. With scale = max over j of |w[j]|, entry j is
-kept as q[j] = round(w[j] / scale * top), where `top` is the largest number that fits (255 or 65535; 127 or 32767 if
-weights are signed). Read back, w[j] = q[j] * scale / top is wrong by at most scale / (2 * top); what rounds to 0 is
-left out, but for pairs that are listed: an edge with hardly any weight is still an edge.
+kept as q[j] = round(sqrt(w[j] / scale) * peak), with the sign of w[j], where `peak` is the largest number that fits
+(255 or 65535; 127 or 32767 if weights are signed). Read back, w[j] = q[j]^2 * scale / peak^2 is wrong by at most
+sqrt(|w[j]| * scale) / peak + scale / (4 * peak^2). The root keeps small weights apart where one key takes nearly all,
+as the first token often does. What is below scale / (4 * peak^2) rounds to 0 and is left out, but for pairs that are
+listed: an edge with hardly any weight is still an edge.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ def pack(one: AttentionMap, bits: int, top: int | None = None) -> Packed:
         if top is not None:
             row, column, weight = _largest(row, column, weight, top)  # noqa: PLW2901
         scale = _scales(row, weight, len(one.rows))
-        value = np.rint(weight / np.maximum(scale[row], np.finfo(np.float32).tiny) * peak).astype(np.int64)
+        share = weight / np.maximum(scale[row], np.finfo(np.float32).tiny)
+        value = np.rint(np.copysign(np.sqrt(np.abs(share)), share) * peak).astype(np.int64)
         if not one.listed:
             kept = value != 0
             row, column, value = row[kept], column[kept], value[kept]  # noqa: PLW2901
@@ -76,7 +79,7 @@ def pack(one: AttentionMap, bits: int, top: int | None = None) -> Packed:
             parts, (scale, count, step, value), ("<f4", "<u4", "<u4" if wide else "<u2", kind), strict=True
         ):
             part.append(array.astype(code).tobytes())
-        error = max(error, float(scale.max(initial=0.0)) / (2 * peak))
+        error = max(error, float(scale.max(initial=0.0)) * (1 / peak + 1 / (4 * peak**2)))
         entries += len(column)
     rows = one.weights.shape[0] * one.weights.shape[1] * len(one.rows)
     data = zlib.compress(b"".join(x for part in parts for x in part), 6)

@@ -9,8 +9,9 @@ class Legend {
     this.numbers = document.getElementById("legend-numbers");
   }
 
-  draw({ scale, palette }) {
-    const name = [palette.css[0], palette.css[255], scale.largest, scale.logarithmic, scale.signed].join();
+  draw({ scale, palette, map }) {
+    const beyond = map.keys.skip > 0; // tokens beside a picture may have larger weights
+    const name = [palette.css[0], palette.css[255], scale.largest, scale.logarithmic, scale.signed, beyond].join();
     if (name === this.drawn) return;
     this.drawn = name;
     this.canvas.width = 256;
@@ -19,7 +20,11 @@ class Legend {
       context.fillStyle = palette.css[k];
       context.fillRect(k, 0, 1, 12);
     }
-    const texts = scale.ticks().map((weight, k) => (scale.logarithmic && !k ? `≤ ${number(weight)}` : number(weight)));
+    const ticks = scale.ticks();
+    const texts = ticks.map((weight, k) => {
+      const sign = scale.logarithmic && k === 0 ? "≤ " : beyond && k === ticks.length - 1 ? "≥ " : "";
+      return sign + number(weight);
+    });
     this.numbers.replaceChildren(...texts.map((text) => make("span", "", text)));
   }
 }

@@ -102,8 +102,8 @@ class AttentionMap {
     const start = this.starts[r];
     const end = this.starts[r + 1];
     const weights = new Float32Array(end - start);
-    const unit = this.scales[r] / this.top;
-    for (let e = start; e < end; e++) weights[e - start] = this.values[e] * unit;
+    const unit = this.scales[r] / this.top ** 2;
+    for (let e = start; e < end; e++) weights[e - start] = this.values[e] * Math.abs(this.values[e]) * unit; // they are roots
     return { keys: this.columns.subarray(start, end), weights };
   }
 
@@ -125,17 +125,25 @@ class AttentionMap {
     return { keys, weights };
   }
 
+  /** The largest |weight| of some entries. Tokens beside a picture would often outshine it: they do not count. */
+  largest({ keys, weights }) {
+    const skip = this.keys.skip;
+    let inside = 0;
+    let beside = 0;
+    for (let e = 0; e < keys.length; e++) {
+      const size = Math.abs(weights[e]);
+      if (keys[e] >= skip) inside = Math.max(inside, size);
+      else beside = Math.max(beside, size);
+    }
+    return inside || beside;
+  }
+
   /** The largest |weight| of a head. */
   peak(batch, head) {
     const name = `${batch} ${head}`;
     if (!this.peaks.has(name)) {
       let largest = 0;
-      if (head >= 0) {
-        const start = (batch * this.heads.length + head) * this.stored.length;
-        for (let r = start; r < start + this.stored.length; r++) largest = Math.max(largest, this.scales[r]);
-      } else {
-        for (const query of this.stored) for (const w of this.row(batch, -1, query).weights) largest = Math.max(largest, Math.abs(w));
-      }
+      for (const query of this.stored) largest = Math.max(largest, this.largest(this.row(batch, head, query)));
       this.peaks.set(name, largest);
     }
     return this.peaks.get(name);

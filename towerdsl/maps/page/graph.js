@@ -1,5 +1,5 @@
 "use strict";
-// Listed pairs: what a node takes from its neighbours, and what these take from theirs.
+// Listed pairs: what a node takes from its neighbors, and what these take from theirs.
 
 const GRAPH = { ring: 260, perNode: 6, second: 24, labels: 60 };
 
@@ -19,7 +19,7 @@ class GraphPanel extends Panel {
     const radius = Math.min(this.width, this.height) / 2 - 46;
     const outer = own && kept.length <= GRAPH.second ? this.next(view, kept, nodes) : new Map();
     const inner = outer.size ? radius * 0.55 : radius * 0.82;
-    // many neighbours stand on several circles, the strongest nearest
+    // many neighbors stand on several circles, the strongest nearest
     const circles = Math.max(1, Math.ceil(kept.length / 64));
     const each = Math.ceil(kept.length / circles);
     kept.forEach((e, k) => {
@@ -81,6 +81,7 @@ class GraphPanel extends Panel {
     const own = map.queries === map.keys;
     const place = (node) => nodes.get(node) ?? { x: 0, y: 0 };
     context.lineCap = "round";
+    const thick = Math.max(1.5, Math.min(8, 240 / nodes.size));
     for (const { from, to, weight, ring } of edges) {
       const [a, b] = [place(from), place(to)];
       const strength = scale.logarithmic || scale.signed ? Math.min(1, Math.abs(weight) / scale.largest) : scale.at(weight) / 255;
@@ -88,7 +89,7 @@ class GraphPanel extends Panel {
       context.moveTo(cx + a.x, cy + a.y);
       context.lineTo(cx + b.x, cy + b.y);
       context.strokeStyle = ring === 1 ? palette.line[scale.at(weight)] : theme.line;
-      context.lineWidth = ring === 1 ? 1 + 8 * strength : ring === 2 ? 1 + 2 * strength : 0.75;
+      context.lineWidth = ring === 1 ? 1 + thick * strength : ring === 2 ? 1 + 2 * strength : 0.75;
       if (from === key && ring === 1) [context.strokeStyle, context.lineWidth] = [theme.ink, context.lineWidth + 1];
       context.stroke();
     }
@@ -121,7 +122,7 @@ class GraphPanel extends Panel {
     context.fillStyle = theme.soft;
     const count = edges.filter((edge) => edge.ring === 1).length;
     const more = this.hidden ? `; ${this.hidden} weaker ones are not drawn` : "";
-    context.fillText(`${count} neighbours${more}. Click a node to go to it.`, 16, height - 16);
+    context.fillText(`${count} neighbors${more}. Click a node to go to it.`, 16, height - 16);
   }
 
   radius(ring) {

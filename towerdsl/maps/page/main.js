@@ -71,13 +71,11 @@ class Explorer {
     const dark = matchMedia("(prefers-color-scheme: dark)").matches || (this.photos.length > 0 && map.keys.picture !== null);
     const row = map.row(batch, head, query);
     const view = { ...state, theme, dark, row, palette: Palette.of(dark, map.signed) };
-    view.scaleOf = (other, which, weights) => {
-      let largest = 0;
-      if (state.scaleKind === "map") largest = other.peak(Math.min(batch, other.batch - 1), which);
-      else for (const weight of weights) largest = Math.max(largest, Math.abs(weight));
+    view.scaleOf = (other, which, entries) => {
+      const largest = state.scaleKind === "map" ? other.peak(Math.min(batch, other.batch - 1), which) : other.largest(entries);
       return new Scale(largest, other.signed, state.scaleKind === "log");
     };
-    view.scale = map.ready ? view.scaleOf(map, head, row.weights) : new Scale(1, map.signed, false);
+    view.scale = map.ready ? view.scaleOf(map, head, row) : new Scale(1, map.signed, false);
     if (this.dense?.length !== map.keys.count) this.dense = new Float32Array(map.keys.count);
     view.dense = this.dense.fill(0);
     for (let e = 0; e < row.keys.length; e++) this.dense[row.keys[e]] += row.weights[e];
@@ -279,12 +277,13 @@ class Explorer {
 
   about() {
     const { map } = this.state;
-    const share = 1 / (2 * (2 ** (map.bits - Number(map.signed)) - 1));
+    const peak = 2 ** (map.bits - Number(map.signed)) - 1;
     const error = Math.max(...maps.map((one) => one.error));
+    const least = (1 / (4 * peak ** 2)).toExponential(1);
     return [
       `A weight is how much a query takes from a key: y[i] = sum over j of w[i, j] × message[i, j].`,
-      `Weights are kept as whole numbers of ${map.bits} bits relative to the largest of their row. In this page a weight is wrong by at most ${number(share)} of its row’s largest, and by ${error.toExponential(1)} at most anywhere.`,
-      map.listed ? "All listed pairs are kept, also those whose weight rounds to 0." : `Weights below ${number(share)} of their row’s largest round to 0 and are left out: the threshold.`,
+      `Of a weight w the root of w / largest of its row is kept, as a whole number of ${map.bits} bits. What is shown is wrong by at most √(w × largest) / ${peak}; no weight of this page is wrong by more than ${error.toExponential(1)}.`,
+      map.listed ? "All listed pairs are kept, also those whose weight rounds to 0." : `Weights below ${least} of their row’s largest round to 0 and are left out: that is the threshold.`,
       given.top === null ? "" : `Of each row only the ${given.top} largest weights were kept.`,
       `This map: ${map.queries.count} queries (${map.stored.length} shown), ${map.keys.count} keys, ${map.heads.length} head${map.heads.length > 1 ? "s" : ""}, ${map.entries.toLocaleString("en")} weights.`,
     ].filter(Boolean);

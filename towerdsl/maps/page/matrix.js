@@ -4,13 +4,14 @@
 const MATRIX = { margin: 16, most: 2048, cell: 28, font: "11.5px system-ui, 'DejaVu Sans', sans-serif" };
 
 /** The weights of a head as colors, [height][width]; where there are more positions than pixels, the largest of them. */
-function heatmap(map, batch, head, width, height, color) {
+function heatmap(map, batch, head, width, height, scaleOf) {
   const best = new Float32Array(width * height);
   const place = new Int16Array(width * height).fill(-1);
   const rows = map.stored.length;
   map.stored.forEach((query, r) => {
-    const { keys, weights } = map.row(batch, head, query);
-    const scale = color(weights);
+    const row = map.row(batch, head, query);
+    const { keys, weights } = row;
+    const scale = scaleOf(row);
     const start = Math.floor((r * height) / rows) * width;
     for (let e = 0; e < keys.length; e++) {
       const k = start + Math.floor((keys[e] * width) / map.keys.count);
@@ -31,7 +32,7 @@ function heatCanvas(map, batch, head, width, height, view) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
-  const places = heatmap(map, batch, head, width, height, (weights) => view.scaleOf(map, head, weights));
+  const places = heatmap(map, batch, head, width, height, (row) => view.scaleOf(map, head, row));
   const nothing = view.palette.pixels[map.signed ? 128 : 0];
   places.forEach((place, k) => (pixels[k] = place < 0 ? nothing : view.palette.pixels[place]));
   context.putImageData(image, 0, 0);
@@ -66,6 +67,7 @@ class MatrixPanel extends Panel {
   paint(context, view) {
     const { map, left, top, wide, high } = this;
     const { batch, head, theme, query, key } = view;
+    if (!map.ready) return;
     const name = [batch, head, view.scaleKind, view.dark].join(" ");
     if (this.drawn !== name) {
       this.heat = heatCanvas(map, batch, head, Math.min(map.keys.count, MATRIX.most), Math.min(map.stored.length, MATRIX.most), view);
@@ -93,15 +95,16 @@ class MatrixPanel extends Panel {
       context.restore();
     });
     context.textAlign = "left";
-    this.frame(context, view, left, y, size[0], Math.max(high, 2), "query");
-    if (key >= 0) this.frame(context, view, left + key * wide, y, Math.max(wide, 2), Math.max(high, 2), "key");
+    // around the row, not on it: it may be a pixel high
+    this.frame(context, view, left - 1, y - 1.5, size[0] + 2, high + 3, "query");
+    if (key >= 0) this.frame(context, view, left + key * wide - 1.5, y - 1.5, wide + 3, high + 3, "key");
   }
 
   /** As many labels as there is room for, and always that of the chosen one. */
   labels(context, view, count, room, chosen, write) {
     const every = Math.max(1, Math.ceil(13 / room));
     for (let k = 0; k < count; k += every) {
-      if (Math.abs(k - chosen) * room < 12) continue;
+      if (chosen >= 0 && Math.abs(k - chosen) * room < 12) continue;
       context.fillStyle = view.theme.soft;
       write(k);
     }

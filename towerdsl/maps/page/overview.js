@@ -1,7 +1,7 @@
 "use strict";
 // Small maps of all layers and heads: whole maps, or what the chosen query takes in each.
 
-const SMALL = { label: 8, least: 16, most: 64, gap: 2, head: 18, font: "11.5px system-ui, 'DejaVu Sans', sans-serif" };
+const SMALL = { label: 8, least: 16, most: 64, gap: 4, head: 18, font: "11.5px system-ui, 'DejaVu Sans', sans-serif" };
 
 class Overview {
   constructor(events) {
@@ -29,7 +29,7 @@ class Overview {
     const { context } = this;
     const width = this.scroll.clientWidth;
     context.font = SMALL.font;
-    this.left = Math.min(width / 3, Math.max(...this.names.map((name) => context.measureText(name).width)) + SMALL.label);
+    this.left = Math.min(width / 3, Math.ceil(Math.max(...this.names.map((name) => context.measureText(name).width))) + SMALL.label);
     const columns = this.heads - this.first;
     this.size = Math.max(SMALL.least, Math.min(SMALL.most, Math.floor((width - this.left) / columns)));
     const ratio = window.devicePixelRatio || 1;
@@ -66,7 +66,7 @@ class Overview {
     const { context, view } = this;
     context.lineWidth = 2.5;
     context.strokeStyle = view.theme.accent;
-    context.strokeRect(this.x(view.head) + 0.5, this.y(view.map.number) + 0.5, this.size - 2, this.size - 2);
+    context.strokeRect(this.x(view.head) - 1, this.y(view.map.number) - 1, this.size - 2, this.size - 2);
     if (this.queue.length) this.later = setTimeout(() => this.work(), 16);
   }
 
@@ -87,6 +87,9 @@ class Overview {
     const batch = Math.min(view.batch, map.batch - 1);
     if (view.overview === "maps") this.whole(map, batch, head, x, y, size);
     else if (map.queries.count === view.map.queries.count && map.rowOf[view.query] >= 0) this.row(map, batch, head, x, y, size);
+    context.lineWidth = 1;
+    context.strokeStyle = view.theme.line;
+    context.strokeRect(x - 0.5, y - 0.5, size + 1, size + 1);
   }
 
   whole(map, batch, head, x, y, size) {
@@ -104,8 +107,9 @@ class Overview {
 
   row(map, batch, head, x, y, size) {
     const { context, view } = this;
-    const { keys, weights } = map.row(batch, head, view.query);
-    const scale = view.scaleOf(map, head, weights);
+    const row = map.row(batch, head, view.query);
+    const { keys, weights } = row;
+    const scale = view.scaleOf(map, head, row);
     const { picture, skip, count } = map.keys;
     context.fillStyle = view.palette.css[map.signed ? 128 : 0];
     context.fillRect(x, y, size, size);
@@ -119,7 +123,7 @@ class Overview {
       for (let e = 0; e < keys.length; e++) if (keys[e] >= skip) pixels[keys[e] - skip] = view.palette.pixels[scale.at(weights[e])];
       pen.putImageData(image, 0, 0);
       const unit = Math.min(size / columns, size / (rows * frames));
-      context.imageSmoothingEnabled = true;
+      context.imageSmoothingEnabled = columns > size;
       context.drawImage(this.small, x + (size - unit * columns) / 2, y, unit * columns, unit * rows * frames);
       return;
     }
