@@ -153,7 +153,7 @@ def _refuse(message: str, help: str | None = None) -> NoReturn:
 
 def _too_large(maps: Maps, size: int, limit: int, top: int | None) -> NoReturn:
     """Say how far the maps are from fitting, and what would make them fit."""
-    share = limit / size
+    share = 0.9 * limit / size  # the rest of the page has its size, too
     first = maps[0]
     heads, rows = first.weights.shape[1], len(first.rows)
     ways = []
@@ -165,11 +165,12 @@ def _too_large(maps: Maps, size: int, limit: int, top: int | None) -> NoReturn:
     if rows * share >= 1:
         ways.append(f"probe {int(rows * share)} of {rows} rows")
     keys = first.keys.count if top is None else top
-    if keys * share * 0.8 >= 1 and not first.listed:
-        ways.append(f"keep the largest of each row: top={int(keys * share * 0.8)}")
-    megabytes = 2**20
+    few = int(keys * share / 2)  # columns that are not neighbors take as much as weights
+    if few >= 1 and not first.listed:
+        ways.append(f"keep the largest of each row: top={few}")
+    has, may = (f"{x / 2**20:.3g} MB" for x in (size, limit))
     _refuse(
-        f"the page would have about {math.ceil(size / megabytes)} MB, more than the limit of {limit / megabytes:.3g} MB",
+        f"the page would have about {has}, more than the limit of {may}",
         f"explore {'; or '.join(ways)}" if ways else "raise the limit",
     )
 
@@ -268,11 +269,13 @@ def _photo(image: Any) -> tuple[str, int, int]:
 
     try:
         if isinstance(image, (str, Path)):
-            picture = Image.open(image)
+            picture: Image.Image = Image.open(image)
         elif isinstance(image, Image.Image):
             picture = image
         else:
             array = np.asarray(image)
+            if array.ndim != 3 or array.shape[2] != 3:
+                raise ValueError(f"it has the shape {list(array.shape)}")
             if array.dtype.kind == "f":
                 array = np.rint(array.clip(0, 1) * 255)
             picture = Image.fromarray(array.astype(np.uint8))

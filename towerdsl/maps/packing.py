@@ -64,13 +64,13 @@ def pack(one: AttentionMap, bits: int, top: int | None = None) -> Packed:
     error, entries = 0.0, 0
     for row, column, weight in _entries(one):
         if top is not None:
-            row, column, weight = _largest(row, column, weight, top)  # noqa: PLW2901
+            row, column, weight = _largest(row, column, weight, top)
         scale = _scales(row, weight, len(one.rows))
-        share = weight / np.maximum(scale[row], np.finfo(np.float32).tiny)
+        share = weight / np.maximum(scale[row], np.finfo(np.float32).tiny, dtype=np.float64)
         value = np.rint(np.copysign(np.sqrt(np.abs(share)), share) * peak).astype(np.int64)
         if not one.listed:
             kept = value != 0
-            row, column, value = row[kept], column[kept], value[kept]  # noqa: PLW2901
+            row, column, value = row[kept], column[kept], value[kept]
         count = np.bincount(row, minlength=len(one.rows))
         step = np.diff(column, prepend=0)
         first = (np.cumsum(count) - count)[count > 0]

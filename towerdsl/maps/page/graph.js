@@ -111,9 +111,10 @@ class GraphPanel extends Panel {
         const [tx, ty] = ring ? [cx + x + far * Math.cos(angle), cy + y + far * Math.sin(angle)] : [cx, cy - radius - 10];
         context.textAlign = !ring ? "center" : Math.cos(angle) > 0.25 ? "left" : Math.cos(angle) < -0.25 ? "right" : "center";
         const lift = ring && context.textAlign === "center" ? Math.sign(Math.sin(angle)) * 5 : 0;
-        context.lineWidth = 3;
-        context.strokeStyle = theme.ground;
-        context.strokeText(text, tx, ty + lift);
+        const wide = context.measureText(text).width;
+        const start = context.textAlign === "left" ? tx : context.textAlign === "right" ? tx - wide : tx - wide / 2;
+        context.fillStyle = theme.ground; // a plate, so that edges do not cross it
+        context.fillRect(start - 2, ty + lift - 8, wide + 4, 16);
         context.fillStyle = ring === 2 ? theme.soft : theme.ink;
         context.fillText(text, tx, ty + lift);
       }
