@@ -61,6 +61,11 @@ class AttentionMap {
     this.peaks = new Map();
   }
 
+  /** Whether a position is one of a few queries that were kept, which the page marks. */
+  isOneOfFew(query) {
+    return this.stored.length < this.queries.count && this.rowOf[query] >= 0;
+  }
+
   /** Unpack the weights; once. */
   load() {
     this.loading ??= this.unpack();
@@ -70,7 +75,6 @@ class AttentionMap {
   async unpack() {
     const element = document.getElementById(`weights-${this.number}`);
     const packed = new Blob([bytesOf(element.textContent)]);
-    element.remove(); // its text is as large as the weights
     const buffer = await new Response(packed.stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
     const values = { 8: [Uint8Array, Int8Array], 16: [Uint16Array, Int16Array] }[this.bits][Number(this.signed)];
     let offset = 0;
@@ -170,7 +174,7 @@ function shorten(text, length) {
 /** A weight with as many digits as mean something. */
 function number(weight) {
   if (weight === 0) return "0";
-  return Math.abs(weight) < 0.001 || Math.abs(weight) >= 1e5 ? weight.toExponential(1) : weight.toFixed(4).slice(0, 7);
+  return Math.abs(weight) < 0.001 || Math.abs(weight) >= 1e4 ? weight.toExponential(2) : weight.toPrecision(4);
 }
 
 const sides = given.sides.map((side) => new Side(side));

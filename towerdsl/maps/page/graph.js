@@ -95,6 +95,8 @@ class GraphPanel extends Panel {
     }
     context.font = PICTURE.font;
     context.textBaseline = "middle";
+    context.textAlign = "center";
+    if (!own) this.plate(context, theme, `query ${shorten(map.queries.label(query, batch) || `${query}`, 18)}`, cx, cy, theme.accent);
     const labelled = nodes.size <= GRAPH.labels;
     for (const [node, { x, y, angle = -Math.PI / 2, weight, ring }] of nodes) {
       const radius = this.radius(ring);
@@ -111,19 +113,25 @@ class GraphPanel extends Panel {
         const [tx, ty] = ring ? [cx + x + far * Math.cos(angle), cy + y + far * Math.sin(angle)] : [cx, cy - radius - 10];
         context.textAlign = !ring ? "center" : Math.cos(angle) > 0.25 ? "left" : Math.cos(angle) < -0.25 ? "right" : "center";
         const lift = ring && context.textAlign === "center" ? Math.sign(Math.sin(angle)) * 5 : 0;
-        const wide = context.measureText(text).width;
-        const start = context.textAlign === "left" ? tx : context.textAlign === "right" ? tx - wide : tx - wide / 2;
-        context.fillStyle = theme.ground; // a plate, so that edges do not cross it
-        context.fillRect(start - 2, ty + lift - 8, wide + 4, 16);
-        context.fillStyle = ring === 2 ? theme.soft : theme.ink;
-        context.fillText(text, tx, ty + lift);
+        this.plate(context, theme, text, tx, ty + lift, ring === 2 ? theme.soft : theme.ink);
       }
     }
     context.textAlign = "left";
     context.fillStyle = theme.soft;
     const count = edges.filter((edge) => edge.ring === 1).length;
     const more = this.hidden ? `; ${this.hidden} weaker ones are not drawn` : "";
-    context.fillText(`${count} neighbors${more}. Click a node to go to it.`, 16, height - 16);
+    const go = own ? " Click a node to go to it." : "";
+    context.fillText(`${count} neighbor${count === 1 ? "" : "s"}${more}.${go}`, 16, height - 16);
+  }
+
+  /** A text on a plate of its own, so that edges do not cross it. */
+  plate(context, theme, text, x, y, ink) {
+    const wide = context.measureText(text).width;
+    const left = { left: 0, start: 0, right: 1, center: 0.5 }[context.textAlign] * wide;
+    context.fillStyle = theme.ground;
+    context.fillRect(x - left - 2, y - 8, wide + 4, 16);
+    context.fillStyle = ink;
+    context.fillText(text, x, y);
   }
 
   radius(ring) {

@@ -58,6 +58,7 @@ class ListPanel extends Panel {
         } else if (map.rowOf[k] < 0) ink = theme.faint;
         context.fillStyle = ink;
         context.fillText(texts[k], left[k] + (side.named ? pad : widths[k] - pad - context.measureText(texts[k]).width), y + line / 2 - 1);
+        if (this.asks && map.isOneOfFew(k)) this.dot(context, view, left[k] + 3, y + 3);
       }
     }
     if (this.answers && view.key >= 0) this.mark(context, view, view.key, "key");

@@ -32,13 +32,17 @@ class Explorer {
   }
 
   async loadAll() {
-    await this.state.map.load();
-    this.redraw();
-    for (const map of maps) {
-      await map.load();
-      this.overviewSoon();
+    try {
+      await this.state.map.load();
+      this.redraw();
+      for (const map of maps) {
+        await map.load();
+        this.overviewSoon();
+      }
+      document.body.dataset.ready = "yes";
+    } catch (error) {
+      document.getElementById("summary").textContent = `The weights cannot be unpacked in this browser: ${error.message}`;
     }
-    document.body.dataset.ready = "yes";
   }
 
   // --- what changes ---

@@ -78,6 +78,14 @@ class Panel {
     return query + across + down;
   }
 
+  /** A dot in a corner: this position can be asked, others cannot. */
+  dot(context, view, x, y) {
+    context.beginPath();
+    context.arc(x, y, 2.5, 0, 7);
+    context.fillStyle = view.theme.accent;
+    context.fill();
+  }
+
   /** A frame around a rectangle: solid for the query, thin for the key that is pointed at. */
   frame(context, view, x, y, width, height, what) {
     context.lineWidth = what === "query" ? 2.5 : 1.5;

@@ -108,6 +108,10 @@ class PicturePanel extends Panel {
       if (!known && cell >= 5) this.lines(context, theme, x, y);
       if (!known) this.outline(context, theme.line, x, y, ...size);
     }
+    for (const k of this.asks ? map.stored.filter((k) => map.isOneOfFew(k)) : []) {
+      const [x, y] = this.rectangle(k);
+      this.dot(context, view, x + 4, y + 4);
+    }
     if (this.answers && key >= 0) this.frame(context, view, ...this.rectangle(key), "key");
     if (this.asks) this.frame(context, view, ...this.rectangle(query), "query");
   }
