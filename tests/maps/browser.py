@@ -56,6 +56,19 @@ class Page:
     def pixels(self) -> str:
         return self.run("return [...document.querySelectorAll('#stage canvas')].map((c) => c.toDataURL()).join()")
 
+    def color(self, position: int, panel: int = 0) -> list[int]:
+        """The color [red, green, blue] behind a token, or of a patch."""
+        return self.run(
+            f"""
+            const panel = explorer.panels[{panel}], k = {position};
+            const [x, y] = panel.rectangle ? panel.rectangle(k) : [panel.left[k], panel.top(k)];
+            const at = [x + 4, y + 4 - panel.element.scrollTop].map((c) => c * panel.ratio);
+            const copy = make("canvas").getContext("2d", {{ willReadFrequently: true }});
+            copy.drawImage(panel.canvas, -at[0], -at[1]);
+            return Array.from(copy.getImageData(0, 0, 1, 1).data.subarray(0, 3));
+            """
+        )
+
     def mouse(self, kind: str, place: tuple[float, float], **more) -> None:
         x, y = place
         self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **more})
@@ -110,7 +123,7 @@ class Page:
 
     def no_errors(self) -> None:
         found = [entry["message"] for entry in self.driver.get_log("browser")]
-        assert not found
+        assert not found, found
 
     def keep(self, name: str) -> None:
         """Leave a screenshot for people to look at."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from towerdsl.maps import Maps
+from towerdsl.maps import AttentionMap, Grid, Maps
 from towerdsl.maps.packing import pack
 
 from .attentions import CASES, HOSTILE, graph, sequence, unpack, windowed
@@ -35,6 +35,8 @@ def test_pointing_at_a_token_lights_up_what_it_takes(page):
     assert page.state("held") and (page.state("query"), page.state("key")) == (4, 5)
     tooltip = page.run("return document.getElementById('tooltip').innerText")
     assert "“keys” (5)" in tooltip and float(tooltip.split()[4]) == pytest.approx(float(w[5]), abs=1e-4)
+    assert page.color(int(w.argmax())) == [8, 48, 107]  # the last color of the scale
+    assert min(page.color(int(w.argmin()))) > 240
     page.keep("text")
     page.no_errors()
 
@@ -119,6 +121,20 @@ def test_pointing_at_a_patch(page):
     page.no_errors()
 
 
+def test_a_grid_without_a_photo(page):
+    places = Grid(("h", "w"), (6, 9))
+    w = torch.rand(1, 2, 54, 54, generator=torch.Generator().manual_seed(0))
+    page.open(Maps([AttentionMap("stage.0.attention", 0, places, places, torch.arange(54), (0, 1), w)]))
+    page.keys("]")
+    page.hover(page.place(places.position((2, 7))))
+    assert page.state("query") == 25
+    assert page.color(int(w[0, 1, 25].argmax())) == [8, 48, 107]
+    page.keys("\ue015")  # down
+    assert page.state("query") == 34
+    assert page.color(int(w[0, 1, 34].argmax())) == [8, 48, 107]
+    page.no_errors()
+
+
 def test_a_graph_is_walked_along_its_edges(page):
     one = graph()
     page.open(Maps([one]))
@@ -137,7 +153,8 @@ def test_a_graph_is_walked_along_its_edges(page):
 
 
 def test_texts_of_the_user_do_nothing(page):
-    svg = '<svg xmlns="http://www.w3.org/2000/svg" onload="window.hacked = 1"><script>window.hacked = 1</script></svg>'
+    inner = "<script>window.hacked = 1</script><foreignObject/>"
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" onload="window.hacked = 1">{inner}</svg>'
     page.open(Maps([sequence(HOSTILE)]), title=HOSTILE, labels=[HOSTILE] * 7, graph_svg=svg)
     page.hover(page.place(2))
     page.click(page.place(2))
@@ -146,6 +163,8 @@ def test_texts_of_the_user_do_nothing(page):
         HOSTILE,
         HOSTILE,
     ]
+    assert page.run("return document.querySelectorAll('#drawing > svg').length") == 1
+    assert page.run("return document.querySelectorAll('#drawing script, #drawing foreignObject').length") == 0
     # the policy of the page says that it let nothing of this run
     assert all("Content Security Policy" in entry["message"] for entry in page.driver.get_log("browser"))
 
