@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from towerdsl.diagnostics import Diagnostic, TowerError
@@ -62,9 +63,7 @@ def pack(one: AttentionMap, bits: int, top: int | None = None) -> Packed:
     kind = f"<{'i' if signed else 'u'}{bits // 8}"
     parts: tuple[list[bytes], ...] = ([], [], [], [])
     error, entries = 0.0, 0
-    for row, column, weight in _entries(one):
-        if top is not None:
-            row, column, weight = _largest(row, column, weight, top)
+    for row, column, weight in _entries(one, top):
         scale = _scales(row, weight, len(one.rows))
         share = weight / np.maximum(scale[row], np.finfo(np.float32).tiny, dtype=np.float64)
         value = np.rint(np.copysign(np.sqrt(np.abs(share)), share) * peak).astype(np.int64)
@@ -86,25 +85,31 @@ def pack(one: AttentionMap, bits: int, top: int | None = None) -> Packed:
     return Packed(rows, entries, wide, bits, signed, error, base64.b64encode(data).decode("ascii"))
 
 
-def _entries(one: AttentionMap) -> Iterator[tuple[Numbers, Numbers, Floats]]:
+def _entries(one: AttentionMap, top: int | None) -> Iterator[tuple[Numbers, Numbers, Floats]]:
     """For each element of the batch and each head: rows, columns and weights of the entries, sorted by row and column.
 
-    What is 0 in a dense map is no entry.
+    What is 0 in a dense map is no entry. Of each row there are the `top` entries whose |weight| is largest, or all.
     """
-    weights = one.weights.detach().float().cpu().numpy()
-    flat = weights.reshape(-1, *weights.shape[2:])
+    weights = one.weights.detach().float().cpu()
+    flat = weights.flatten(0, 1)
     if one.query is None or one.key is None:
         for matrix in flat:
-            row, column = matrix.nonzero()
-            yield row, column, matrix[row, column]
+            if top is not None and top < matrix.shape[1]:
+                best = matrix.abs().topk(top, sorted=False).indices
+                matrix = torch.zeros_like(matrix).scatter_(1, best, matrix.gather(1, best))
+            row, column = matrix.numpy().nonzero()
+            yield row, column, matrix.numpy()[row, column]
         return
     place = np.full(one.queries.count, -1)
     place[one.rows.cpu().numpy()] = np.arange(len(one.rows))
     row, column = place[one.query.cpu().numpy()], one.key.cpu().numpy()
     order = np.lexsort((column, row))
     order = order[row[order] >= 0]
-    for vector in flat:
-        yield row[order], column[order], vector[order]
+    row, column = row[order], column[order]
+    for vector in flat.numpy():
+        weight = vector[order]
+        kept = slice(None) if top is None else _largest(row, weight, top)
+        yield row[kept], column[kept], weight[kept]
 
 
 def _scales(row: Numbers, weight: Floats, rows: int) -> Floats:
@@ -117,10 +122,10 @@ def _scales(row: Numbers, weight: Floats, rows: int) -> Floats:
     return found
 
 
-def _largest(row: Numbers, column: Numbers, weight: Floats, top: int) -> tuple[Numbers, Numbers, Floats]:
-    """The `top` entries of each row whose |weight| is largest, still sorted by row and column."""
+def _largest(row: Numbers, weight: Floats, top: int) -> NDArray[np.bool_]:
+    """Which entries, sorted by row, are among the `top` of their row whose |weight| is largest."""
     order = np.lexsort((-np.abs(weight), row))
     start = np.searchsorted(row, np.arange(int(row.max(initial=0)) + 1))
     kept = np.zeros(len(row), bool)
     kept[order] = np.arange(len(row)) - start[row] < top
-    return row[kept], column[kept], weight[kept]
+    return kept
