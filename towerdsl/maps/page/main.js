@@ -286,7 +286,7 @@ class Explorer {
     const least = (1 / (4 * peak ** 2)).toExponential(1);
     return [
       `A weight is how much a query takes from a key: y[i] = sum over j of w[i, j] × message[i, j].`,
-      `Of a weight w the root of w / largest of its row is kept, as a whole number of ${map.bits} bits. What is shown is wrong by at most √(w × largest) / ${peak}; no weight of this page is wrong by more than ${error.toExponential(1)}.`,
+      `Of a weight w the root of w / largest of its row is kept, as a whole number of ${map.bits} bits. What is shown is wrong by at most √(w × largest) / ${peak}; none that is kept is wrong by more than ${error.toExponential(1)}.`,
       map.listed ? "All listed pairs are kept, also those whose weight rounds to 0." : `Weights below ${least} of their row’s largest round to 0 and are left out: that is the threshold.`,
       given.top === null ? "" : `Of each row only the ${given.top} largest weights were kept.`,
       `This map: ${map.queries.count} queries (${map.stored.length} shown), ${map.keys.count} keys, ${map.heads.length} head${map.heads.length > 1 ? "s" : ""}, ${map.entries.toLocaleString("en")} weights.`,

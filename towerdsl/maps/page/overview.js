@@ -53,6 +53,12 @@ class Overview {
       context.fillStyle = maps[k] === view.map ? view.theme.accent : view.theme.soft;
       context.fillText(name, 0, this.y(k) + this.size / 2, this.left - 4);
     });
+    if (this.seen !== view.map) {
+      this.seen = view.map; // bring its row into sight
+      const [top, bottom, high] = [this.y(view.map.number), this.y(view.map.number + 1), this.scroll.clientHeight];
+      if (top < this.scroll.scrollTop + SMALL.head) this.scroll.scrollTop = top - SMALL.head;
+      else if (bottom > this.scroll.scrollTop + high) this.scroll.scrollTop = bottom - high + 4;
+    }
     this.queue = [];
     maps.forEach((map, k) => {
       for (let head = map.heads.length > 1 ? -1 : 0; head < map.heads.length; head++) this.queue.push([k, head]);
