@@ -109,11 +109,11 @@ class GraphPanel extends Panel {
       context.stroke();
       if ((labelled && ring < 2) || nodes.size <= 40 || ring === 0 || node === key) {
         const text = shorten(map.keys.label(node, batch) || `${node}`, 18);
-        const far = radius + 6;
-        const [tx, ty] = ring ? [cx + x + far * Math.cos(angle), cy + y + far * Math.sin(angle)] : [cx, cy - radius - 10];
-        context.textAlign = !ring ? "center" : Math.cos(angle) > 0.25 ? "left" : Math.cos(angle) < -0.25 ? "right" : "center";
-        const lift = ring && context.textAlign === "center" ? Math.sign(Math.sin(angle)) * 5 : 0;
-        this.plate(context, theme, text, tx, ty + lift, ring === 2 ? theme.soft : theme.ink);
+        const across = ring ? Math.cos(angle) : 0;
+        const side = Math.abs(across) > 0.25 ? Math.sign(across) : 0; // beside the node, or above or below it
+        context.textAlign = side > 0 ? "left" : side < 0 ? "right" : "center";
+        const [tx, ty] = [cx + x + side * (radius + 5), cy + y + Math.sin(angle) * (side ? radius : radius + 11)];
+        this.plate(context, theme, text, tx, ty, ring === 2 ? theme.soft : theme.ink);
       }
     }
     context.textAlign = "left";

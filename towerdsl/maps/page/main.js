@@ -180,6 +180,7 @@ class Explorer {
 
   pick(panel, found) {
     const { map, held, query } = this.state;
+    this.tooltip.show("", null);
     if (panel instanceof GraphPanel) {
       if (map.queries === map.keys && map.rowOf[found.key] >= 0) this.change({ query: found.key, key: -1 });
       return;
