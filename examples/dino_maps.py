@@ -12,6 +12,7 @@ import argparse
 import runpy
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +42,12 @@ def main() -> None:
     found = seen.float().mean(0) >= 0.5  # patches that half of the heads see
     show(heads, seen, found)
     options.folder.mkdir(parents=True, exist_ok=True)
-    pictures.save(
-        pictures.overlay(last, image, query=0, skip=1, grid=GRID, title="where the class token looks, head by head"),
-        options.folder / "dino_heads.png",
-    )
-    pictures.save(
-        pictures.outline(image, found, title=f"what half of the heads see, {options.mass:.0%} of the mass each"),
-        options.folder / "dino_found.png",
-    )
+    grid = {"skip": 1, "grid": GRID, "query": 0}
+    looks = pictures.overlay(last, image, head=range(6), title="where the class token looks, head by head", **grid)
+    pictures.save(looks, options.folder / "dino_heads.png")
+    mask = replace(last, heads=(), weights=torch.cat([torch.zeros(1), found.flatten()])[None, None, None])
+    title = f"the patches that half of the heads see, each with {options.mass:.0%} of its mass"
+    pictures.save(pictures.overlay(mask, image, title=title, **grid), options.folder / "dino_found.png")
     print(f"pictures: {options.folder}/dino_heads.png, dino_found.png")
 
 
