@@ -16,7 +16,7 @@ from towerdsl.ir.size import Size, SizeLimitError, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.rewriting import COMPUTED, Rewriting
 from towerdsl.passes.intervals import Order
-from towerdsl.passes.linear import Linear, Reader, axes_of
+from towerdsl.passes.linear import Reader, axes_of
 from towerdsl.passes.locality import conjuncts, joined
 from towerdsl.passes.score import sides
 
@@ -143,17 +143,15 @@ class Tiling(Rewriting):
         ends = value.operands if compared else (value,)
         if any(x.type.dtype not in ("int", "wide") for x in ends):
             return None
-        rule = _Placing(self)
-        form = Linear()
-        for x, sign in zip(ends, (1, -1), strict=False):
+        rule, reader = _Placing(self), Reader(Order(frozenset()))
+        try:
             # of places no range is known, so that the form holds wherever a block begins
-            try:
-                found = Reader(Order(frozenset())).linear(rule.value(x))
-            except SizeLimitError:
-                return None
-            if found is None:
-                return None
-            form = form + found.times(Size.of(sign))
+            forms = [form for x in ends if (form := reader.linear(rule.value(x))) is not None]
+        except SizeLimitError:
+            return None
+        if len(forms) < len(ends):
+            return None
+        form = forms[0] - forms[1] if compared else forms[0]
         total: dict[n.Cut, Size] = {}
         for atom, factor in form.terms:
             if isinstance(atom, n.Place):
