@@ -24,8 +24,7 @@ import towerdsl
 from towerdsl.maps import measures, pictures
 
 HERE = Path(__file__).parent
-PATCH, SIDE = 14, 518  # pixels
-GRID = (SIDE // PATCH, SIDE // PATCH)
+PATCH, SIDE = 14, 518  # pixels; the shorter side of a photo is as long as those of the training were
 MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # of ImageNet's colors
 
 
@@ -37,28 +36,29 @@ def main() -> None:
     with torch.inference_mode(), towerdsl.probe(model, at="layer.11.attention", rows=[0]) as maps:
         model(pixels)
     last = maps[-1]
-    heads = measures.class_maps(last, GRID)[0]  # [H, h, w]
-    seen = measures.mass_threshold(heads, options.mass, dims=2)
-    found = seen.float().mean(0) >= 0.5  # patches that half of the heads see
-    show(heads, seen, found)
+    grid = (image.shape[0] // PATCH, image.shape[1] // PATCH)
+    heads = measures.class_maps(last, grid)[0]  # [H, h, w]
+    found = measures.mass_threshold(heads.mean(0), options.mass, dims=2)
+    show(heads, measures.mass_threshold(heads, options.mass, dims=2), found)
     options.folder.mkdir(parents=True, exist_ok=True)
-    grid = {"skip": 1, "grid": GRID, "query": 0}
-    looks = pictures.overlay(last, image, head=range(6), title="where the class token looks, head by head", **grid)
+    panels = {"skip": 1, "grid": grid, "query": 0}
+    looks = pictures.overlay(last, image, head=last.heads, title="where the class token looks, head by head", **panels)
     pictures.save(looks, options.folder / "dino_heads.png")
     mask = replace(last, heads=(), weights=torch.cat([torch.zeros(1), found.flatten()])[None, None, None])
-    title = f"the patches that half of the heads see, each with {options.mass:.0%} of its mass"
-    pictures.save(pictures.overlay(mask, image, title=title, **grid), options.folder / "dino_found.png")
+    title = f"found: the patches that hold {options.mass:.0%} of the mass, mean of the heads"
+    pictures.save(pictures.overlay(mask, image, title=title, **panels), options.folder / "dino_found.png")
     print(f"pictures: {options.folder}/dino_heads.png, dino_found.png")
 
 
 def photo(path: Path | None) -> np.ndarray:
-    """A photo cut to a square, [518, 518, 3], from 0 to 1."""
+    """A photo whose sides are whole numbers of patches, [h, w, 3], from 0 to 1."""
     from skimage import data, io, transform
 
+    if path is not None and not path.is_file():
+        sys.exit(f"There is no file {path}.")
     image = data.chelsea() if path is None else io.imread(path)[..., :3]
-    side = min(image.shape[:2])
-    top, left = ((size - side) // 2 for size in image.shape[:2])
-    return transform.resize(image[top : top + side, left : left + side], (SIDE, SIDE), anti_aliasing=True)
+    height, width = (round(size * SIDE / min(image.shape[:2]) / PATCH) * PATCH for size in image.shape[:2])
+    return transform.resize(image, (height, width), anti_aliasing=True)
 
 
 def load(file: Path | None) -> torch.nn.Module:
@@ -74,7 +74,7 @@ def load(file: Path | None) -> torch.nn.Module:
 def show(heads: torch.Tensor, seen: torch.Tensor, found: torch.Tensor) -> None:
     table = Table("head", "highest at (row, column)", "patches with the mass", title="the class token's maps")
     for number, (head, mask) in enumerate(zip(heads, seen, strict=True)):
-        table.add_row(str(number), str(divmod(int(head.argmax()), GRID[1])), f"{mask.float().mean():.0%}")
+        table.add_row(str(number), str(divmod(int(head.argmax()), head.shape[1])), f"{mask.float().mean():.0%}")
     Console().print(table)
     rows, columns = found.any(1).nonzero().flatten(), found.any(0).nonzero().flatten()
     box = [int(x) * PATCH for x in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]

@@ -11,6 +11,7 @@ subject are marked; a head that looks from the verb at the subject more than at 
 import argparse
 import re
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -58,13 +59,13 @@ def main() -> None:
     hits = torch.stack([torch.stack([words(one, v, tokens) == s for one in maps]) for maps, tokens, s, v in found])
     show(heads, subject.mean(0), hits.float().mean(0))
     options.folder.mkdir(parents=True, exist_ok=True)
-    maps, tokens, *_ = found[0]
-    grid = pictures.head_grid(maps, title=f"MiniLM reads: {re.sub(r'[*_]', '', SENTENCES[0])}")
-    pictures.save(grid, options.folder / "bert_heads.png")
     layer, head = divmod(int(hits.float().mean(0).flatten().argmax()), hits.shape[2])
-    view = pictures.lines(
-        maps[layer], tokens, head=head, title=f"layer {layer}, head {head}: the verb finds its subject"
-    )
+    number = int(hits[:, layer, head].float().argmax())  # the first sentence whose subject that head finds
+    maps, tokens, _, verb = found[number]
+    grid = pictures.head_grid(maps, title=f"MiniLM reads: {re.sub(r'[*_]', '', SENTENCES[number])}")
+    pictures.save(grid, options.folder / "bert_heads.png")
+    one = replace(maps[layer], rows=torch.tensor([verb]), weights=maps[layer].weights[:, :, [verb]])
+    view = pictures.lines(one, tokens, head=head, title=f"head {layer}.{head}: the verb finds its subject")
     pictures.save(view, options.folder / "bert_subject.png")
     print(f"pictures: {options.folder}/bert_heads.png, bert_subject.png")
 
@@ -90,7 +91,7 @@ def words(one, verb: int, tokens: list[str]) -> torch.Tensor:
 
 
 def show(heads: torch.Tensor, subject: torch.Tensor, hits: torch.Tensor) -> None:
-    table = Table("looks", "head", "mass, mean over tokens and sentences", "all heads", title="what the heads look at")
+    table = Table("looks", "head", "mass", "all heads", title="what the heads look at")
     kinds = ("at the next token", "at the one before", "at separators")
     for name, values in zip(kinds, heads.transpose(0, 1), strict=True):
         table.add_row(name, place(values), f"{values.max():.0%}", f"{values.mean():.0%}")

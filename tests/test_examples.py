@@ -52,3 +52,33 @@ def test_recommend():
 @pytest.mark.parametrize("name", ["search_by_key", "recommend"])
 def test_short(name):
     assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_look_inside_bert(tmp_path):
+    lines = run("look_inside_bert", "--folder", str(tmp_path))
+    shares = [float(words[-4].rstrip("%")) for words in lines if words and words[0] == "│"]
+    following, previous, separators, subject = shares
+    assert following > 50 and previous > 95 and separators > 80 and subject > 10
+    assert "60%" in lines[-2] and {p.name for p in tmp_path.iterdir()} == {"bert_heads.png", "bert_subject.png"}
+
+
+#: The cat of scikit-image's photo, drawn by hand: (x, y) in parts of its width and height.
+CAT = [(0.12, 0), (0.89, 0), (0.8, 0.25), (0.81, 0.5), (0.75, 0.75), (0.65, 1), (0, 1), (0, 0.65), (0.08, 0.35)]
+
+
+def test_the_cat_is_found(tmp_path):
+    import torch
+    from skimage.draw import polygon2mask
+
+    import towerdsl
+    from towerdsl.maps import measures
+
+    example = runpy.run_path(str(EXAMPLES / "dino_maps.py"))
+    image = example["photo"](None)
+    grid = (image.shape[0] // 14, image.shape[1] // 14)
+    pixels = ((torch.tensor(image).float() - example["MEAN"]) / example["DEVIATION"]).permute(2, 0, 1)[None]
+    with torch.inference_mode(), towerdsl.probe(model := example["load"](None), at="layer.11.*", rows=[0]) as maps:
+        model(pixels)
+    found = measures.mass_threshold(measures.class_maps(maps[0], grid)[0].mean(0), 0.6, dims=2)
+    cat = torch.tensor(polygon2mask(grid, [(y * grid[0], x * grid[1]) for x, y in CAT]))
+    assert (found & cat).sum() > 0.9 * found.sum() and (found & cat).sum() > 0.4 * cat.sum()
