@@ -33,7 +33,7 @@ _LAZY = {
     "source": "towerdsl.api",
     "verify": "towerdsl.api",
     "load_checkpoint": "towerdsl.weights",
-    "probe": "towerdsl.maps.probe",
+    "probe": "towerdsl.maps.probing",
     "save_checkpoint": "towerdsl.weights",
     "register_op": "towerdsl.ops",
 }

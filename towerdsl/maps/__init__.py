@@ -16,7 +16,7 @@ from towerdsl.maps.measures import (
     mean_distance,
     on_grid,
 )
-from towerdsl.maps.probe import probe
+from towerdsl.maps.probing import probe
 
 __all__ = [
     "AttentionMap",

@@ -71,7 +71,7 @@ def look(
     model: nn.Module, compiled: Compiled, lengths: dict[str, int], inputs: Path | None, seed: int, chosen: Choice
 ) -> Maps:
     """The maps of one call of a model, on the inputs of a file or random ones of these lengths. Raises TowerError."""
-    from towerdsl.maps.probe import probe
+    from towerdsl.maps.probing import probe
 
     occurrences = Calls().occurrences(compiled.model.root)
     if not occurrences:
