@@ -1,0 +1,212 @@
+"""Who sees whom in one attention, as a small picture: drawn from the typed condition itself, at small lengths.
+
+What a condition takes from data is not known. Each of its parts that reads data is tried as true and as false, so a
+pair is seen ("#"), not seen ("."), or seen where the data says so ("?").
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towerdsl.explain.spell import Speller
+from towerdsl.ir import nodes as n
+from towerdsl.ir.size import Size
+from towerdsl.ir.types import Axis
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: A free length in a picture, where the condition has no larger numbers, and for each axis of a grid.
+LENGTH, SIDE = 16, 8
+#: A free length is so many times the largest number of the condition, up to a limit.
+TIMES, LONGEST = 3, 768
+#: So many positions are drawn along an axis; of more, some that are evenly apart.
+CELLS = 64
+#: Keys that are looked at for one query.
+MOST_KEYS = 250_000
+#: Parts of a condition that are tried both ways, in all combinations; of more, all true and all false.
+TRIED = 4
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`kind` is "matrix" (a row for each query, a column for each key), "grid" (the keys of one query, which is at
+    `query`), or "graph" (pairs that are listed). `cells` are rows of "#", "?" and "."."""
+
+    kind: str
+    cells: tuple[str, ...] = ()
+    query: tuple[int, int] | None = None
+    caption: tuple[str, ...] = ()
+    itself: bool = False  # of a graph: whether a node sees itself, whatever is listed
+    forward: bool = True  # of a graph: whether a query sees the sources of its pairs
+
+
+def picture(average: n.Average, lengths: Mapping[str, Size], given: Mapping[str, int]) -> Picture | None:
+    """The picture of an attention, or None where it has too many keys to be drawn. `lengths` are the free lengths of
+    its block in the model's, some of which are `given`."""
+    values = {name: Size.of(length) for name, length in given.items()}
+    known = {name: size.substitute(values).integer for name, size in lengths.items()}
+    return _Drawer(average, {name: length for name, length in known.items() if length is not None}).picture()
+
+
+class _Drawer:
+    def __init__(self, average: n.Average, known: Mapping[str, int]) -> None:
+        self.average, self.visible = average, average.visible
+        several = max(len(average.over), len(average.positions)) > 1
+        constants = [x for v in _walk(self.visible) for x in _numbers(v)]
+        default = max(SIDE if several else LENGTH, min(LONGEST, TIMES * max(constants, default=0)))
+        names = {name for a in (*average.positions, *average.over) for name in a.size.free_names}
+        names |= {name for v in _walk(self.visible) for a in v.axes for name in a.size.free_names}
+        self.lengths = {name: known.get(name, default) for name in sorted(names)}
+        self.over = [self._length(a) for a in average.over]
+        self.positions = [self._length(a) for a in average.positions]
+        if self.visible is None:  # a few positions stand for all: they are alike
+            self.over, self.positions = ([min(x, LENGTH) for x in found] for found in (self.over, self.positions))
+        self.spell = Speller(average, {})
+        self.atoms = _atoms(self.visible)
+        self.places = [v for v in _walk(self.visible) if isinstance(v, n.Position)]
+
+    def _length(self, axis: Axis) -> int:
+        values = {name: Size.of(length) for name, length in self.lengths.items()}
+        return max(1, axis.size.substitute(values).integer or LENGTH)
+
+    def picture(self) -> Picture | None:
+        members = [x for atom in self.atoms for x in atom.walk() if isinstance(x, n.Member)]
+        keys = 1
+        for length in self.over:
+            keys *= length
+        if members:
+            return self._graph(members[0])
+        if keys > MOST_KEYS:
+            return None
+        if len(self.over) == 1 and len(self.positions) == 1:
+            return self._matrix()
+        return self._grid()
+
+    def _matrix(self) -> Picture:
+        queries, keys = self.positions[0], self.over[0]
+        rows, columns = _sampled(queries), _sampled(keys)
+        cells = []
+        for i in rows:
+            seen = self._keys((i,))
+            cells.append("".join(seen[j] for j in columns))
+        return Picture("matrix", tuple(cells), None, (f"{queries} queries, {keys} keys", *self._where()))
+
+    def _grid(self) -> Picture:
+        """The keys of one query: along the last two axes, at its own place along others."""
+        names = [a.name for a in self.average.positions]
+        own = tuple(length // 2 for length in self.positions)
+        at = [own[names.index(a.name)] if a.name in names else None for a in self.average.over]
+        seen = self._keys(own)
+        height, width = ([1, *self.over])[-2:]
+        first = 0
+        for place, length in zip(at[:-2], self.over[:-2], strict=True):
+            first = first * length + min(place or 0, length - 1)
+        rows, columns = _sampled(height), _sampled(width)
+        cells = tuple("".join(seen[(first * height + r) * width + c] for c in columns) for r in rows)
+        marked = None
+        if len(self.over) > 1 and at[-2] is not None and at[-1] is not None:
+            row, column = (min(place, length - 1) for place, length in zip(at[-2:], (height, width), strict=True))
+            marked = (_nearest(rows, row), _nearest(columns, column))
+        size = f"{height} x {width}" if len(self.over) > 1 else str(width)
+        asked = "keys of the marked query" if marked else "keys of each query" if self.positions else "keys of one query"
+        return Picture("grid", cells, marked, (f"{size} {asked}", *self._where()))
+
+    def _graph(self, member: n.Member) -> Picture:
+        size = min(4, *self.positions, *self.over) if self.positions else 1
+        itself = bool(self.positions) and all(
+            self._keys((i,) * len(self.positions))[i] == "#" for i in range(size) if len(self.over) == 1
+        )
+        forward = member.axes[0].side == "j"
+        text = f"where {member.relation} has the pair"
+        return Picture("graph", (), None, (text, "and itself") if itself else (text,), itself, forward)
+
+    def _where(self) -> tuple[str, ...]:
+        """What the data decides, in words."""
+        return tuple(f"? where {self.spell.text(atom)}" for atom in self.atoms)
+
+    # --- evaluating ---------------------------------------------------------------------------------------------
+
+    def _keys(self, query: Sequence[int]) -> str:
+        """A character for each key, all axes flattened: whether a query sees it."""
+        total = 1
+        for length in self.over:
+            total *= length
+        if self.visible is None:
+            return "#" * total
+        at = {axis: place for axis, place in zip(self.average.positions, query, strict=True)}
+        always: Tensor | None = None
+        ever: Tensor | None = None
+        for choice in self._choices():
+            found = self._evaluated(self.visible, at, choice)
+            always = found if always is None else always & found
+            ever = found if ever is None else ever | found
+        assert always is not None and ever is not None
+        return "".join("#" if a else "?" if e else "." for a, e in zip(always.tolist(), ever.tolist(), strict=True))
+
+    def _choices(self) -> Iterator[tuple[bool, ...]]:
+        count = len(self.atoms)
+        if count <= TRIED:
+            return itertools.product((True, False), repeat=count)
+        return iter([(True,) * count, (False,) * count])
+
+    def _evaluated(self, visible: n.Value, at: Mapping[Axis, int], choice: Sequence[bool]) -> Tensor:
+        """The condition of one query, flat over all keys, with parts that read data true or false."""
+        import torch
+
+        from towerdsl.claims.condition import Pairs, lookups, spread
+
+        known = {id(place): torch.tensor([at[place.axes[0]]]) for place in self.places if place.axes[0] in at}
+        for atom, truth in zip(self.atoms, choice, strict=True):
+            places = [x for x in atom.walk() if isinstance(x, n.Position)]
+            numbers = [x for x in lookups(atom) if x.type.dtype != "bool"]
+            if truth and places and numbers:  # positions near a number that data says: near one in the middle
+                middle = self._length(places[0].axes[0]) // 2
+                known |= {id(x): torch.full([1] * len(x.axes), middle) for x in numbers}
+            else:
+                known[id(atom)] = torch.full([1] * len(atom.axes), truth)
+        found = Pairs(self.lengths, {}, known).evaluate(visible).bool()
+        # of one query; the first one of a batch and of the heads
+        found = found[tuple(slice(None) if a in self.average.over else 0 for a in visible.axes)]
+        kept = [a for a in visible.axes if a in self.average.over]
+        return spread(found, kept, self.average.over).expand(self.over).flatten()
+
+
+def _sampled(length: int) -> list[int]:
+    """Positions that are drawn: all, or some that are evenly apart."""
+    return list(range(length)) if length <= CELLS else [k * length // CELLS for k in range(CELLS)]
+
+
+def _nearest(positions: Sequence[int], place: int) -> int:
+    return min(range(len(positions)), key=lambda k: abs(positions[k] - place))
+
+
+def _walk(value: n.Value | None) -> Iterator[n.Value]:
+    return iter(()) if value is None else value.walk()
+
+
+def _numbers(value: n.Value) -> Iterator[int]:
+    """The whole numbers that a value is written with."""
+    if isinstance(value, n.Const) and not isinstance(value.value, bool):
+        yield abs(round(value.value)) if abs(value.value) < LONGEST else 0
+    elif isinstance(value, n.SizeOf) and value.size.integer is not None:
+        yield min(abs(value.size.integer), LONGEST)
+
+
+_LOGIC = ("and", "or", "not")
+
+
+def _atoms(value: n.Value | None) -> list[n.Value]:
+    """The parts of a condition that read data, none of them made of others."""
+    if value is None:
+        return []
+    if isinstance(value, n.Shared | n.Cast | n.Rename) or (isinstance(value, n.Pointwise) and value.op in _LOGIC):
+        found = [x for arg in value.operands for x in _atoms(arg)]
+        if not isinstance(value, n.Rename):
+            return list({id(x): x for x in found}.values())
+        return [value] if found else []
+    reads = any(isinstance(x, n.Local | n.Weight | n.Member | n.Apply | n.CallBlock) for x in value.walk())
+    return [value] if reads else []
