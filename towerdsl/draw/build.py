@@ -6,6 +6,7 @@ tensors, positions) is written inside the node that uses it. Repetitions of a lo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -16,13 +17,16 @@ from towerdsl.draw.graph import Group, Link, Node
 from towerdsl.draw.locality import Picture, picture
 from towerdsl.draw.tidy import tidied
 from towerdsl.explain.facts import Attention, attention_facts
-from towerdsl.explain.spell import Speller, axis_text
+from towerdsl.explain.spell import Speller, axis_text, short
 from towerdsl.explain.work import Calls, Loops, called, repetitions
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import RelationType, TensorType, Type
+from towerdsl.ops import ELEMENTWISE
 
+#: A number with more digits than anyone reads.
+DIGITS = re.compile(r"\d+\.\d{5,}")
 #: A length that is written with more characters says nothing at a glance.
 LONGEST_LENGTH = 12
 
@@ -108,8 +112,7 @@ class Scope:
         """A node for what is learned or constant, where it is drawn."""
         if isinstance(known, Link):
             return known
-        text = Speller(None, {}).text(known.value)
-        return self.add(Node("leaf", [text], [], [axes_text(known.value.type)]))
+        return self.add(Node("leaf", [_spelled(known.value)], [], [axes_text(known.value.type)]))
 
 
 class _Builder:
@@ -323,13 +326,18 @@ class _Builder:
     def _text(value: n.Value, rebuilt: n.Value) -> str:
         if isinstance(value, n.Apply):
             static = [x for x in rebuilt.operands if not isinstance(x, n.Local)]
-            of = f"({', '.join(Speller(None, {}).text(x) for x in static)})" if static else ""
+            of = f"({', '.join(map(_spelled, static))})" if static else ""
             name = value.module.name if value.module is not None else ""
             plain = name.rstrip("_0123456789") == value.op.name.rstrip("_0123456789")
             return ("" if plain or not name else f"{name}: ") + value.op.name + of
-        if isinstance(value, n.Pointwise) and len(value.args) == 1 and value.op.isidentifier() and value.op not in ("neg", "not"):
+        if isinstance(value, n.Pointwise) and len(value.args) == 1 and value.op in ELEMENTWISE:
             return value.op
-        return Speller(None, {}).text(rebuilt)
+        return _spelled(rebuilt)
+
+
+def _spelled(value: n.Value) -> str:
+    """A value as the language writes it, numbers with the digits that a reader needs."""
+    return DIGITS.sub(lambda m: short(float(m.group())), Speller(None, {}).text(value))
 
 
 def _terms(value: n.Pointwise) -> list[n.Value]:

@@ -34,12 +34,14 @@ TRIED = 4
 @dataclass(frozen=True)
 class Picture:
     """`kind` is "matrix" (a row for each query, a column for each key), "grid" (the keys of one query, which is at
-    `query`), or "graph" (pairs that are listed). `cells` are rows of "#", "?" and "."."""
+    `query`), or "graph" (pairs that are listed). `cells` are rows of "#", "?" and ".";
+    `where` says in words on what "?" depends. """
 
     kind: str
     cells: tuple[str, ...] = ()
     query: tuple[int, int] | None = None
     caption: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
     itself: bool = False  # of a graph: whether a node sees itself, whatever is listed
     forward: bool = True  # of a graph: whether a query sees the sources of its pairs
 
@@ -93,7 +95,7 @@ class _Drawer:
         for i in rows:
             seen = self._keys((i,))
             cells.append("".join(seen[j] for j in columns))
-        return Picture("matrix", tuple(cells), None, (f"{queries} queries, {keys} keys", *self._where()))
+        return Picture("matrix", tuple(cells), None, (f"{queries} queries, {keys} keys",), self._where())
 
     def _grid(self) -> Picture:
         """The keys of one query: along the last two axes, at its own place along others."""
@@ -113,7 +115,7 @@ class _Drawer:
             marked = (_nearest(rows, row), _nearest(columns, column))
         size = f"{height} x {width}" if len(self.over) > 1 else str(width)
         asked = "keys of the marked query" if marked else "keys of each query" if self.positions else "keys of one query"
-        return Picture("grid", cells, marked, (f"{size} {asked}", *self._where()))
+        return Picture("grid", cells, marked, (f"{size} {asked}",), self._where())
 
     def _graph(self, member: n.Member) -> Picture:
         size = min(4, *self.positions, *self.over) if self.positions else 1
@@ -122,11 +124,11 @@ class _Drawer:
         )
         forward = member.axes[0].side == "j"
         text = f"where {member.relation} has the pair"
-        return Picture("graph", (), None, (text, "and itself") if itself else (text,), itself, forward)
+        return Picture("graph", (), None, (text, "and itself") if itself else (text,), (), itself, forward)
 
     def _where(self) -> tuple[str, ...]:
         """What the data decides, in words."""
-        return tuple(f"? where {self.spell.text(atom)}" for atom in self.atoms)
+        return tuple(f"where {self.spell.text(atom)}" for atom in self.atoms)
 
     # --- evaluating ---------------------------------------------------------------------------------------------
 

@@ -16,6 +16,9 @@ def tidied(group: Group) -> Group:
     _hoist(group)
     for inner in group.walk():
         _chain(inner)
+        if len(inner.outs) == 1 and inner.kind != "turns":  # one result needs no name
+            inner.outs[0].lines = []
+    _label(group)
     return group
 
 
@@ -108,3 +111,20 @@ def _made(node: Node) -> str:
     read = {x for link in node.inputs for x in link.node.outputs[link.output].split()}
     new = [x for x in " ".join(node.outputs).split() if x not in read]
     return f" -> {' '.join(new)}" if new and node.inputs else ""
+
+
+def _label(group: Group) -> None:
+    """Axes are written once: not again inside a group, behind a port that has the same, or before a result."""
+    for node in group.nodes:
+        if node.group is None:
+            continue
+        inner = node.group
+        _label(inner)
+        for port, link in zip(inner.ins, node.inputs, strict=True):
+            if port.outputs[0] == link.node.outputs[link.output]:
+                port.outputs = [""]
+        readers = Counter(x.node for reader in inner.all for x in reader.inputs)
+        for out in inner.outs:
+            link = out.inputs[0]
+            if readers[link.node] == 1 and link.node.kind != "in":
+                link.node.outputs = ["" if k == link.output else x for k, x in enumerate(link.node.outputs)]

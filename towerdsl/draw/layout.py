@@ -1,0 +1,358 @@
+"""Where everything stands: rows from top to bottom, the main stream in a straight line, what skips rows around them.
+
+`arrange` decides once what stands in which row, on which side of the main stream, and in which lane a stream goes
+around the rows that it skips. `place` gives coordinates, which depend on which groups are open; `fold.js` does the same
+with the same data in a browser. Coordinates of a box are relative to its origin: the place where its main stream
+enters, at its top. Lengths are in pixels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from towerdsl.draw.boxes import HEAD, box_of, text_width
+from towerdsl.draw.graph import Group, Link, Node
+
+GAP = 26  # between boxes of a row
+LANE = 14  # between lanes, and between a lane and a box
+LABEL = 14  # the height of a line beside a stream
+TURN = 9  # between the horizontal parts of streams
+ARROW = 12  # straight into a box
+PAD = 16  # inside a group
+LABEL_SIZE = 10
+
+
+@dataclass
+class Item:
+    """A box in a row: how far it goes to the left and right of its origin, its height, where streams enter and leave.
+
+    `beside` is how far its label goes to the right of its origin. A group has a `plan`.
+    """
+
+    node: Node
+    left: float
+    right: float
+    height: float
+    ins: list[float]
+    outs: list[float]
+    beside: float
+    plan: Plan | None = None
+
+
+@dataclass
+class Row:
+    """The boxes of a layer: the one on the main stream, those to its left and right, from the inside out."""
+
+    main: Item | None = None
+    left: list[Item] = field(default_factory=list)
+    right: list[Item] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[Item]:
+        return [*([self.main] if self.main else []), *self.left, *self.right]
+
+
+@dataclass
+class Lane:
+    """A straight way around rows `first` to `last`, on the left (-1) or right (1) of their boxes."""
+
+    side: int
+    first: int
+    last: int
+
+
+@dataclass
+class Edge:
+    """A stream from one box to another. `leave` and `enter` number its horizontal parts behind the first row and
+    before the last; `sideways` enters a sign at its side."""
+
+    source: Item
+    output: int
+    target: Item
+    input: int
+    rows: tuple[int, int]
+    leave: int = 0
+    enter: int = 0
+    lane: int | None = None
+    sideways: int = 0
+
+
+@dataclass
+class Plan:
+    """A group, arranged. `turns` counts the horizontal parts of streams behind each row."""
+
+    group: Group
+    rows: list[Row]
+    turns: list[int]
+    labels: list[bool]
+    lanes: list[Lane]
+    edges: list[Edge]
+
+
+@dataclass
+class Placed:
+    """A box with coordinates: of its origin in the group around it, and its extent. A group that is open has the boxes
+    in it, and the points of its streams."""
+
+    item: Item
+    x: float
+    y: float
+    left: float
+    right: float
+    height: float
+    inside: list[Placed] = field(default_factory=list)
+    streams: list[tuple[Edge, list[tuple[float, float]]]] = field(default_factory=list)
+
+
+def arrange(group: Group) -> Item:
+    """A graph with everything in its row. The coordinates are those of `place`."""
+    node = Node("group", [], [], [], group=group)
+    return _item(node, 0)
+
+
+def _item(node: Node, middle: int) -> Item:
+    """A node with its size. `middle` is the input by which the main stream enters."""
+    if node.group is None:
+        box = box_of(node, middle)
+        labels = [x + 6 + text_width(text, LABEL_SIZE) for x, text in zip(box.outs, node.outputs, strict=False) if text]
+        return Item(node, box.left, box.right, box.height, box.ins, box.outs, max(labels, default=0))
+    plan = _plan(node.group)
+    ports = [place_row(row, {}) for row in (plan.rows[0], plan.rows[-1])]
+    ins = [ports[0][id(x)] for x in node.group.ins]
+    outs = [ports[1][id(x)] for x in node.group.outs]
+    head = text_width(node.group.heading, 12, bold=True) + 40
+    left = max(head / 2, *(10 - x for x in (*ins, *outs, 0)))
+    right = max(head / 2, head - left, *(10 + x for x in (*ins, *outs, 0)))
+    labels = [x + 6 + text_width(text, LABEL_SIZE) for x, text in zip(outs, node.outputs, strict=False)]
+    return Item(node, left, right, HEAD, ins, outs, max(labels, default=0), plan)
+
+
+# --- what stands where -----------------------------------------------------------------------------------------
+
+
+def _plan(group: Group) -> Plan:
+    graph = nx.DiGraph()
+    graph.add_nodes_from(group.all)
+    graph.add_edges_from((x.node, node) for node in group.all for x in node.inputs)
+    order = list(nx.lexicographical_topological_sort(graph, key=group.all.index))
+    ports = set(group.ins)
+    top = 1 if group.ins else 0
+    row: dict[Node, int] = {}
+    for node in order:
+        row[node] = 0 if node in ports else max([top, *(row[x] + 1 for x in graph.predecessors(node))])
+    last = max([row[x] for x in order], default=0)
+    for out in group.outs:
+        row[out] = last
+    main = _main(group, row)
+    for node in reversed(order):  # what is beside the main stream stands just above its reader
+        readers = [row[x] for x in graph.successors(node)]
+        if node not in main and node not in ports and node.kind != "out" and readers:
+            row[node] = min(readers) - 1
+    side = _sides(group, main)
+    rows = [Row() for _ in range(last + 1)]
+    items = {node: _item(node, main.get(node, 0)) for node in group.all}
+    _fill(group, rows, items, row, main, side)
+    edges, lanes, turns = _routes(group, rows, items, row, main, side)
+    labels = [any(i.node.kind != "out" and any(i.node.outputs) for i in r.items) for r in rows]
+    return Plan(group, rows, turns, labels, lanes, edges)
+
+
+def _main(group: Group, row: dict[Node, int]) -> dict[Node, int]:
+    """The nodes on the main stream, each with the input that it enters by: from a result up, always by what has come
+    the longest way; of several results the first, of several inputs the one in the middle."""
+    found: dict[Node, int] = {}
+    node = max(group.outs, key=lambda x: row[x.inputs[0].node], default=None)
+    while node is not None:
+        depth = max((row[x.node] for x in node.inputs), default=0)
+        deepest = [k for k, x in enumerate(node.inputs) if row[x.node] == depth] or [-1]
+        found[node] = deepest[(len(deepest) - 1) // 2]
+        node = node.inputs[found[node]].node if node.inputs else None
+    return found
+
+
+def _sides(group: Group, main: dict[Node, int]) -> dict[Node, tuple[int, int]]:
+    """For each node beside the main stream its side, and a number by which those of a row are sorted, inner first."""
+    found: dict[Node, tuple[int, int]] = {}
+
+    def visit(node: Node, side: int) -> None:
+        """What a node reads stands on its side; of one on the main stream, on the side of the input."""
+        middle = main.get(node, -1)
+        for k in (*reversed(range(middle)), *range(max(middle, 0), len(node.inputs))):
+            source = node.inputs[k].node
+            if source not in main and source not in found:
+                found[source] = (side if node not in main else -1 if k < middle else 1, len(found))
+                visit(source, found[source][0])
+
+    for node in main:
+        visit(node, 1)
+    for node in (*group.outs, *reversed(group.nodes), *group.ins):
+        if node not in main and node not in found:
+            found[node] = (1, len(found))
+            visit(node, 1)
+    for ports in (group.ins, group.outs):  # these keep their order
+        middle = next((k for k, x in enumerate(ports) if x in main), 0)
+        found |= {x: (-1 if k < middle else 1, abs(k - middle)) for k, x in enumerate(ports) if x not in main}
+    return found
+
+
+def _fill(
+    group: Group,
+    rows: list[Row],
+    items: dict[Node, Item],
+    row: dict[Node, int],
+    main: dict[Node, int],
+    side: dict[Node, tuple[int, int]],
+) -> None:
+    for node in group.all:
+        if node in main:
+            rows[row[node]].main = items[node]
+    for node in sorted((x for x in group.all if x not in main), key=lambda x: side[x][1]):
+        (rows[row[node]].left if side[node][0] < 0 else rows[row[node]].right).append(items[node])
+
+
+def _routes(
+    group: Group,
+    rows: list[Row],
+    items: dict[Node, Item],
+    row: dict[Node, int],
+    main: dict[Node, int],
+    side: dict[Node, tuple[int, int]],
+) -> tuple[list[Edge], list[Lane], list[int]]:
+    """The way of each stream; those of one source on one side share a lane, and each gap has its horizontal parts."""
+    edges: list[Edge] = []
+    lanes: dict[tuple[Link, int], Lane] = {}
+    for target in group.all:
+        straight = main.get(target, 0)
+        for k, link in enumerate(target.inputs):
+            first, last = row[link.node], row[target]
+            edge = Edge(items[link.node], link.output, items[target], k, (first, last))
+            edges.append(edge)
+            way = side[target][0] if target in side else -1 if k < straight else 1
+            if target in main and link.node in side:
+                way = side[link.node][0]
+            free = not (rows[last].left if way < 0 else rows[last].right)
+            if target.kind == "sign" and target in main and k != straight and free:
+                edge.sideways = way if last - first > 1 or link.node in side else 0
+            if last - first > 1:
+                lane = lanes.setdefault((link, way), Lane(way, first + 1, first + 1))
+                lane.last = max(lane.last, last if edge.sideways else last - 1)
+                edge.lane = list(lanes).index((link, way))
+    values = list(lanes.values())
+    ordered = sorted(range(len(values)), key=lambda k: (values[k].last - values[k].first, k))  # short ones inside
+    for edge in edges:
+        if edge.lane is not None:
+            edge.lane = ordered.index(edge.lane)
+    turns = [0] * len(rows)
+    numbers: dict[tuple[int, int, int], int] = {}
+
+    def turn(gap: int, edge: Edge) -> int:
+        key = (gap, id(edge.source), edge.output)
+        if key not in numbers:
+            numbers[key] = turns[gap]
+            turns[gap] += 1
+        return numbers[key]
+
+    for edge in sorted(edges, key=lambda e: e.lane is None):
+        first, last = edge.rows
+        both_main = edge.source is rows[first].main and edge.target is rows[last].main
+        straight = edge.lane is None and both_main and edge.source.outs[edge.output] == edge.target.ins[edge.input]
+        if not straight and not (edge.lane is None and edge.sideways):
+            edge.leave = turn(first, edge)
+        if edge.lane is not None and not edge.sideways:
+            edge.enter = turn(last - 1, edge)
+    return edges, [values[k] for k in ordered], turns
+
+
+# --- coordinates -----------------------------------------------------------------------------------------------
+
+
+def place_row(row: Row, sizes: dict[int, Placed]) -> dict[int, float]:
+    """Where the origins of a row's boxes are, by the ids of their nodes. `sizes` are those of groups."""
+
+    def extent(item: Item) -> tuple[float, float]:
+        size = sizes.get(id(item.node))
+        left, right = (item.left, item.right) if size is None else (size.left, size.right)
+        return left, max(right, item.beside)
+
+    found: dict[int, float] = {}
+    left, right = 0.0, 0.0
+    if row.main is not None:
+        found[id(row.main.node)] = 0.0
+        left, right = extent(row.main)
+    for item in row.right:
+        own = extent(item)
+        found[id(item.node)] = right + GAP + own[0] if found else own[0]
+        right = found[id(item.node)] + own[1]
+    for item in row.left:
+        own = extent(item)
+        found[id(item.node)] = -(left + GAP + own[1])
+        left = own[0] - found[id(item.node)]
+    return found
+
+
+def place(item: Item, x: float = 0.0, y: float = 0.0) -> Placed:
+    """The coordinates of a box and of all that is in it, where it is open."""
+    plan = item.plan
+    if plan is None or not plan.group.open:
+        return Placed(item, x, y, item.left, item.right, item.height)
+    inner = {id(i.node): place(i) for row in plan.rows for i in row.items}
+    lefts, rights, tops, bottoms = [], [], [], []
+    at = HEAD + PAD / 2
+    for row, label, turns in zip(plan.rows, plan.labels, plan.turns, strict=True):
+        places = place_row(row, inner)
+        height = max((inner[key].height for key in places), default=0.0)
+        for key, px in places.items():
+            inner[key].x, inner[key].y = px, at + height - inner[key].height
+        boxes = [(inner[id(i.node)], i) for i in row.items]
+        lefts.append(max((p.left - p.x for p, _ in boxes), default=0.0))
+        rights.append(max((p.x + max(p.right, i.beside) for p, i in boxes), default=0.0))
+        tops.append(at)
+        bottoms.append(at + height)
+        at += height + (LABEL if label else 0) + TURN * turns + ARROW
+    lanes = []
+    for lane in plan.lanes:
+        extents = lefts if lane.side < 0 else rights
+        far = max(extents[lane.first : lane.last + 1]) + LANE
+        for r in range(lane.first, lane.last + 1):
+            extents[r] = far
+        lanes.append(lane.side * far)
+    placed = Placed(item, x, y, 0.0, 0.0, bottoms[-1])
+    placed.left = max(item.left, max(lefts) + PAD)
+    placed.right = max(item.right, max(rights) + PAD)
+    placed.inside = [inner[id(i.node)] for row in plan.rows for i in row.items]
+    placed.streams = [(edge, _points(edge, plan, inner, lanes, tops, bottoms)) for edge in plan.edges]
+    return placed
+
+
+def _points(
+    edge: Edge,
+    plan: Plan,
+    inner: dict[int, Placed],
+    lanes: list[float],
+    tops: list[float],
+    bottoms: list[float],
+) -> list[tuple[float, float]]:
+    source, target = inner[id(edge.source.node)], inner[id(edge.target.node)]
+    first, last = edge.rows
+    start = (source.x + edge.source.outs[edge.output], bottoms[first])
+    end = (target.x + edge.target.ins[edge.input], target.y)
+
+    def turn(gap: int, number: int) -> float:
+        return bottoms[gap] + (LABEL if plan.labels[gap] else 0) + TURN * number + TURN / 2
+
+    if edge.sideways:
+        middle = target.y + target.height / 2
+        end = (target.x + edge.sideways * target.right, middle)
+        if edge.lane is None:
+            return [start, (start[0], middle), end]
+        x = lanes[edge.lane]
+        y = turn(first, edge.leave)
+        return [start, (start[0], y), (x, y), (x, middle), end]
+    y = turn(first, edge.leave)
+    if edge.lane is None:
+        return [start, end] if start[0] == end[0] else [start, (start[0], y), (end[0], y), end]
+    x, enter = lanes[edge.lane], turn(last - 1, edge.enter)
+    return [start, (start[0], y), (x, y), (x, enter), (end[0], enter), end]
