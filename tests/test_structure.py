@@ -49,7 +49,7 @@ LATE = {
 #: A kernel writes code with the emitter's writer, which is handed to it.
 WRITER = "towerdsl.emit.average"
 
-WITHOUT_TORCH = "diagnostics lang ir ops passes kernels emit weights compiler explain compare".split()
+WITHOUT_TORCH = "diagnostics lang ir ops passes kernels emit weights compiler explain draw compare".split()
 
 
 @cache

@@ -112,7 +112,9 @@ class Scope:
         """A node for what is learned or constant, where it is drawn."""
         if isinstance(known, Link):
             return known
-        return self.add(Node("leaf", [_spelled(known.value)], [], [axes_text(known.value.type)]))
+        fill = known.value
+        text = f"all {fill.value:g}" if isinstance(fill, n.Fill) else _spelled(fill)
+        return self.add(Node("leaf", [text], [], [axes_text(known.value.type)]))
 
 
 class _Builder:
@@ -134,10 +136,10 @@ class _Builder:
             group.ins.append(port)
             scope.names[name] = port.link
         self.steps(scope, block.body)
-        for name, result in zip(block.result_names, block.results, strict=True):
+        for label, result in zip(block.result_names, block.results, strict=True):
             found = self.known(scope, result) if isinstance(result, n.Value) else scope.lookup(result.name)
             assert found is not None
-            lines = [name] if name else []
+            lines = [label] if label else []
             group.outs.append(Node("out", lines, [scope.stream(found)], [axes_text(result.type)]))
         return group
 
@@ -222,7 +224,10 @@ class _Builder:
         index = TensorType("int", (), scalar=True)
         inner.names[scan.index] = Static(n.Local(index, None, scan.index))
         self.steps(inner, scan.body)
-        self._put(scope, self._closed(inner, {name: axes_text(kind) for name, kind in scan.collected}))
+        self._closed(inner, {name: axes_text(kind) for name, kind in scan.collected})
+        if group.carried:
+            group.title += f", {', '.join(sorted(group.carried))} carried on"
+        self._put(scope, inner)
 
     @staticmethod
     def _inside(scope: Scope, group: Group, body: Sequence[n.Step]) -> Scope:
@@ -307,8 +312,11 @@ class _Builder:
         operands = {id(x): self.known(scope, x) for x in value.operands}
         streams = list(dict.fromkeys(x for x in operands.values() if isinstance(x, Link)))
         names = ["x"] if len(streams) == 1 else ["x", "y", "z", *(f"x{k}" for k in range(3, len(streams)))]
-        names_of = {link: name for link, name in zip(streams, names, strict=False)}
+        names_of = dict(zip(streams, names, strict=False))
         if isinstance(value, n.Cast | n.Rename) and len(streams) == 1:
+            node, output = streams[0]
+            if isinstance(value, n.Rename) and node.kind == "op" and not any(a.side for a in value.axes):
+                node.outputs[output] = axes_text(value.type)  # the spec has names for its axes
             return streams[0]
 
         def told(part: n.Value) -> n.Value:

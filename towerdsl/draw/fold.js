@@ -50,7 +50,7 @@ function place(item) {
   const lanes = item.lanes.map(([side, first, last]) => {
     const extents = side < 0 ? lefts : rights;
     const far = Math.max(...extents.slice(first, last + 1)) + SIZES.LANE;
-    extents.fill(far, first, last + 1);
+    extents.fill(far, first + 1, last + 1);
     return side * far;
   });
   placed.left = Math.max(left, Math.max(...lefts) + SIZES.PAD);
@@ -68,7 +68,8 @@ function place(item) {
       end = [target.x + sideways * target.right, middle];
       points = lane < 0 ? [start, [x, middle], end] : [start, [x, y], [way, y], [way, middle], end];
     } else if (lane < 0) {
-      points = x === end[0] ? [start, end] : [start, [x, y], [end[0], y], end];
+      const straight = Math.abs(x - end[0]) < SIZES.STRAIGHT;
+      points = straight ? [start, [x, end[1]]] : [start, [x, y], [end[0], y], end];
     } else {
       const behind = turn(last - 1, enter);
       points = [start, [x, y], [way, y], [way, behind], [end[0], behind], end];

@@ -8,7 +8,6 @@ enters, at its top. Lengths are in pixels.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -23,6 +22,7 @@ TURN = 9  # between the horizontal parts of streams
 ARROW = 12  # straight into a box
 PAD = 16  # inside a group
 LABEL_SIZE = 10
+STRAIGHT = 4  # a stream does not turn for less
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass
 class Lane:
-    """A straight way around rows `first` to `last`, on the left (-1) or right (1) of their boxes."""
+    """A straight way from row `first`, behind it, to row `last`, on the left (-1) or right (1) of their boxes."""
 
     side: int
     first: int
@@ -109,17 +109,15 @@ class Placed:
 
 def arrange(group: Group) -> Item:
     """A graph with everything in its row. The coordinates are those of `place`."""
-    node = Node("group", [], [], [], group=group)
-    return _item(node, 0)
+    return _item(Node("group", [], [], [], group=group), 0, _plan(group))
 
 
-def _item(node: Node, middle: int) -> Item:
+def _item(node: Node, middle: int, plan: Plan | None) -> Item:
     """A node with its size. `middle` is the input by which the main stream enters."""
-    if node.group is None:
+    if node.group is None or plan is None:
         box = box_of(node, middle)
         labels = [x + 6 + text_width(text, LABEL_SIZE) for x, text in zip(box.outs, node.outputs, strict=False) if text]
         return Item(node, box.left, box.right, box.height, box.ins, box.outs, max(labels, default=0))
-    plan = _plan(node.group)
     ports = [place_row(row, {}) for row in (plan.rows[0], plan.rows[-1])]
     ins = [ports[0][id(x)] for x in node.group.ins]
     outs = [ports[1][id(x)] for x in node.group.outs]
@@ -134,7 +132,7 @@ def _item(node: Node, middle: int) -> Item:
 
 
 def _plan(group: Group) -> Plan:
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[Node] = nx.DiGraph()
     graph.add_nodes_from(group.all)
     graph.add_edges_from((x.node, node) for node in group.all for x in node.inputs)
     order = list(nx.lexicographical_topological_sort(graph, key=group.all.index))
@@ -146,29 +144,35 @@ def _plan(group: Group) -> Plan:
     last = max([row[x] for x in order], default=0)
     for out in group.outs:
         row[out] = last
-    main = _main(group, row)
+    plans = {x: _plan(x.group) for x in group.nodes if x.group is not None}
+    main = _main(group, row, plans)
     for node in reversed(order):  # what is beside the main stream stands just above its reader
         readers = [row[x] for x in graph.successors(node)]
         if node not in main and node not in ports and node.kind != "out" and readers:
             row[node] = min(readers) - 1
     side = _sides(group, main)
     rows = [Row() for _ in range(last + 1)]
-    items = {node: _item(node, main.get(node, 0)) for node in group.all}
+    items = {node: _item(node, main.get(node, 0), plans.get(node)) for node in group.all}
     _fill(group, rows, items, row, main, side)
     edges, lanes, turns = _routes(group, rows, items, row, main, side)
     labels = [any(i.node.kind != "out" and any(i.node.outputs) for i in r.items) for r in rows]
     return Plan(group, rows, turns, labels, lanes, edges)
 
 
-def _main(group: Group, row: dict[Node, int]) -> dict[Node, int]:
+def _main(group: Group, row: dict[Node, int], plans: dict[Node, Plan]) -> dict[Node, int]:
     """The nodes on the main stream, each with the input that it enters by: from a result up, always by what has come
-    the longest way; of several results the first, of several inputs the one in the middle."""
+    the longest way; of several results the first, of several inputs the one of a group's own main stream, or the one in
+    the middle."""
     found: dict[Node, int] = {}
     node = max(group.outs, key=lambda x: row[x.inputs[0].node], default=None)
     while node is not None:
         depth = max((row[x.node] for x in node.inputs), default=0)
         deepest = [k for k, x in enumerate(node.inputs) if row[x.node] == depth] or [-1]
         found[node] = deepest[(len(deepest) - 1) // 2]
+        own = plans[node].rows[0].main if node in plans else None
+        if own is not None and own.node in plans[node].group.ins:
+            k = plans[node].group.ins.index(own.node)
+            found[node] = k if k in deepest else found[node]
         node = node.inputs[found[node]].node if node.inputs else None
     return found
 
@@ -237,7 +241,7 @@ def _routes(
             if target.kind == "sign" and target in main and k != straight and free:
                 edge.sideways = way if last - first > 1 or link.node in side else 0
             if last - first > 1:
-                lane = lanes.setdefault((link, way), Lane(way, first + 1, first + 1))
+                lane = lanes.setdefault((link, way), Lane(way, first, first + 1))
                 lane.last = max(lane.last, last if edge.sideways else last - 1)
                 edge.lane = list(lanes).index((link, way))
     values = list(lanes.values())
@@ -255,7 +259,12 @@ def _routes(
             turns[gap] += 1
         return numbers[key]
 
-    for edge in sorted(edges, key=lambda e: e.lane is None):
+    def early(edge: Edge) -> tuple[bool, bool, bool]:
+        """What leaves the main stream turns first and what joins it last, so that no two are one line on it."""
+        joins = edge.target.node in main and edge.input == main[edge.target.node]
+        return edge.source.node not in main, joins, edge.lane is None
+
+    for edge in sorted(edges, key=early):
         first, last = edge.rows
         both_main = edge.source is rows[first].main and edge.target is rows[last].main
         straight = edge.lane is None and both_main and edge.source.outs[edge.output] == edge.target.ins[edge.input]
@@ -316,8 +325,7 @@ def place(item: Item, x: float = 0.0, y: float = 0.0) -> Placed:
     for lane in plan.lanes:
         extents = lefts if lane.side < 0 else rights
         far = max(extents[lane.first : lane.last + 1]) + LANE
-        for r in range(lane.first, lane.last + 1):
-            extents[r] = far
+        extents[lane.first + 1 : lane.last + 1] = [far] * (lane.last - lane.first)
         lanes.append(lane.side * far)
     placed = Placed(item, x, y, 0.0, 0.0, bottoms[-1])
     placed.left = max(item.left, max(lefts) + PAD)
@@ -353,6 +361,7 @@ def _points(
         return [start, (start[0], y), (x, y), (x, middle), end]
     y = turn(first, edge.leave)
     if edge.lane is None:
-        return [start, end] if start[0] == end[0] else [start, (start[0], y), (end[0], y), end]
+        straight = abs(start[0] - end[0]) < STRAIGHT
+        return [start, (start[0], end[1])] if straight else [start, (start[0], y), (end[0], y), end]
     x, enter = lanes[edge.lane], turn(last - 1, edge.enter)
     return [start, (start[0], y), (x, y), (x, enter), (end[0], enter), end]

@@ -26,7 +26,7 @@ TIMES, LONGEST = 3, 768
 #: So many positions are drawn along an axis; of more, some that are evenly apart.
 CELLS = 64
 #: Keys that are looked at for one query.
-MOST_KEYS = 250_000
+MOST_KEYS = 65_536
 #: Parts of a condition that are tried both ways, in all combinations; of more, all true and all false.
 TRIED = 4
 
@@ -35,7 +35,7 @@ TRIED = 4
 class Picture:
     """`kind` is "matrix" (a row for each query, a column for each key), "grid" (the keys of one query, which is at
     `query`), or "graph" (pairs that are listed). `cells` are rows of "#", "?" and ".";
-    `where` says in words on what "?" depends. """
+    `where` says in words on what "?" depends."""
 
     kind: str
     cells: tuple[str, ...] = ()
@@ -65,8 +65,6 @@ class _Drawer:
         self.lengths = {name: known.get(name, default) for name in sorted(names)}
         self.over = [self._length(a) for a in average.over]
         self.positions = [self._length(a) for a in average.positions]
-        if self.visible is None:  # a few positions stand for all: they are alike
-            self.over, self.positions = ([min(x, LENGTH) for x in found] for found in (self.over, self.positions))
         self.spell = Speller(average, {})
         self.atoms = _atoms(self.visible)
         self.places = [v for v in _walk(self.visible) if isinstance(v, n.Position)]
@@ -90,7 +88,7 @@ class _Drawer:
 
     def _matrix(self) -> Picture:
         queries, keys = self.positions[0], self.over[0]
-        rows, columns = _sampled(queries), _sampled(keys)
+        rows, columns = (self._sampled(a) for a in (self.average.positions[0], self.average.over[0]))
         cells = []
         for i in rows:
             seen = self._keys((i,))
@@ -99,23 +97,23 @@ class _Drawer:
 
     def _grid(self) -> Picture:
         """The keys of one query: along the last two axes, at its own place along others."""
-        names = [a.name for a in self.average.positions]
-        own = tuple(length // 2 for length in self.positions)
-        at = [own[names.index(a.name)] if a.name in names else None for a in self.average.over]
-        seen = self._keys(own)
-        height, width = ([1, *self.over])[-2:]
+        own = tuple(2 * length // 5 for length in self.positions)  # not where windows are likely to meet
+        places = {axis.name: place for axis, place in zip(self.average.positions, own, strict=True)}
+        axes = [Axis(None, Size.of(1)), *self.average.over]
+        at = [min(places.get(a.name, 0), self._length(a) - 1) for a in axes]
+        (rows, columns), width = map(self._sampled, axes[-2:]), self._length(axes[-1])
         first = 0
-        for place, length in zip(at[:-2], self.over[:-2], strict=True):
-            first = first * length + min(place or 0, length - 1)
-        rows, columns = _sampled(height), _sampled(width)
+        for axis, place in zip(axes[:-2], at[:-2], strict=True):
+            first = first * self._length(axis) + place
+        seen = self._keys(own)
+        height = self._length(axes[-2])
         cells = tuple("".join(seen[(first * height + r) * width + c] for c in columns) for r in rows)
         marked = None
-        if len(self.over) > 1 and at[-2] is not None and at[-1] is not None:
-            row, column = (min(place, length - 1) for place, length in zip(at[-2:], (height, width), strict=True))
-            marked = (_nearest(rows, row), _nearest(columns, column))
+        if len(self.over) > 1 and all(a.name in places for a in axes[-2:]):
+            marked = (_nearest(rows, at[-2]), _nearest(columns, at[-1]))
+        whose = "the marked query" if marked else "each query" if self.positions else "one query"
         size = f"{height} x {width}" if len(self.over) > 1 else str(width)
-        asked = "keys of the marked query" if marked else "keys of each query" if self.positions else "keys of one query"
-        return Picture("grid", cells, marked, (f"{size} {asked}",), self._where())
+        return Picture("grid", cells, marked, (f"{size} keys of {whose}",), self._where())
 
     def _graph(self, member: n.Member) -> Picture:
         size = min(4, *self.positions, *self.over) if self.positions else 1
@@ -125,6 +123,11 @@ class _Drawer:
         forward = member.axes[0].side == "j"
         text = f"where {member.relation} has the pair"
         return Picture("graph", (), None, (text, "and itself") if itself else (text,), (), itself, forward)
+
+    def _sampled(self, axis: Axis) -> list[int]:
+        """Positions that are drawn, fewer where the condition does not look at positions."""
+        looks = any(v.axes[0] == axis for v in self.places)
+        return _sampled(self._length(axis), CELLS if looks else LENGTH)
 
     def _where(self) -> tuple[str, ...]:
         """What the data decides, in words."""
@@ -139,7 +142,7 @@ class _Drawer:
             total *= length
         if self.visible is None:
             return "#" * total
-        at = {axis: place for axis, place in zip(self.average.positions, query, strict=True)}
+        at = dict(zip(self.average.positions, query, strict=True))
         always: Tensor | None = None
         ever: Tensor | None = None
         for choice in self._choices():
@@ -177,9 +180,9 @@ class _Drawer:
         return spread(found, kept, self.average.over).expand(self.over).flatten()
 
 
-def _sampled(length: int) -> list[int]:
-    """Positions that are drawn: all, or some that are evenly apart."""
-    return list(range(length)) if length <= CELLS else [k * length // CELLS for k in range(CELLS)]
+def _sampled(length: int, most: int) -> list[int]:
+    """All positions, or some that are evenly apart."""
+    return list(range(length)) if length <= most else [k * length // most for k in range(most)]
 
 
 def _nearest(positions: Sequence[int], place: int) -> int:

@@ -16,9 +16,11 @@ from towerdsl.draw.locality import Picture
 
 MARGIN = 16
 ROUND = 6  # the radius of a stream's corners
+LENGTHS = ("GAP", "LANE", "LABEL", "TURN", "ARROW", "PAD", "STRAIGHT")  # that a layout is made with
 
-STYLE = """
-svg { background: #fbfbfd; }
+COLORS = {"": "#5b6678", "query": "#c2410c", "key": "#1d4ed8", "value": "#15803d", "pair": "#3b6fc4"}  # of arrows
+
+_RULES = """
 text { font: 11px ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace; fill: #1f2937; }
 .page { fill: #fbfbfd; }
 .frame { fill: #ffffff; stroke: #c3cad6; }
@@ -39,26 +41,38 @@ text { font: 11px ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mo
 .average .port { font-weight: bold; }
 .middle > text, .port, .sign > text { text-anchor: middle; }
 .label { font-size: 10px; fill: #5b6678; }
-.stream { fill: none; stroke: #5b6678; stroke-width: 1.2; }
-.stream.query { stroke: #c2410c; } .stream.key { stroke: #1d4ed8; } .stream.value { stroke: #15803d; }
-.port.query { fill: #c2410c; } .port.key { fill: #1d4ed8; } .port.value { fill: #15803d; }
+.stream { fill: none; stroke-width: 1.2; }
 .caption { font-size: 9px; fill: #5b6678; }
 .paper { fill: #ffffff; stroke: #c3cad6; }
-.seen { fill: #3b6fc4; } .perhaps { fill: #b9cdee; } .grid { stroke: #ffffff; stroke-width: 0.6; }
+.seen { fill: #3b6fc4; }
+.perhaps { fill: #b9cdee; }
+.grid { stroke: #ffffff; stroke-width: 0.6; }
 .asked { fill: none; stroke: #dc2626; stroke-width: 1.5; }
-.other { fill: #ffffff; stroke: #b6bfcc; } .neighbour { fill: #3b6fc4; } .query-node { fill: #dc2626; }
-.pair { stroke: #3b6fc4; stroke-width: 1.3; fill: none; } .far { stroke: #d5dae3; }
+.other { fill: #ffffff; stroke: #b6bfcc; }
+.neighbour { fill: #3b6fc4; }
+.node { fill: #dc2626; }
+.pair { stroke: #3b6fc4; stroke-width: 1.3; fill: none; }
+.far { stroke: #d5dae3; }
 """
 
-#: What an arrow of an attention is colored by.
-ROLES = ("query", "key", "value")
+
+def _style() -> str:
+    """The rules, for what is inside a drawing alone: it may be part of a page."""
+    found = []
+    for rule in _RULES.split("\n")[1:-1]:
+        selectors, body = rule.split(" {", 1)
+        found.append(", ".join(f".towerdsl-drawing {x.strip()}" for x in selectors.split(",")) + " {" + body)
+    for name, color in COLORS.items():
+        role = f".{name}" if name else ""
+        found.append(f".towerdsl-drawing .stream{role} {{ stroke: {color}; }}")
+        found += [f".towerdsl-drawing .port{role} {{ fill: {color}; }}"] if name else []
+    return "\n".join(found)
 
 
 def to_svg(group: Group) -> str:
     """A graph as the text of an SVG."""
     item = layout.arrange(group)
-    placed = layout.place(item)
-    return _Writer().document(item, placed)
+    return _Writer().document(item, layout.place(item))
 
 
 def _attribute(text: str) -> str:
@@ -99,29 +113,27 @@ class _Writer:
         assert item.plan is not None
         title = item.plan.group.title
         box = f"{number(-placed.left - MARGIN)} {-MARGIN} {number(width)} {number(height)}"
+        size = f'width="{number(width)}" height="{number(height)}"'
         self.lines += [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{number(width)}" height="{number(height)}" '
-            f'role="img" aria-label={_attribute(title)}>',
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="towerdsl-drawing" viewBox="{box}" {size} role="img" '
+            f"aria-label={_attribute(title)}>",
             f"<title>{_text(title)}</title>",
-            f"<style>{STYLE}</style>",
-            '<defs><marker id="towerdsl-arrow" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" markerHeight="7" '
-            'orient="auto"><path d="M0 0.5L8 4L0 7.5Z" fill="context-stroke"/></marker></defs>',
-            f'<rect class="page" x="{number(-placed.left - MARGIN)}" y="{-MARGIN}" width="{number(width)}" '
-            f'height="{number(height)}"/>',
+            f"<style>\n{_style()}\n</style>",
+            "<defs>",
+            *(
+                f'<marker id="towerdsl-arrow-{name}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" '
+                f'markerHeight="7" orient="auto"><path d="M0 0.5L8 4L0 7.5Z" fill="{color}"/></marker>'
+                for name, color in COLORS.items()
+            ),
+            "</defs>",
+            f'<rect class="page" x="{number(-placed.left - MARGIN)}" y="{-MARGIN}" {size}/>',
         ]
         data = self.group(item, placed)
         script = files("towerdsl.draw").joinpath("fold.js").read_text(encoding="utf-8")
         constants = {
-            "GAP": layout.GAP,
-            "LANE": layout.LANE,
-            "LABEL": layout.LABEL,
-            "TURN": layout.TURN,
-            "ARROW": layout.ARROW,
-            "PAD": layout.PAD,
-            "HEAD": b.HEAD,
-            "MARGIN": MARGIN,
-            "ROUND": ROUND,
+            name: getattr(layout, name) for name in ("GAP", "LANE", "LABEL", "TURN", "ARROW", "PAD", "STRAIGHT")
         }
+        constants |= {"HEAD": b.HEAD, "MARGIN": MARGIN, "ROUND": ROUND}
         # only numbers and truth values: nothing of a spec's text is in the script
         self.lines += [
             "<script><![CDATA[",
@@ -216,10 +228,10 @@ class _Writer:
         key = self._key()
         target = edge.target.node
         port = target.ports[edge.input] if target.kind == "average" else ""
-        role = f" {port}" if port in ROLES else ""
-        arrow = "" if target.kind == "out" else ' marker-end="url(#towerdsl-arrow)"'
+        role = port if port in COLORS else ""
+        arrow = "" if target.kind == "out" else f' marker-end="url(#towerdsl-arrow-{role})"'
         line = path(points) if points else "M0 0"
-        self.lines.append(f'<path class="stream{role}" data-id="{key}" d="{line}"{arrow}/>')
+        self.lines.append(f'<path class="{f"stream {role}".strip()}" data-id="{key}" d="{line}"{arrow}/>')
         return key
 
     def node(self, placed: Placed) -> dict[str, Any]:
@@ -270,7 +282,7 @@ class _Writer:
     def average(self, item: Item) -> None:
         node = item.node
         for x, name in zip(item.ins, node.ports, strict=True):
-            role = f" {name}" if name in ROLES else ""
+            role = f" {name}" if name in COLORS else ""
             self.lines.append(f'<text class="port{role}" x="{number(x)}" y="16">{_text(b.clipped(name, 10))}</text>')
         left = -item.left + 12
         lines = b.average_lines(node)
@@ -322,16 +334,16 @@ class _Writer:
             self.lines.append(f'<line class="far" x1="{a[0]}" y1="{a[1]}" x2="{c[0]}" y2="{c[1]}"/>')
         for x, y in near:
             ends = [(x, y), center] if picture.forward else [center, (x, y)]
-            (x1, y1), (x2, y2) = _shortened(*ends, 9)
+            (x1, y1), (x2, y2) = _shortened(ends[0], ends[1], 9)
             self.lines.append(
                 f'<path class="pair" d="M{number(x1)} {number(y1)}L{number(x2)} {number(y2)}" '
-                'marker-end="url(#towerdsl-arrow)"/>'
+                'marker-end="url(#towerdsl-arrow-pair)"/>'
             )
         if picture.itself:
             self.lines.append(
-                '<path class="pair" d="M51 65C40 86 72 86 61 65.5" marker-end="url(#towerdsl-arrow)"/>'
+                '<path class="pair" d="M51 65C40 86 72 86 61 65.5" marker-end="url(#towerdsl-arrow-pair)"/>'
             )
-        for kind, places in (("other", far), ("neighbour", near), ("query-node", [center])):
+        for kind, places in (("other", far), ("neighbour", near), ("node", [center])):
             self.lines += [f'<circle class="{kind}" cx="{x}" cy="{y}" r="7"/>' for x, y in places]
 
 

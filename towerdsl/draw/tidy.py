@@ -25,8 +25,8 @@ def tidied(group: Group) -> Group:
 def _prune(group: Group, used: set[int]) -> None:
     """Leave out results of loops that nobody reads, and what only they need."""
     if group.kind in ("repeat", "turns"):
-        used = used | {k for k, out in enumerate(group.outs) if out.lines[0] in group.carried}
-        group.outs = [out for k, out in enumerate(group.outs) if k in used]
+        carried = [k for k, out in enumerate(group.outs) if out.lines[0] in group.carried and k not in used]
+        group.outs = [group.outs[k] for k in (*sorted(used), *carried)]
     needed: dict[int, set[int]] = {}
     for out in group.outs:
         _need(needed, out)
@@ -37,7 +37,7 @@ def _prune(group: Group, used: set[int]) -> None:
             inner, read = node.group, needed[id(node)]
             before = list(inner.outs)
             _prune(inner, read)
-            node.outputs = [x for x, out in zip(node.outputs, before, strict=True) if out in inner.outs]
+            node.outputs = [node.outputs[before.index(out)] for out in inner.outs]
             _renumber(group, node, before)
             _drop_ports(node, inner)
         _need(needed, node)
@@ -61,7 +61,9 @@ def _renumber(group: Group, node: Node, before: list[Node]) -> None:
     assert node.group is not None
     places = {k: node.group.outs.index(out) for k, out in enumerate(before) if out in node.group.outs}
     for reader in (*group.nodes, *group.outs):
-        reader.inputs = [Link(node, places[x.output]) if x.node is node and x.output in places else x for x in reader.inputs]
+        reader.inputs = [
+            Link(node, places[x.output]) if x.node is node and x.output in places else x for x in reader.inputs
+        ]
 
 
 def _hoist(group: Group) -> None:
@@ -114,8 +116,11 @@ def _made(node: Node) -> str:
 
 
 def _label(group: Group) -> None:
-    """Axes are written once: not again inside a group, behind a port that has the same, or before a result."""
+    """Axes are written once: not again inside a group, behind a port that has the same, or before a result; and not
+    where nothing is read."""
+    read = {link for node in group.all for link in node.inputs}
     for node in group.nodes:
+        node.outputs = [x if Link(node, k) in read else "" for k, x in enumerate(node.outputs)]
         if node.group is None:
             continue
         inner = node.group
