@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from towerdsl.claims import Verified
     from towerdsl.compare import Diff
-    from towerdsl.draw import Drawing
+    from towerdsl.drawing import Drawing
 
 #: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
 _COMPILED: dict[type, Compiled] = {}
@@ -142,6 +142,6 @@ def draw(
     of blocks are open; without a depth, what leads to an attention that is like none before it. Blocks whose name or
     path matches a pattern of `fold` are closed. Raises TowerError.
     """
-    from towerdsl.draw import draw
+    from towerdsl.drawing import draw
 
     return draw(spec, settings, kernel, device, depth, fold)

@@ -270,7 +270,7 @@ def _explain_table(arguments: argparse.Namespace) -> int:
 
 
 def _draw(arguments: argparse.Namespace) -> int:
-    from towerdsl.draw import draw
+    from towerdsl.drawing import draw
 
     drawing = draw(
         Path(arguments.spec),

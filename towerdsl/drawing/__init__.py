@@ -7,15 +7,46 @@ and `mermaid` write it. `locality` draws who sees whom.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from towerdsl.compiler import compile_spec, deep, divided
-from towerdsl.draw.build import build
-from towerdsl.draw.drawing import Drawing
-from towerdsl.draw.opened import open_groups
+from towerdsl.drawing.build import build
+from towerdsl.drawing.graph import Group
+from towerdsl.drawing.mermaid import to_mermaid
+from towerdsl.drawing.opened import open_groups
+from towerdsl.drawing.svg import to_svg
 from towerdsl.passes.static import Setting
 
 __all__ = ["Drawing", "draw"]
+
+
+@dataclass
+class Drawing:
+    """A model as a picture; a notebook shows it."""
+
+    group: Group = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.group.title
+
+    @cached_property
+    def svg(self) -> str:
+        """The text of an SVG file. In a browser, blocks fold at a click on their title."""
+        return to_svg(self.group)
+
+    @cached_property
+    def mermaid(self) -> str:
+        """The text of a Mermaid flowchart."""
+        return to_mermaid(self.group)
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow: auto">{self.svg}</div>'
 
 
 @deep()

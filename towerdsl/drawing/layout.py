@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
-from towerdsl.draw.boxes import HEAD, box_of, text_width
-from towerdsl.draw.graph import Group, Link, Node
+from towerdsl.drawing.boxes import HEAD, box_of, text_width
+from towerdsl.drawing.graph import Group, Link, Node
 
 GAP = 26  # between boxes of a row
 LANE = 14  # between lanes, and between a lane and a box

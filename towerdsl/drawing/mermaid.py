@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from towerdsl.diagnostics import visible
-from towerdsl.draw.boxes import clipped
-from towerdsl.draw.graph import Group, Link, Node
+from towerdsl.drawing.boxes import clipped
+from towerdsl.drawing.graph import Group, Link, Node
 
 _SHAPES = {
     "in": ('(["', '"])'),
@@ -23,6 +23,10 @@ classDef average fill:#fff8ee,stroke:#dfa04e,color:#1f2937
 classDef op fill:#eaf0fa,stroke:#9db1d1,color:#1f2937
 classDef leaf fill:#e9f6ec,stroke:#86bd95,color:#1f2937
 """
+_FRAMES = {
+    "attention": "fill:#fff8ee,stroke:#dfa04e,color:#1f2937",
+    "": "fill:#f6f8fb,stroke:#c3cad6,color:#1f2937",
+}
 _ESCAPES = {"&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "#": "#35;", "`": "#96;", "|": "#124;"}
 
 
@@ -42,7 +46,9 @@ def to_mermaid(group: Group) -> str:
         name = out.lines[0] if out.lines else f"result {number + 1}" if len(group.outs) > 1 else "result"
         writer.edge(source, writer.box(Node("out", [name], [], []), "out"))
     style = [line for line in _STYLE.split("\n") if line]
-    return "\n".join(["flowchart TB", *(f"  {x}" for x in (*writer.lines, *writer.edges, *style))]) + "\n"
+    return (
+        "\n".join(["flowchart TB", *(f"  {x}" for x in (*writer.lines, *writer.edges, *style, *writer.styles))]) + "\n"
+    )
 
 
 def _text(text: str) -> str:
@@ -53,6 +59,7 @@ class _Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.edges: list[str] = []
+        self.styles: list[str] = []
         self.count = 0
         self.depth = 0
 
@@ -85,6 +92,7 @@ class _Writer:
             if inner is not None and inner.open:
                 key = self._key("g")
                 self._line(f'subgraph {key}["{_text(inner.heading)}"]')
+                self.styles.append(f"style {key} {_FRAMES['attention' if inner.kind == 'attention' else '']}")
                 self.depth += 1
                 through = {
                     port: _Source(source.box, port.outputs[0] or source.axes)
@@ -104,4 +112,8 @@ class _Writer:
                     self.edge(source, key, port)
                 found = [_Source(key, axes) for axes in node.outputs]
             known |= {Link(node, k): source for k, source in enumerate(found)}
-        return [known[out.inputs[0]] for out in group.outs]
+        results = [known[out.inputs[0]] for out in group.outs]
+        for out, source in zip(group.outs, results, strict=True):
+            if out.lines and out.lines[0] in group.carried:
+                self.edge(source, self.box(Node("out", [f"next {out.lines[0]}"], [], []), "out"))
+        return results

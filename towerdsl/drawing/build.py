@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from towerdsl.compiler import Compiled
-from towerdsl.draw.alike import adopt_numbers, pattern, signature
-from towerdsl.draw.graph import Group, Link, Node
-from towerdsl.draw.locality import Picture, picture
-from towerdsl.draw.tidy import tidied
+from towerdsl.drawing.alike import adopt_numbers, pattern, signature
+from towerdsl.drawing.graph import Group, Link, Node
+from towerdsl.drawing.locality import Picture, picture
+from towerdsl.drawing.tidy import tidied
 from towerdsl.explain.facts import Attention, attention_facts
 from towerdsl.explain.spell import Speller, axis_text, short
 from towerdsl.explain.work import Calls, Loops, called, repetitions
@@ -311,8 +311,7 @@ class _Builder:
                     return scope.add(Node("sign", [value.op], streams, [axes_text(value.type)]))
         operands = {id(x): self.known(scope, x) for x in value.operands}
         streams = list(dict.fromkeys(x for x in operands.values() if isinstance(x, Link)))
-        names = ["x"] if len(streams) == 1 else ["x", "y", "z", *(f"x{k}" for k in range(3, len(streams)))]
-        names_of = dict(zip(streams, names, strict=False))
+        names_of = {x: "x" if len(streams) == 1 else _name(value, operands, x, k) for k, x in enumerate(streams)}
         if isinstance(value, n.Cast | n.Rename) and len(streams) == 1:
             node, output = streams[0]
             if isinstance(value, n.Rename) and node.kind == "op" and not any(a.side for a in value.axes):
@@ -341,6 +340,12 @@ class _Builder:
         if isinstance(value, n.Pointwise) and len(value.args) == 1 and value.op in ELEMENTWISE:
             return value.op
         return _spelled(rebuilt)
+
+
+def _name(value: n.Value, operands: Mapping[int, Known], stream: Link, number: int) -> str:
+    """What a formula calls one of several streams: the name of its variable, or a letter."""
+    variables = (x.name for x in value.operands if isinstance(x, n.Local) and operands[id(x)] == stream)
+    return next(variables, f"x{number + 1}")
 
 
 def _spelled(value: n.Value) -> str:

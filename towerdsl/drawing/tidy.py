@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from towerdsl.draw.graph import Group, Link, Node
+from towerdsl.drawing.graph import Group, Link, Node
 
 #: So many operations stand in one box.
 CHAIN = 6

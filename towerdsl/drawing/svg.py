@@ -8,11 +8,11 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from towerdsl.diagnostics import visible
-from towerdsl.draw import boxes as b
-from towerdsl.draw import layout
-from towerdsl.draw.graph import Group
-from towerdsl.draw.layout import Edge, Item, Placed
-from towerdsl.draw.locality import Picture
+from towerdsl.drawing import boxes as b
+from towerdsl.drawing import layout
+from towerdsl.drawing.graph import Group
+from towerdsl.drawing.layout import Edge, Item, Placed
+from towerdsl.drawing.locality import Picture
 
 MARGIN = 16
 ROUND = 6  # the radius of a stream's corners
@@ -129,7 +129,7 @@ class _Writer:
             f'<rect class="page" x="{number(-placed.left - MARGIN)}" y="{-MARGIN}" {size}/>',
         ]
         data = self.group(item, placed)
-        script = files("towerdsl.draw").joinpath("fold.js").read_text(encoding="utf-8")
+        script = files("towerdsl.drawing").joinpath("fold.js").read_text(encoding="utf-8")
         constants = {
             name: getattr(layout, name) for name in ("GAP", "LANE", "LABEL", "TURN", "ARROW", "PAD", "STRAIGHT")
         }

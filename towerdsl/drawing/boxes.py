@@ -6,8 +6,8 @@ import textwrap
 import unicodedata
 from dataclasses import dataclass
 
-from towerdsl.draw.graph import Node
-from towerdsl.draw.locality import Picture
+from towerdsl.drawing.graph import Node
+from towerdsl.drawing.locality import Picture
 
 HEAD = 24  # of a group
 LINE = 16  # from line to line

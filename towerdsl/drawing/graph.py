@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from towerdsl.draw.locality import Picture
+from towerdsl.drawing.locality import Picture
 
 
 class Link(NamedTuple):

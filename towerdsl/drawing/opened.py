@@ -6,8 +6,8 @@ from collections.abc import Collection, Hashable
 from fnmatch import fnmatchcase
 
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
-from towerdsl.draw.alike import signature
-from towerdsl.draw.graph import Group
+from towerdsl.drawing.alike import signature
+from towerdsl.drawing.graph import Group
 
 
 def open_groups(group: Group, depth: int | None = None, fold: Collection[str] = ()) -> None:
