@@ -59,7 +59,7 @@ def cell_size(picture: Picture) -> float:
 
 def picture_height(picture: Picture) -> float:
     """How high a picture is, without the lines under it."""
-    return cell_size(picture) * len(picture.cells) if picture.cells else float(PICTURE)
+    return float(PICTURE) if picture.kind == "graph" else cell_size(picture) * len(picture.cells)
 
 
 def caption(node: Node) -> list[tuple[str, str]]:

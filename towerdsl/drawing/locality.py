@@ -34,16 +34,16 @@ TRIED = 4
 @dataclass(frozen=True)
 class Picture:
     """`kind` is "matrix" (a row for each query, a column for each key), "grid" (the keys of one query, which is at
-    `query`), or "graph" (pairs that are listed). `cells` are rows of "#", "?" and ".";
-    `where` says in words on what "?" depends."""
+    `query`), or "graph": three cells say whether a query sees a key listed with it, one that is not, and itself.
+
+    `cells` are rows of "#", "?" and "."; `where` says in words on what "?" depends.
+    """
 
     kind: str
     cells: tuple[str, ...] = ()
     query: tuple[int, int] | None = None
     caption: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
-    itself: bool = False  # of a graph: whether a node sees itself, whatever is listed
-    forward: bool = True  # of a graph: whether a query sees the sources of its pairs
 
 
 def picture(average: n.Average, lengths: Mapping[str, Size], given: Mapping[str, int]) -> Picture | None:
@@ -113,16 +113,17 @@ class _Drawer:
             marked = (_nearest(rows, at[-2]), _nearest(columns, at[-1]))
         whose = "the marked query" if marked else "each query" if self.positions else "one query"
         size = f"{height} x {width}" if len(self.over) > 1 else str(width)
-        return Picture("grid", cells, marked, (f"{size} keys of {whose}",), self._where())
+        own_place = [f"at its own {a.name}" for a in axes[1:-2] if a.name in places]
+        return Picture("grid", cells, marked, (f"{size} keys of {whose}", *own_place), self._where())
 
     def _graph(self, member: n.Member) -> Picture:
-        size = min(4, *self.positions, *self.over) if self.positions else 1
-        itself = bool(self.positions) and all(
-            self._keys((i,) * len(self.positions))[i] == "#" for i in range(size) if len(self.over) == 1
-        )
-        forward = member.axes[0].side == "j"
-        text = f"where {member.relation} has the pair"
-        return Picture("graph", (), None, (text, "and itself") if itself else (text,), (), itself, forward)
+        """A pair that is listed, one that is not, and a node with itself where it is a pair of the same axis."""
+        query = (0,) * len(self.positions)
+        listed, other = (self._keys(query, truth)[-1] for truth in (True, False))
+        both = [a.name for a in self.average.positions] == [a.name for a in self.average.over]
+        itself = self._keys(query, False)[0] if both else "."
+        words = ("arrows: what the red node sees", f"blue: in {member.relation} with it")
+        return Picture("graph", (listed, other, itself), None, words)
 
     def _sampled(self, axis: Axis) -> list[int]:
         """Positions that are drawn, fewer where the condition does not look at positions."""
@@ -135,8 +136,8 @@ class _Drawer:
 
     # --- evaluating ---------------------------------------------------------------------------------------------
 
-    def _keys(self, query: Sequence[int]) -> str:
-        """A character for each key, all axes flattened: whether a query sees it."""
+    def _keys(self, query: Sequence[int], listed: bool | None = None) -> str:
+        """A character for each key, all axes flattened: whether a query sees it. All pairs are `listed`, or none."""
         total = 1
         for length in self.over:
             total *= length
@@ -145,18 +146,21 @@ class _Drawer:
         at = dict(zip(self.average.positions, query, strict=True))
         always: Tensor | None = None
         ever: Tensor | None = None
-        for choice in self._choices():
+        for choice in self._choices(listed):
             found = self._evaluated(self.visible, at, choice)
             always = found if always is None else always & found
             ever = found if ever is None else ever | found
         assert always is not None and ever is not None
         return "".join("#" if a else "?" if e else "." for a, e in zip(always.tolist(), ever.tolist(), strict=True))
 
-    def _choices(self) -> Iterator[tuple[bool, ...]]:
-        count = len(self.atoms)
-        if count <= TRIED:
-            return itertools.product((True, False), repeat=count)
-        return iter([(True,) * count, (False,) * count])
+    def _choices(self, listed: bool | None) -> Iterator[tuple[bool, ...]]:
+        """Which parts that read data are true, in each of the cases that are tried."""
+        relations = [any(isinstance(x, n.Member) for x in atom.walk()) for atom in self.atoms]
+        few = len(self.atoms) <= TRIED
+        together = [(truth,) * len(self.atoms) for truth in (True, False)]
+        for case in itertools.product((True, False), repeat=len(self.atoms)) if few else together:
+            if listed is None or all(t == listed for t, related in zip(case, relations, strict=True) if related):
+                yield case
 
     def _evaluated(self, visible: n.Value, at: Mapping[Axis, int], choice: Sequence[bool]) -> Tensor:
         """The condition of one query, flat over all keys, with parts that read data true or false."""

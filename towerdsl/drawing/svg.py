@@ -326,23 +326,19 @@ class _Writer:
             )
 
     def graph(self, picture: Picture) -> None:
-        """A node (red), its neighbours, and nodes further away that it does not see."""
+        """A node (red), those that are listed with it (blue), others, and arrows from those that it sees."""
         center = (56, 58)
         near = [(20, 30), (56, 10), (92, 30), (104, 74)]
         far = [(8, 76), (96, 104), (20, 104)]
         for a, c in ((near[0], far[0]), (far[0], far[2]), (near[3], far[1]), (near[0], near[1]), (near[1], near[2])):
             self.lines.append(f'<line class="far" x1="{a[0]}" y1="{a[1]}" x2="{c[0]}" y2="{c[1]}"/>')
-        for x, y in near:
-            ends = [(x, y), center] if picture.forward else [center, (x, y)]
-            (x1, y1), (x2, y2) = _shortened(ends[0], ends[1], 9)
-            self.lines.append(
-                f'<path class="pair" d="M{number(x1)} {number(y1)}L{number(x2)} {number(y2)}" '
-                'marker-end="url(#towerdsl-arrow-pair)"/>'
-            )
-        if picture.itself:
-            self.lines.append(
-                '<path class="pair" d="M51 65C40 86 72 86 61 65.5" marker-end="url(#towerdsl-arrow-pair)"/>'
-            )
+        listed, other, itself = (cell != "." for cell in picture.cells)
+        lines = []
+        for place in (*(near if listed else ()), *(far if other else ())):
+            (x1, y1), (x2, y2) = _shortened(place, center, 9)
+            lines.append(f"M{number(x1)} {number(y1)}L{number(x2)} {number(y2)}")
+        lines += ["M51 65C40 86 72 86 61 65.5"] if itself else []
+        self.lines += [f'<path class="pair" d="{d}" marker-end="url(#towerdsl-arrow-pair)"/>' for d in lines]
         for kind, places in (("other", far), ("neighbour", near), ("node", [center])):
             self.lines += [f'<circle class="{kind}" cx="{x}" cy="{y}" r="7"/>' for x, y in places]
 
