@@ -26,7 +26,7 @@ from towerdsl.ir import nodes as n
 
 ROOT = Path(__file__).parent.parent
 SPECS = [p for p in sorted((ROOT / "specs").rglob("*.yaml")) if re.search("^(flow|outputs):", p.read_text(), re.M)]
-GOLDEN = ROOT / "tests" / "goldens" / "draw.svg"
+GOLDEN = ROOT / "docs" / "pictures" / "drawing.svg"
 SVG = "{http://www.w3.org/2000/svg}"
 ADVANCE = 0.6021  # the width of a letter of DejaVu Sans Mono, the widest of the fonts, in parts of its size
 
@@ -262,13 +262,13 @@ outputs: look(x{", keep" if data else ""})
 def test_a_causal_mask():
     found = seen(look("j <= i"), n=5)
     assert found.cells == ("#....", "##...", "###..", "####.", "#####")
-    assert found.caption == ("5 queries, 5 keys",)
+    assert found.caption == ("rows: 5 queries", "columns: 5 keys")
 
 
 def test_a_window_is_shown_whole():
     """Where a free length is not given it is long enough for the numbers of the condition."""
     found = seen(look("abs(i - j) < 40"))
-    assert found.caption == ("120 queries, 120 keys",)
+    assert found.caption == ("rows: 120 queries", "columns: 120 keys")
     assert {"#", "."} == set("".join(found.cells))
 
 
@@ -304,7 +304,8 @@ def test_a_window_around_a_place_that_data_says():
 
 
 def test_golden():
-    svg = draw("self_attention", {"depth": 2}).svg
+    """The picture of docs/drawing.md is what the command writes."""
+    svg = draw("gpt").svg
     if os.environ.get("TOWERDSL_UPDATE_GOLDENS"):
         GOLDEN.write_text(svg, encoding="utf-8")
     assert svg == GOLDEN.read_text(encoding="utf-8")
@@ -335,9 +336,9 @@ def test_what_is_open_at_first():
         return [g.path for g in draw("bert", **options).group.walk() if g.open and g.path]
 
     assert names() == ["layer.*", "layer.*.attention"]
-    assert names(depth=1) == []
-    assert names(depth=3) == ["layer.*", "layer.*.attention", "layer.*.feed_forward"]
-    assert names(depth=3, fold=["*.attention"]) == ["layer.*", "layer.*.feed_forward"]
+    assert names(levels=1) == []
+    assert names(levels=3) == ["layer.*", "layer.*.attention", "layer.*.feed_forward"]
+    assert names(levels=3, fold=["*.attention"]) == ["layer.*", "layer.*.feed_forward"]
     assert names(fold=["layer"]) == ["layer.*.attention"]
     folded = elements(draw("bert", fold=["layer"])).find(f".//{SVG}g[@data-path='layer.*']/{SVG}g[@class='inside']")
     assert folded.get("display") == "none"
@@ -367,6 +368,7 @@ outputs: look(x)
 def test_a_notebook_shows_it():
     drawing = towerdsl.draw("scaled_dot_product", n=4)
     assert drawing._repr_svg_() == drawing.svg
+    assert "x 6" in towerdsl.draw("bert", depth=6, levels=1).mermaid
     assert drawing.svg in drawing._repr_html_()
     assert callable(towerdsl.draw)  # and no package of that name stands in its place
 

@@ -130,7 +130,7 @@ def diff(first: str | Path, second: str | Path, **settings: Any) -> Diff:
 def draw(
     spec: str | Path,
     *,
-    depth: int | None = None,
+    levels: int | None = None,
     fold: Collection[str] = (),
     kernel: str | None = None,
     device: str = "cpu",
@@ -138,10 +138,10 @@ def draw(
 ) -> Drawing:
     """The model of a spec as a picture: its `svg`, in which blocks fold, and its `mermaid`; a notebook shows it.
 
-    `settings` override sizes, or give free lengths (`n=32`) for the pictures of who sees whom. The first `depth` levels
-    of blocks are open; without a depth, what leads to an attention that is like none before it. Blocks whose name or
-    path matches a pattern of `fold` are closed. Raises TowerError.
+    `settings` override sizes, or give free lengths (`n=32`) for the pictures of who sees whom. The first `levels` of
+    blocks are open; without a number, what leads to an attention that is like none before it. Blocks whose name or path
+    matches a pattern of `fold` are closed. Raises TowerError.
     """
     from towerdsl.drawing import draw
 
-    return draw(spec, settings, kernel, device, depth, fold)
+    return draw(spec, settings, kernel, device, levels, fold)

@@ -55,15 +55,15 @@ def draw(
     settings: Mapping[str, Setting] | None = None,
     kernel: str | None = None,
     device: str = "cpu",
-    depth: int | None = None,
+    levels: int | None = None,
     fold: Collection[str] = (),
 ) -> Drawing:
     """Draw a spec. `settings` override its sizes, or give free lengths (`n`) for the pictures of who sees whom.
 
-    The first `depth` levels of blocks are open; without a depth, what leads to an attention that is like none before
-    it. Blocks whose path or name matches a pattern of `fold` are closed. Raises TowerError.
+    The first `levels` of blocks are open; without a number, what leads to an attention that is like none before it.
+    Blocks whose path or name matches a pattern of `fold` are closed. Raises TowerError.
     """
     sizes, given = divided(spec, settings or {})
     group = build(compile_spec(spec, sizes, kernel, device=device), given)
-    open_groups(group, depth, fold)
+    open_groups(group, levels, fold)
     return Drawing(group)

@@ -47,9 +47,12 @@ function place(item) {
     bottoms.push(at + high);
     at += high + (item.labels[k] ? SIZES.LABEL : 0) + SIZES.TURN * item.turns[k] + SIZES.ARROW;
   });
-  const lanes = item.lanes.map(([side, first, last]) => {
+  const lanes = item.lanes.map(([side, first, last], k) => {
     const extents = side < 0 ? lefts : rights;
-    const far = Math.max(...extents.slice(first, last + 1)) + SIZES.LANE;
+    const ends = item.edges
+      .filter((edge) => edge[9] === k)
+      .map(([, , , to, input]) => side * (inside.get(to).x + inside.get(to).item.ins[input]));
+    const far = Math.max(Math.max(...extents.slice(first, last + 1)) + SIZES.LANE, ...ends);
     extents.fill(far, first + 1, last + 1);
     return side * far;
   });

@@ -322,9 +322,11 @@ def place(item: Item, x: float = 0.0, y: float = 0.0) -> Placed:
         bottoms.append(at + height)
         at += height + (LABEL if label else 0) + TURN * turns + ARROW
     lanes = []
-    for lane in plan.lanes:
+    for k, lane in enumerate(plan.lanes):
         extents = lefts if lane.side < 0 else rights
-        far = max(extents[lane.first : lane.last + 1]) + LANE
+        ends = [inner[id(e.target.node)].x + e.target.ins[e.input] for e in plan.edges if e.lane == k]
+        # no further inside than where it goes: it comes from outside, or straight from above
+        far = max(max(extents[lane.first : lane.last + 1]) + LANE, *(lane.side * end for end in ends))
         extents[lane.first + 1 : lane.last + 1] = [far] * (lane.last - lane.first)
         lanes.append(lane.side * far)
     placed = Placed(item, x, y, 0.0, 0.0, bottoms[-1])

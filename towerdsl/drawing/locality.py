@@ -93,7 +93,9 @@ class _Drawer:
         for i in rows:
             seen = self._keys((i,))
             cells.append("".join(seen[j] for j in columns))
-        return Picture("matrix", tuple(cells), None, (f"{queries} queries, {keys} keys",), self._where())
+        return Picture(
+            "matrix", tuple(cells), None, (f"rows: {queries} queries", f"columns: {keys} keys"), self._where()
+        )
 
     def _grid(self) -> Picture:
         """The keys of one query: along the last two axes, at its own place along others."""

@@ -10,8 +10,8 @@ from towerdsl.drawing.alike import signature
 from towerdsl.drawing.graph import Group
 
 
-def open_groups(group: Group, depth: int | None = None, fold: Collection[str] = ()) -> None:
-    """Open the first `depth` levels of groups; without a depth what leads to an attention that is like none before it,
+def open_groups(group: Group, levels: int | None = None, fold: Collection[str] = ()) -> None:
+    """Open the first `levels` of groups; without a number what leads to an attention that is like none before it,
     or everything in a model without attention. Groups whose path or name matches a pattern of `fold` are closed.
 
     Raises TowerError if there is none for a pattern.
@@ -20,8 +20,8 @@ def open_groups(group: Group, depth: int | None = None, fold: Collection[str] = 
     seen: set[Hashable] = set()
 
     def visit(one: Group, level: int) -> None:
-        if depth is not None:
-            one.open = level < depth
+        if levels is not None:
+            one.open = level < levels
         elif one is not group and attentive:
             one.open = id(one) in attentive and (known := signature(one, loose=True)) not in seen
             if one.open:
