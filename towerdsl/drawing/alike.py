@@ -7,6 +7,8 @@ from collections.abc import Hashable, Sequence
 
 from towerdsl.drawing.graph import Group, Node
 
+#: So many repetitions may differ before all of them are repeated.
+LONGEST = 8
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -33,7 +35,7 @@ def signature(group: Group, loose: bool = False) -> Hashable:
 
 def pattern(signatures: Sequence[Hashable]) -> tuple[int, int]:
     """The shortest beginning that is repeated, as (its length, how often it stands behind itself); (1, 1) without."""
-    for period in range(1, len(signatures) // 2 + 1):
+    for period in range(1, min(LONGEST, len(signatures) // 2) + 1):
         times = 1
         while list(signatures[:period]) == list(signatures[period * times : period * (times + 1)]):
             times += 1

@@ -85,13 +85,13 @@ class Scope:
     made: dict[Any, Node] = field(default_factory=dict)
     once: dict[int, tuple[n.Value, Known]] = field(default_factory=dict)
 
-    def add(self, node: Node) -> Link:
-        """Put a node into the group; one that computes the same without weights of its own is there only once."""
-        alone = node.weighted or node.kind in ("group", "average")
-        key = (node.kind, tuple(node.lines), tuple((id(x.node), x.output) for x in node.inputs))
-        if not alone and key in self.made:
-            return self.made[key].link
-        self.made[key] = node
+    def add(self, node: Node, shared: bool = False) -> Link:
+        """Put a node into the group; of those that are `shared`, one that reads and computes the same is there once."""
+        if shared:
+            key = (node.kind, tuple(node.lines), tuple((id(x.node), x.output) for x in node.inputs))
+            if key in self.made:
+                return self.made[key].link
+            self.made[key] = node
         self.group.nodes.append(node)
         return node.link
 
@@ -114,7 +114,7 @@ class Scope:
             return known
         fill = known.value
         text = f"all {fill.value:g}" if isinstance(fill, n.Fill) else _spelled(fill)
-        return self.add(Node("leaf", [text], [], [axes_text(known.value.type)]))
+        return self.add(Node("leaf", [text], [], [axes_text(known.value.type)]), shared=True)
 
 
 class _Builder:
@@ -185,11 +185,13 @@ class _Builder:
     def loop(self, scope: Scope, loop: n.Loop) -> None:
         """Runs of repetitions that are alike as one group each; the others one after the other."""
         total = len(loop.bodies)
-        trials: dict[int, Any] = {}
+        kinds: dict[int, int] = {}  # the number of a body's signature, by the id of the body
+        known: dict[Any, int] = {}
         for number, body in enumerate(loop.bodies):
-            if id(body) not in trials:
-                trials[id(body)] = signature(self._repeated(scope, loop, [number], 1).group)
-        signatures = [trials[id(body)] for body in loop.bodies]
+            if id(body) not in kinds:
+                found = signature(self._repeated(scope, loop, [number], 1).group)
+                kinds[id(body)] = known.setdefault(found, len(known))
+        signatures = [kinds[id(body)] for body in loop.bodies]
         first = 0
         while first < total:
             period, times = pattern(signatures[first:])
@@ -200,8 +202,10 @@ class _Builder:
                 continue
             numbers = list(range(first, first + period))
             made = self._repeated(scope, loop, numbers, times)
-            for k in range(1, times):  # all that is alike but for numbers says all numbers
-                adopt_numbers(made.group, self._repeated(scope, loop, [x + k * period for x in numbers], 1).group)
+            for k in range(1, times):  # what is alike but for numbers says all numbers
+                later = [x + k * period for x in numbers]
+                if any(loop.bodies[x] is not loop.bodies[y] for x, y in zip(numbers, later, strict=True)):
+                    adopt_numbers(made.group, self._repeated(scope, loop, later, 1).group)
             self._put(scope, made)
             first += period * times
 
@@ -308,7 +312,7 @@ class _Builder:
                 parts = [self.known(scope, x) for x in _terms(value)]
                 streams = list(dict.fromkeys(x for x in parts if isinstance(x, Link)))
                 if len(streams) > 1 and len(streams) == len(parts):
-                    return scope.add(Node("sign", [value.op], streams, [axes_text(value.type)]))
+                    return scope.add(Node("sign", [value.op], streams, [axes_text(value.type)]), shared=True)
         operands = {id(x): self.known(scope, x) for x in value.operands}
         streams = list(dict.fromkeys(x for x in operands.values() if isinstance(x, Link)))
         names_of = {x: "x" if len(streams) == 1 else _name(value, operands, x, k) for k, x in enumerate(streams)}
@@ -326,8 +330,9 @@ class _Builder:
         if not streams and not isinstance(value, n.Apply):
             return Static(rebuilt)
         text = self._text(value, rebuilt)
-        weighted = isinstance(value, n.Apply) and value.module is not None
-        return scope.add(Node("op", [text], streams, [axes_text(value.type)], weighted=weighted))
+        node = Node("op", [text], streams, [axes_text(value.type)])
+        node.weighted = isinstance(value, n.Apply) and bool(value.result.parameters)
+        return scope.add(node, shared=not isinstance(value, n.Apply) or value.module is None)
 
     @staticmethod
     def _text(value: n.Value, rebuilt: n.Value) -> str:

@@ -136,11 +136,11 @@ class _Writer:
         constants |= {"HEAD": b.HEAD, "MARGIN": MARGIN, "ROUND": ROUND}
         # only numbers and truth values: nothing of a spec's text is in the script
         self.lines += [
-            "<script><![CDATA[",
+            "<script><![CDATA[{",
             f"const SIZES = {json.dumps(constants)};",
             f"const MODEL = {json.dumps(data, separators=(',', ':'))};",
             script.rstrip(),
-            "]]></script>",
+            "}]]></script>",
             "</svg>",
         ]
         return "\n".join(self.lines) + "\n"
