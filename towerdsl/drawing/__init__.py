@@ -35,12 +35,14 @@ class Drawing:
     @cached_property
     def svg(self) -> str:
         """The text of an SVG file. In a browser, blocks fold at a click on their title."""
-        return to_svg(self.group)
+        with deep():
+            return to_svg(self.group)
 
     @cached_property
     def mermaid(self) -> str:
         """The text of a Mermaid flowchart."""
-        return to_mermaid(self.group)
+        with deep():
+            return to_mermaid(self.group)
 
     def _repr_svg_(self) -> str:
         return self.svg

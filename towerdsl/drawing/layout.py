@@ -132,147 +132,156 @@ def _item(node: Node, middle: int, plan: Plan | None) -> Item:
 
 
 def _plan(group: Group) -> Plan:
-    graph: nx.DiGraph[Node] = nx.DiGraph()
-    graph.add_nodes_from(group.all)
-    graph.add_edges_from((x.node, node) for node in group.all for x in node.inputs)
-    order = list(nx.lexicographical_topological_sort(graph, key=group.all.index))
-    ports = set(group.ins)
-    top = 1 if group.ins else 0
-    row: dict[Node, int] = {}
-    for node in order:
-        row[node] = 0 if node in ports else max([top, *(row[x] + 1 for x in graph.predecessors(node))])
-    last = max([row[x] for x in order], default=0)
-    for out in group.outs:
-        row[out] = last
-    plans = {x: _plan(x.group) for x in group.nodes if x.group is not None}
-    main = _main(group, row, plans)
-    for node in reversed(order):  # what is beside the main stream stands just above its reader
-        readers = [row[x] for x in graph.successors(node)]
-        if node not in main and node not in ports and node.kind != "out" and readers:
-            row[node] = min(readers) - 1
-    side = _sides(group, main)
-    rows = [Row() for _ in range(last + 1)]
-    items = {node: _item(node, main.get(node, 0), plans.get(node)) for node in group.all}
-    _fill(group, rows, items, row, main, side)
-    edges, lanes, turns = _routes(group, rows, items, row, main, side)
-    labels = [any(i.node.kind != "out" and any(i.node.outputs) for i in r.items) for r in rows]
-    return Plan(group, rows, turns, labels, lanes, edges)
+    return _Planner(group).plan()
 
 
-def _main(group: Group, row: dict[Node, int], plans: dict[Node, Plan]) -> dict[Node, int]:
-    """The nodes on the main stream, each with the input that it enters by: from a result up, always by what has come
-    the longest way; of several results the first, of several inputs the one of a group's own main stream, or the one in
-    the middle."""
-    found: dict[Node, int] = {}
-    node = max(group.outs, key=lambda x: row[x.inputs[0].node], default=None)
-    while node is not None:
-        depth = max((row[x.node] for x in node.inputs), default=0)
-        deepest = [k for k, x in enumerate(node.inputs) if row[x.node] == depth] or [-1]
-        found[node] = deepest[(len(deepest) - 1) // 2]
-        own = plans[node].rows[0].main if node in plans else None
-        if own is not None and own.node in plans[node].group.ins:
-            k = plans[node].group.ins.index(own.node)
-            found[node] = k if k in deepest else found[node]
-        node = node.inputs[found[node]].node if node.inputs else None
-    return found
+class _Planner:
+    """Arranges one group: rows, the main stream, sides, and the ways of streams."""
 
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.plans = {x: _plan(x.group) for x in group.nodes if x.group is not None}
+        graph: nx.DiGraph[Node] = nx.DiGraph()
+        graph.add_nodes_from(group.all)
+        graph.add_edges_from((x.node, node) for node in group.all for x in node.inputs)
+        order = list(nx.lexicographical_topological_sort(graph, key=group.all.index))
+        self.row = self._rows_from_the_top(graph, order)
+        self.main = self._main()
+        for node in reversed(order):  # what is beside the main stream stands just above its reader
+            readers = [self.row[x] for x in graph.successors(node)]
+            if node not in self.main and node.kind not in ("in", "out") and readers:
+                self.row[node] = min(readers) - 1
+        self.side = self._sides()
+        self.items = {node: _item(node, self.main.get(node, 0), self.plans.get(node)) for node in group.all}
+        self.rows = [Row() for _ in range(max(self.row.values(), default=0) + 1)]
+        for node in self.main:
+            self.rows[self.row[node]].main = self.items[node]
+        for node in sorted(self.side, key=lambda x: self.side[x][1]):
+            row = self.rows[self.row[node]]
+            (row.left if self.side[node][0] < 0 else row.right).append(self.items[node])
 
-def _sides(group: Group, main: dict[Node, int]) -> dict[Node, tuple[int, int]]:
-    """For each node beside the main stream its side, and a number by which those of a row are sorted, inner first."""
-    found: dict[Node, tuple[int, int]] = {}
+    def plan(self) -> Plan:
+        edges, lanes = self._ways()
+        turns = self._turns(edges)
+        labels = [any(i.node.kind != "out" and any(i.node.outputs) for i in row.items) for row in self.rows]
+        return Plan(self.group, self.rows, turns, labels, lanes, edges)
 
-    def visit(node: Node, side: int) -> None:
-        """What a node reads stands on its side; of one on the main stream, on the side of the input."""
-        middle = main.get(node, -1)
-        for k in (*reversed(range(middle)), *range(max(middle, 0), len(node.inputs))):
-            source = node.inputs[k].node
-            if source not in main and source not in found:
-                found[source] = (side if node not in main else -1 if k < middle else 1, len(found))
-                visit(source, found[source][0])
+    def _rows_from_the_top(self, graph: nx.DiGraph[Node], order: list[Node]) -> dict[Node, int]:
+        """Each node in the row behind the last of what it reads; ports at the top, results at the bottom."""
+        top = 1 if self.group.ins else 0
+        row: dict[Node, int] = {}
+        for node in order:
+            row[node] = 0 if node.kind == "in" else max([top, *(row[x] + 1 for x in graph.predecessors(node))])
+        return row | dict.fromkeys(self.group.outs, max(row.values(), default=0))
 
-    for node in main:
-        visit(node, 1)
-    for node in (*group.outs, *reversed(group.nodes), *group.ins):
-        if node not in main and node not in found:
-            found[node] = (1, len(found))
+    def _main(self) -> dict[Node, int]:
+        """The nodes on the main stream, each with the input that it enters by: from a result up, always by what has
+        come the longest way; of several results the first, of several inputs the one of a group's own main stream, or
+        the one in the middle."""
+        found: dict[Node, int] = {}
+        node = max(self.group.outs, key=lambda x: self.row[x.inputs[0].node], default=None)
+        while node is not None:
+            depth = max((self.row[x.node] for x in node.inputs), default=0)
+            deepest = [k for k, x in enumerate(node.inputs) if self.row[x.node] == depth] or [-1]
+            own = self._own_main(node)
+            found[node] = own if own in deepest else deepest[(len(deepest) - 1) // 2]
+            node = node.inputs[found[node]].node if node.inputs else None
+        return found
+
+    def _own_main(self, node: Node) -> int | None:
+        """The port of a group at which its own main stream begins."""
+        start = self.plans[node].rows[0].main if node in self.plans else None
+        ports = self.plans[node].group.ins if node in self.plans else []
+        return ports.index(start.node) if start is not None and start.node in ports else None
+
+    def _sides(self) -> dict[Node, tuple[int, int]]:
+        """For each node beside the main stream its side, and a number by which those of a row are sorted, inner
+        first."""
+        found: dict[Node, tuple[int, int]] = {}
+        group, main = self.group, self.main
+
+        def visit(node: Node, side: int) -> None:
+            """What a node reads stands on its side; of one on the main stream, on the side of the input."""
+            middle = main.get(node, -1)
+            for k in (*reversed(range(middle)), *range(max(middle, 0), len(node.inputs))):
+                source = node.inputs[k].node
+                if source not in main and source not in found:
+                    found[source] = (side if node not in main else -1 if k < middle else 1, len(found))
+                    visit(source, found[source][0])
+
+        for node in main:
             visit(node, 1)
-    for ports in (group.ins, group.outs):  # these keep their order
-        middle = next((k for k, x in enumerate(ports) if x in main), 0)
-        found |= {x: (-1 if k < middle else 1, abs(k - middle)) for k, x in enumerate(ports) if x not in main}
-    return found
+        for node in (*group.outs, *reversed(group.nodes), *group.ins):
+            if node not in main and node not in found:
+                found[node] = (1, len(found))
+                visit(node, 1)
+        for ports in (group.ins, group.outs):  # these keep their order
+            middle = next((k for k, x in enumerate(ports) if x in main), 0)
+            found |= {x: (-1 if k < middle else 1, abs(k - middle)) for k, x in enumerate(ports) if x not in main}
+        return found
 
+    def _ways(self) -> tuple[list[Edge], list[Lane]]:
+        """The way of each stream; those of one source that skip rows on one side share a lane."""
+        edges: list[Edge] = []
+        lanes: dict[tuple[Link, int], Lane] = {}
+        for target in self.group.all:
+            for k, link in enumerate(target.inputs):
+                edge = self._edge(link, target, k)
+                edges.append(edge)
+                first, last = edge.rows
+                if last - first > 1:
+                    way = self._way(link, target, k)
+                    lane = lanes.setdefault((link, way), Lane(way, first, first + 1))
+                    lane.last = max(lane.last, last if edge.sideways else last - 1)
+                    edge.lane = list(lanes).index((link, way))
+        values = list(lanes.values())
+        ordered = sorted(range(len(values)), key=lambda k: (values[k].last - values[k].first, k))  # short ones inside
+        for edge in edges:
+            edge.lane = None if edge.lane is None else ordered.index(edge.lane)
+        return edges, [values[k] for k in ordered]
 
-def _fill(
-    group: Group,
-    rows: list[Row],
-    items: dict[Node, Item],
-    row: dict[Node, int],
-    main: dict[Node, int],
-    side: dict[Node, tuple[int, int]],
-) -> None:
-    for node in group.all:
-        if node in main:
-            rows[row[node]].main = items[node]
-    for node in sorted((x for x in group.all if x not in main), key=lambda x: side[x][1]):
-        (rows[row[node]].left if side[node][0] < 0 else rows[row[node]].right).append(items[node])
+    def _way(self, link: Link, target: Node, number: int) -> int:
+        """The side on which a stream comes: that of what is beside the main stream, or of the input."""
+        if target in self.side:
+            return self.side[target][0]
+        return self.side[link.node][0] if link.node in self.side else -1 if number < self.main[target] else 1
 
+    def _edge(self, link: Link, target: Node, number: int) -> Edge:
+        rows = self.row[link.node], self.row[target]
+        edge = Edge(self.items[link.node], link.output, self.items[target], number, rows)
+        way = self._way(link, target, number)
+        free = not (self.rows[rows[1]].left if way < 0 else self.rows[rows[1]].right)
+        if target.kind == "sign" and number != self.main.get(target, number) and free:
+            edge.sideways = way if rows[1] - rows[0] > 1 or link.node in self.side else 0
+        return edge
 
-def _routes(
-    group: Group,
-    rows: list[Row],
-    items: dict[Node, Item],
-    row: dict[Node, int],
-    main: dict[Node, int],
-    side: dict[Node, tuple[int, int]],
-) -> tuple[list[Edge], list[Lane], list[int]]:
-    """The way of each stream; those of one source on one side share a lane, and each gap has its horizontal parts."""
-    edges: list[Edge] = []
-    lanes: dict[tuple[Link, int], Lane] = {}
-    for target in group.all:
-        straight = main.get(target, 0)
-        for k, link in enumerate(target.inputs):
-            first, last = row[link.node], row[target]
-            edge = Edge(items[link.node], link.output, items[target], k, (first, last))
-            edges.append(edge)
-            way = side[target][0] if target in side else -1 if k < straight else 1
-            if target in main and link.node in side:
-                way = side[link.node][0]
-            free = not (rows[last].left if way < 0 else rows[last].right)
-            if target.kind == "sign" and target in main and k != straight and free:
-                edge.sideways = way if last - first > 1 or link.node in side else 0
-            if last - first > 1:
-                lane = lanes.setdefault((link, way), Lane(way, first, first + 1))
-                lane.last = max(lane.last, last if edge.sideways else last - 1)
-                edge.lane = list(lanes).index((link, way))
-    values = list(lanes.values())
-    ordered = sorted(range(len(values)), key=lambda k: (values[k].last - values[k].first, k))  # short ones inside
-    for edge in edges:
-        if edge.lane is not None:
-            edge.lane = ordered.index(edge.lane)
-    turns = [0] * len(rows)
-    numbers: dict[tuple[int, int, int], int] = {}
+    def _turns(self, edges: list[Edge]) -> list[int]:
+        """Number the horizontal parts of streams behind each row; those of one source in a gap are one. Returns how
+        many there are."""
+        turns = [0] * len(self.rows)
+        numbers: dict[tuple[int, int, int], int] = {}
 
-    def turn(gap: int, edge: Edge) -> int:
-        key = (gap, id(edge.source), edge.output)
-        if key not in numbers:
-            numbers[key] = turns[gap]
-            turns[gap] += 1
-        return numbers[key]
+        def turn(gap: int, edge: Edge) -> int:
+            key = (gap, id(edge.source), edge.output)
+            if key not in numbers:
+                numbers[key] = turns[gap]
+                turns[gap] += 1
+            return numbers[key]
 
-    def early(edge: Edge) -> tuple[bool, bool, bool]:
-        """What leaves the main stream turns first and what joins it last, so that no two are one line on it."""
-        joins = edge.target.node in main and edge.input == main[edge.target.node]
-        return edge.source.node not in main, joins, edge.lane is None
+        def early(edge: Edge) -> tuple[bool, bool, bool]:
+            """What leaves the main stream turns first and what joins it last, so that no two are one line on it."""
+            joins = self.main.get(edge.target.node) == edge.input
+            return edge.source.node not in self.main, joins, edge.lane is None
 
-    for edge in sorted(edges, key=early):
-        first, last = edge.rows
-        both_main = edge.source is rows[first].main and edge.target is rows[last].main
-        straight = edge.lane is None and both_main and edge.source.outs[edge.output] == edge.target.ins[edge.input]
-        if not straight and not (edge.lane is None and edge.sideways):
-            edge.leave = turn(first, edge)
-        if edge.lane is not None and not edge.sideways:
-            edge.enter = turn(last - 1, edge)
-    return edges, [values[k] for k in ordered], turns
+        for edge in sorted(edges, key=early):
+            first, last = edge.rows
+            both_main = edge.source is self.rows[first].main and edge.target is self.rows[last].main
+            straight = both_main and edge.source.outs[edge.output] == edge.target.ins[edge.input]
+            if edge.lane is not None or not (straight or edge.sideways):
+                edge.leave = turn(first, edge)
+            if edge.lane is not None and not edge.sideways:
+                edge.enter = turn(last - 1, edge)
+        return turns
 
 
 # --- coordinates -----------------------------------------------------------------------------------------------
