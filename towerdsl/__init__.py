@@ -17,6 +17,7 @@ __all__ = [
     "TowerError",
     "compile",
     "diff",
+    "draw",
     "load",
     "load_checkpoint",
     "probe",
@@ -29,6 +30,7 @@ __all__ = [
 _LAZY = {
     "compile": "towerdsl.api",
     "diff": "towerdsl.api",
+    "draw": "towerdsl.api",
     "load": "towerdsl.api",
     "source": "towerdsl.api",
     "verify": "towerdsl.api",

@@ -1,8 +1,8 @@
-"""The Python interface: `compile`, `load`, `source`, `verify`, `diff`."""
+"""The Python interface: `compile`, `load`, `source`, `draw`, `verify`, `diff`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from towerdsl.claims import Verified
     from towerdsl.compare import Diff
+    from towerdsl.drawing import Drawing
 
 
 def source(
@@ -118,3 +119,23 @@ def diff(first: str | Path, second: str | Path, **settings: Any) -> Diff:
     from towerdsl.compare import diff
 
     return diff(first, second, settings)
+
+
+def draw(
+    spec: str | Path,
+    *,
+    levels: int | None = None,
+    fold: Collection[str] = (),
+    kernel: str | None = None,
+    device: str = "cpu",
+    **settings: Any,
+) -> Drawing:
+    """The model of a spec as a picture: its `svg`, in which blocks fold, and its `mermaid`; a notebook shows it.
+
+    `settings` override sizes, or give free lengths (`n=32`) for the pictures of who sees whom. The first `levels` of
+    blocks are open; without a number, what leads to an attention that is like none before it. Blocks whose name or path
+    matches a pattern of `fold` are closed. Raises TowerError.
+    """
+    from towerdsl.drawing import draw
+
+    return draw(spec, settings, kernel, device, levels, fold)

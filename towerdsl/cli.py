@@ -1,8 +1,8 @@
-"""The command line: `towerdsl compile | check | explain | verify | bench | maps | diff | specs`.
+"""The command line: `towerdsl compile | check | explain | draw | verify | bench | maps | diff | specs`.
 
 Exit codes: 0 fine, 1 a mistake in the spec, a claim that does not hold, or a file that cannot be read or written, 2 a
 mistake on the command line. Results go to stdout, mistakes to stderr. Nothing here imports torch, but for
-`verify`, `bench` and `maps`.
+`verify`, `bench`, `maps`, and `draw` where it evaluates a condition.
 """
 
 from __future__ import annotations
@@ -111,6 +111,18 @@ def _parser() -> argparse.ArgumentParser:
     takes_kernel(explaining)
     takes_device(explaining)
     explaining.add_argument("--json", action="store_true", help="write the same facts as JSON")
+
+    drawing = command("draw", _draw, "draw the model as a graph, with who sees whom in each attention")
+    takes_spec(drawing, "override a size of the spec, or give a free length (n=32) for the pictures of who sees whom")
+    drawing.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: to stdout)")
+    format_help = "svg (the default; blocks fold at a click), or mermaid, a flowchart for a README"
+    drawing.add_argument("--format", choices=("svg", "mermaid"), default="svg", help=format_help)
+    depth_help = "open so many levels of blocks at first (default: what leads to an attention)"
+    drawing.add_argument("--depth", metavar="N", type=_count, help=depth_help)
+    fold_help = "close the blocks with this name or path (layer.*.feed_forward)"
+    drawing.add_argument("--fold", metavar="PATTERN", action="append", default=[], help=fold_help)
+    takes_kernel(drawing)
+    takes_device(drawing)
 
     verifying = command("verify", _verify, "check that each attention is the weighted average that it claims to be")
     takes_spec(
@@ -285,6 +297,25 @@ def _explain_table(arguments: argparse.Namespace) -> int:
         print(json.dumps([row.to_data() for row in rows], indent=2, ensure_ascii=False))
     else:
         sys.stdout.write(table(published_form(rows)))
+    return 0
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    from towerdsl.drawing import draw
+
+    drawing = draw(
+        Path(arguments.spec),
+        _sizes(arguments.settings),
+        arguments.kernel,
+        arguments.device,
+        arguments.depth,
+        arguments.fold,
+    )
+    text = drawing.svg if arguments.format == "svg" else drawing.mermaid
+    if arguments.output is None:
+        sys.stdout.write(text)
+    else:
+        _write(arguments.output, text)
     return 0
 
 

@@ -76,7 +76,7 @@ class Pairs:
 
     def _aligned(self, value: n.Value, axes: Sequence[Axis]) -> Tensor:
         """The value with a dim for each of `axes`, of length 1 where it does not vary."""
-        return _spread(self.evaluate(value), value.axes, axes)
+        return spread(self.evaluate(value), value.axes, axes)
 
     def evaluate(self, value: n.Value) -> Tensor:
         """The value as a tensor with the dims of its axes."""
@@ -128,7 +128,7 @@ class Pairs:
 
     def _dot(self, v: n.Dot) -> Tensor:
         axes = (*v.axes, Axis("contracted", v.left.axes[-1].size))
-        left, right = (_spread(self.evaluate(x), (*x.axes[:-1], axes[-1]), axes) for x in (v.left, v.right))
+        left, right = (spread(self.evaluate(x), (*x.axes[:-1], axes[-1]), axes) for x in (v.left, v.right))
         return (left * right).sum(-1)
 
     def _reduce(self, v: n.Reduce) -> Tensor:
@@ -147,7 +147,7 @@ class Pairs:
                 index = v.indices[dim - v.lead]
                 places.append(self._aligned(index, v.axes).long().clamp(0, table.shape[dim] - 1))
             else:
-                places.append(_spread(own, (axis,), v.axes))
+                places.append(spread(own, (axis,), v.axes))
         return table[tuple(places)]
 
     def _member(self, v: n.Member) -> Tensor:
@@ -205,7 +205,8 @@ def bind(parameters: Sequence[tuple[str, Any]], arguments: Mapping[str, Any]) ->
     return found
 
 
-def _spread(found: Tensor, own: Sequence[Axis], axes: Sequence[Axis]) -> Tensor:
+def spread(found: Tensor, own: Sequence[Axis], axes: Sequence[Axis]) -> Tensor:
+    """A tensor with the dims of its `own` axes --> one with a dim for each of `axes`, of length 1 where it has none."""
     if not own:
         return found.reshape([1] * len(axes))
     order = [a for a in axes if a in own]

@@ -113,6 +113,13 @@ class Attention:
     peak: Size
 
     @property
+    def visible(self) -> str:
+        """Who sees whom, as the analysis found it: bands first, then what is no band."""
+        texts = [b.text for b in self.bands] + [text for text, _ in self.rest]
+        parts = [f"({x})" if len(texts) > 1 and " or " in x else x for x in texts]
+        return "everything" if self.everything else "nothing" if self.never else " and ".join(parts)
+
+    @property
     def able(self) -> tuple[str, ...]:
         """The other kernels that could compute it."""
         return tuple(name for name, _ in self.estimates if name != self.kernel)

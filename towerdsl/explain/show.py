@@ -215,16 +215,13 @@ def _heads(a: Attention) -> str:
 
 def _visible(a: Attention) -> list[tuple[str, str, str]]:
     """Rows of what the spec says and of what the analysis made of it, if that is another text."""
-    texts = [b.text for b in a.bands] + [text for text, _ in a.rest]
-    parts = [f"({x})" if len(texts) > 1 and " or " in x else x for x in texts]
-    found = "everything" if a.everything else "nothing" if a.never else " and ".join(parts)
     notes = ["causal"] if a.causal else [x for b in a.bands for x in _band_note(b)]
     notes += dict.fromkeys(on for _, on in a.rest)
     note = ", ".join(notes)
     said = [(label, text) for label, text in (("locality", a.locality), ("mask", a.mask)) if text is not None]
-    if len(said) == 1 and said[0][1].replace(" ", "") == found.replace(" ", ""):
+    if len(said) == 1 and said[0][1].replace(" ", "") == a.visible.replace(" ", ""):
         return [(*said[0], note)]
-    return [*((*x, "") for x in said), ("visible", found, note)]
+    return [*((*x, "") for x in said), ("visible", a.visible, note)]
 
 
 def _band_note(band: BandFact) -> list[str]:

@@ -53,7 +53,7 @@ class Occurrence:
 
     @property
     def path(self) -> str:
-        return ".".join(p if isinstance(p, str) else _repetitions(*p) for p in self.parts)
+        return ".".join(p if isinstance(p, str) else repetitions(*p) for p in self.parts)
 
     @property
     def modules(self) -> int:
@@ -72,7 +72,7 @@ class Place:
     found: Occurrences
 
 
-def _repetitions(numbers: frozenset[int], total: int) -> str:
+def repetitions(numbers: frozenset[int], total: int) -> str:
     """`*` for all, `3` for one, `{0,2,4}` or `{0-5}` for some."""
     if len(numbers) == 1:
         return str(min(numbers))
@@ -162,7 +162,7 @@ class Calls:
             _add(place.found, Occurrence(path, layer, place.lengths, times, Work(linear=layer.result.macs)))
             return
         lengths = self.lengths(layer)
-        for o in self.layers(_called(place.block, layer, loops)):
+        for o in self.layers(called(place.block, layer, loops)):
             outside = tuple((name, size.substitute(lengths)) for name, size in o.lengths)
             calls = o.calls.substitute(lengths) * times
             _add(place.found, Occurrence((*path, *o.parts), o.layer, outside, calls, o.work))
@@ -200,11 +200,11 @@ class Calls:
             elif isinstance(value, n.Dot):
                 total += Work(linear=dot_work(value))
             elif isinstance(value, n.CallBlock) and (nested or value.block.average is None):
-                total += self.work(_called(block, value, loops), nested).outside(self.lengths(value))
+                total += self.work(called(block, value, loops), nested).outside(self.lengths(value))
         return total
 
 
-def _called(block: n.BlockInstance, call: n.CallBlock, loops: Loops) -> n.BlockInstance:
+def called(block: n.BlockInstance, call: n.CallBlock, loops: Loops) -> n.BlockInstance:
     """The block that a call in `block` runs. Passes rewrite the module tree, so that is where it is read."""
     slot = dict(block.modules)[call.module.name]
     for index in call.module.indices:

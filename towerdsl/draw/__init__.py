@@ -1,1 +1,0 @@
-"""`draw`: a spec as a picture of its graph."""
