@@ -155,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
     mapping.add_argument("--around", metavar="NODE", type=_number, help="of a large graph: the node in the middle")
     mapping.add_argument("--seed", metavar="N", type=int, default=0, help="of random weights and inputs (default: 0)")
     mapping.add_argument("--format", choices=("png", "svg"), default="png", help="of the pictures (default: png)")
+    explore_help = "write a page to point at too: layers, heads and queries, beside the model (explorer.html)"
+    mapping.add_argument("--explore", action="store_true", help=explore_help)
 
     comparing = command("diff", _diff, "show in which fields the averages of two specs differ")
     comparing.add_argument("first", metavar="A", help=SPEC_HELP)
@@ -406,6 +408,10 @@ def _maps(arguments: argparse.Namespace) -> int:
     maps = command.look(model, compiled, lengths, path(a.inputs), a.seed, chosen)
     for file in command.write(maps, chosen, Path(a.output), f".{a.format}"):
         print(file, flush=True)
+    if a.explore:
+        from towerdsl.drawing import draw as drawn
+
+        print(command.explore(maps, chosen, Path(a.output), compiled.model.name, drawn(spec, sizes).svg))
     return 0
 
 

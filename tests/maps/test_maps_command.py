@@ -20,7 +20,6 @@ VIT = ["vit", *(x for s in ("d=8", "heads=2", "depth=1", "image=16", "patch=4") 
 @pytest.fixture
 def maps(tmp_path, capsys):
     """Run the command; gives the names of the files that it says it wrote, and did."""
-    pytest.importorskip("towerdsl.maps.probing")
 
     def run(*arguments):
         code = main(["maps", *map(str, arguments), "-o", str(tmp_path / "out")])
@@ -146,7 +145,6 @@ def test_lengths_come_from_the_file_of_inputs(refused):
 
 
 def test_what_is_not_there(refused, tmp_path):
-    pytest.importorskip("towerdsl.maps.probing")
     assert "no attention" in refused(*BERT, "--at", "layer.9.*")
     (tmp_path / "words").write_text("one\ntwo\n")
     said = refused(*BERT, "--labels", tmp_path / "words", "--set", "n=4")
@@ -162,3 +160,10 @@ def test_a_mistake_on_the_command_line(arguments):
     with pytest.raises(SystemExit) as ended:
         main(["maps", "bert", "-o", "out", *arguments])
     assert ended.value.code == 2
+
+
+def test_a_page_to_point_at(maps, tmp_path):
+    found = maps(*BERT, "--set", "n=5", "--explore")
+    assert "explorer.html" in found
+    page = (tmp_path / "out" / "explorer.html").read_text(encoding="utf-8")
+    assert "layer.*.attention" in page and "dot(q, k) / sqrt(dk)" in page

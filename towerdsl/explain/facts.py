@@ -277,6 +277,15 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     )
 
 
+def written_score(block: n.BlockInstance) -> str:
+    """The score of an attention as its spec says it."""
+    average, body = block.average, block.written
+    assert average is not None and isinstance(body, t.Attention)
+    if body.score is not None:
+        return words(body.score)
+    return "dot(q, k) / sqrt(dk)" if average.query is not None and average.key is not None else "0"
+
+
 def attention_facts(
     block: n.BlockInstance,
     plan: Plan,
@@ -299,7 +308,6 @@ def attention_facts(
 
     value = source(body.value, average.value)
     assert value is not None
-    default_score = "dot(q, k) / sqrt(dk)" if average.query is not None and average.key is not None else "0"
     features = {
         v.name: v.axes[-1].size.substitute(lengths)
         for v in walk((average.score, average.message))
@@ -328,7 +336,7 @@ def attention_facts(
         value_size=features.get("v", average.message.axes[-1].size.substitute(lengths)),
         merge=average.merge,
         dropout=average.dropout,
-        score=words(body.score) if body.score is not None else default_score,
+        score=written_score(block),
         score_formula=spell.text(average.score),
         score_defined=_uses_definitions(resolved.blocks[block.name].body, resolved),
         score_kind=kind,

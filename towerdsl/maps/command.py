@@ -19,7 +19,7 @@ from towerdsl.claims import draw
 from towerdsl.compiler import Compiled
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.explain.work import Calls
-from towerdsl.maps import pictures
+from towerdsl.maps import explorer, pictures
 from towerdsl.maps.data import AttentionMap, Grid, Maps
 from towerdsl.maps.inputs import read_inputs
 from towerdsl.maps.pictures import common
@@ -118,6 +118,15 @@ def write(maps: Maps, chosen: Choice, folder: Path, suffix: str) -> Iterator[Pat
         taken.add(file)
         pictures.save(make(), folder / (file + suffix))
         yield folder / (file + suffix)
+
+
+def explore(maps: Maps, chosen: Choice, folder: Path, name: str, drawing: str) -> Path:
+    """Write the page of an explorer into a folder, beside a drawing of the model. Raises TowerError."""
+    where = _patches(maps[0], chosen) if chosen.image is not None else None
+    picture = {} if where is None else {"image": chosen.image, "skip": where.skip, "grid": where.grid}
+    return explorer.write(
+        folder / "explorer.html", maps, labels=chosen.labels, title=name, graph_svg=drawing, **picture
+    )
 
 
 # --- which pictures --------------------------------------------------------------------------------------------

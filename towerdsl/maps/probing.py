@@ -24,7 +24,7 @@ from towerdsl.claims.capture import places
 from towerdsl.claims.condition import bind
 from towerdsl.compiler import Compiled, compile_spec, compiled_from
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
-from towerdsl.explain.spell import Speller
+from towerdsl.explain.facts import written_score
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
@@ -229,7 +229,7 @@ class _Watch:
             keys=keys,
             rows=torch.tensor(rows, device=found["weights"].device),
             heads=self.heads,
-            score=Speller(average, {}).text(average.score),
+            score=written_score(self.block),
             normalize=average.normalize,
             kernel=self.kernel,
             **found,
