@@ -1,6 +1,7 @@
 """What the documents say is so: every spec in them compiles and runs, every program runs, every table is complete."""
 
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -98,7 +99,20 @@ def test_spec_compiles_and_runs(text):
         towerdsl.compile(spec)
 
 
-@pytest.mark.parametrize("text", blocks("python"))
+#: A document whose programs go on from each other.
+TOLD = ROOT / "docs" / "looking-inside.md"
+
+
+def test_programs_that_go_on_from_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = TOLD.read_text(encoding="utf-8")
+    names: dict = {}
+    for m in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(compile(m[1], "block", "exec"), names)
+    assert {p.name for p in tmp_path.iterdir()} == {"tokens.png", "heads.svg"}
+
+
+@pytest.mark.parametrize("text", [p for p in blocks("python") if TOLD.name not in p.id])
 def test_program_runs(text, monkeypatch):
     """Programs run as they are; `load` is given the file that it names, and an emitted class is in test_readme.py."""
     if text.startswith("class "):
@@ -136,7 +150,7 @@ def test_command_runs(command, tmp_path, monkeypatch, capsys):
     """With the spec of the README under each name that a command reads, and smaller where it writes a model."""
     monkeypatch.chdir(tmp_path)
     spec = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
-    arguments = command.split()[1:]
+    arguments = shlex.split(command)[1:]
     for argument in arguments:
         if argument.endswith(".yaml") and not Path(argument).exists():
             Path(argument).write_text(spec, encoding="utf-8")
