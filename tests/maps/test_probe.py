@@ -229,6 +229,7 @@ def mistakes():
     gpt, factored, ids = small_gpt(), towerdsl.compile(LINEAR)().eval(), torch.randint(11, (1, 9))
     yield "at", gpt, {"at": "layer.*.atention"}, (ids,)
     yield "heads", gpt, {"heads": [1, 2]}, (ids,)
+    yield "no head", gpt, {"heads": []}, (ids,)
     yield "rows", gpt, {"rows": [0, 9]}, (ids,)
     yield "coordinates", gpt, {"rows": [(0, 1)]}, (ids,)
     yield "no heads", factored, {"heads": [1]}, (torch.randn(1, 9, 4),)
@@ -275,3 +276,10 @@ def test_some_rows_of_what_has_too_many_weights():
         model(x)
     assert maps[0].kernel == "factored" and maps[0].weights.shape == (1, 1, 2, 2**20)
     torch.testing.assert_close(maps[0].weights[0, 0], x[0, [-1, 5]] @ x[0].T / 2 / 2**20)
+
+
+def test_no_rows_and_no_positions():
+    model = small_gpt()
+    with towerdsl.probe(model, rows=[]) as maps:
+        model(torch.randint(11, (2, 9)))
+    assert maps[0].weights.shape == (2, 2, 0, 9)

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -72,11 +73,10 @@ def probe(
     found = _chosen(compiled, model, at)
     for path, block, _ in found:
         _check_heads(path, block, heads)
-    maps = Maps()
+    maps, known = Maps(), {id(block): _Attention.of(compiled, block, gradients) for _, block, _ in found}
     with ExitStack() as stack:
         for path, block, module in found:
-            watch = _Watch(compiled, (path, block, module), heads, rows, gradients, maps)
-            for handle in watch.hooks():
+            for handle in _Watch(known[id(block)], path, module, heads, rows, maps).hooks():
                 stack.callback(handle.remove)
         yield maps
 
@@ -120,13 +120,42 @@ def _check_heads(path: str, block: n.BlockInstance, heads: Sequence[int] | None)
     assert block.average is not None
     count = _head_count(block.average)
     wrong = [h for h in heads or () if not 0 <= h < max(count, 1)]
-    if wrong:
+    if wrong or heads == []:
         has = f"heads 0 to {count - 1}" if count else "no heads: leave `heads` out, or ask for 0"
-        raise TowerError([Diagnostic("arguments", f"`{path}` has no head {wrong[0]}", help=f"it has {has}")])
+        message = f"`{path}` has no head {wrong[0]}" if wrong else f"no head of `{path}` is asked for"
+        raise TowerError([Diagnostic("arguments", message, help=f"it has {has}")])
 
 
 def _head_count(average: n.Average) -> int:
     return average.heads.size.integer or 0 if average.heads is not None else 0
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """What all modules of one block have in common: the classes that compute its weights."""
+
+    block: n.BlockInstance
+    average: n.Average
+    kernel: str
+    listed: bool  # whether weights are those of listed pairs
+    variant: type[nn.Module]
+    seen: type[nn.Module] | None  # for gradients
+    restore: Mapping[str, Restore]
+
+    @staticmethod
+    def of(compiled: Compiled, block: n.BlockInstance, gradients: bool) -> _Attention:
+        """The classes for a block, with one for gradients if they are wanted."""
+        assert block.average is not None
+        listed = probes.pairs(compiled, block)
+        return _Attention(
+            block,
+            block.average,
+            compiled.plans[id(block)].kernel.name,
+            listed is not None,
+            (listed or probes.rows(compiled, block)).module,
+            probes.seen(compiled, block).module if gradients else None,
+            _in_blocks(compiled, block),
+        )
 
 
 class _Watch:
@@ -134,30 +163,23 @@ class _Watch:
 
     def __init__(
         self,
-        compiled: Compiled,
-        place: tuple[str, n.BlockInstance, nn.Module],
+        attention: _Attention,
+        path: str,
+        module: nn.Module,
         heads: Sequence[int] | None,
         rows: Sequence[Query] | None,
-        gradients: bool,
         maps: Maps,
     ) -> None:
-        self.path, self.block, self.module = place
+        self.attention, self.path, self.module = attention, path, module
+        self.average = attention.average
         self.rows, self.maps, self.calls = rows, maps, 0
         self.shown: Tensor | None = None  # which of the listed pairs are in the last map
-        assert self.block.average is not None
-        self.average: n.Average = self.block.average
         every = tuple(range(_head_count(self.average)))
         self.heads = () if self.average.heads is None else every if heads is None else tuple(heads)
-        self.kernel = compiled.plans[id(self.block)].kernel.name
-        self.results = Results(self.module)
-        listed = probes.pairs(compiled, self.block)
-        self.listed = listed is not None
-        variant = listed or probes.rows(compiled, self.block)
-        self.variant = shadow(variant.module, self.module, self.results, _in_blocks(compiled, self.block))
-        self.seen: nn.Module | None = None
-        if gradients:
-            self.seen = shadow(probes.seen(compiled, self.block).module, self.module, Results(self.module), {})
-        self.signature = inspect.signature(self.module.forward)
+        self.results = Results(module)
+        self.variant = shadow(attention.variant, module, self.results, attention.restore)
+        self.seen = None if attention.seen is None else shadow(attention.seen, module, Results(module), {})
+        self.signature = inspect.signature(module.forward)
 
     def hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         """Hooks on the module and on its layers."""
@@ -212,12 +234,12 @@ class _Watch:
 
     def _map(self, arguments: list[Any]) -> AttentionMap:
         average = self.average
-        names = [name for name, _ in self.block.parameters]
-        lengths = bind(self.block.parameters, dict(zip(names, arguments, strict=True)))
+        parameters = self.attention.block.parameters
+        lengths = bind(parameters, dict(zip((name for name, _ in parameters), arguments, strict=True)))
         queries, keys = _grid(average.positions, lengths), _grid(average.over, lengths)
         rows = self._rows(queries)
         found: dict[str, Any]
-        if self.listed:
+        if self.attention.listed:
             found = self._of_pairs(arguments, rows)
         else:
             batch = math.prod(_length(a, lengths) for a in average.batch)
@@ -229,9 +251,9 @@ class _Watch:
             keys=keys,
             rows=torch.tensor(rows, device=found["weights"].device),
             heads=self.heads,
-            score=written_score(self.block),
+            score=written_score(self.attention.block),
             normalize=average.normalize,
-            kernel=self.kernel,
+            kernel=self.attention.kernel,
             **found,
         )
 
@@ -269,11 +291,11 @@ class _Watch:
             raise TowerError([Diagnostic("arguments", message, help=help)])
         every = batch * max(_head_count(self.average), 1)
         found = []
-        for turn in self._turns(queries, rows, max(AT_ONCE // (every * keys.count), 1)):
+        for turn in self._turns(queries, rows, max(AT_ONCE // max(every * keys.count, 1), 1)):
             (weights,) = self._called(arguments, *turn)
             weights = self._of_heads(weights, len(queries.sizes) + len(keys.sizes))
             found.append(weights.reshape(*weights.shape[:2], -1, keys.count))
-        return torch.cat(found, 2)
+        return torch.cat(found, 2) if found else torch.zeros(batch, heads, 0, keys.count)
 
     def _turns(self, queries: Grid, rows: list[int], most: int) -> Iterator[list[list[int]]]:
         """Positions along each axis of the queries, so that all turns together give the rows in their order."""
