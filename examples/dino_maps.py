@@ -56,7 +56,10 @@ def photo(path: Path | None) -> np.ndarray:
 
     if path is not None and not path.is_file():
         sys.exit(f"There is no file {path}.")
-    image = data.chelsea() if path is None else io.imread(path)[..., :3]
+    try:
+        image = data.chelsea() if path is None else io.imread(path)[..., :3]
+    except (OSError, ValueError):
+        sys.exit(f"{path} is no photo that can be read.")
     height, width = (round(size * SIDE / min(image.shape[:2]) / PATCH) * PATCH for size in image.shape[:2])
     return transform.resize(image, (height, width), anti_aliasing=True)
 
@@ -76,9 +79,7 @@ def show(heads: torch.Tensor, seen: torch.Tensor, found: torch.Tensor) -> None:
     for number, (head, mask) in enumerate(zip(heads, seen, strict=True)):
         table.add_row(str(number), str(divmod(int(head.argmax()), head.shape[1])), f"{mask.float().mean():.0%}")
     Console().print(table)
-    rows, columns = found.any(1).nonzero().flatten(), found.any(0).nonzero().flatten()
-    box = [int(x) * PATCH for x in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
-    print(f"found: {found.float().mean():.0%} of the photo, from ({box[0]}, {box[1]}) to ({box[2]}, {box[3]})")
+    print(f"found: {found.float().mean():.0%} of the photo")
 
 
 def parse_options() -> argparse.Namespace:
@@ -91,4 +92,7 @@ def parse_options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except towerdsl.TowerError as error:
+        sys.exit(str(error))

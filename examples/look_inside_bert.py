@@ -1,7 +1,6 @@
 """Which heads of BERT look at the next word, at separators, at the subject: MiniLM on real sentences.
 
     python examples/look_inside_bert.py
-    python examples/look_inside_bert.py --folder pictures
 
 The weights are sentence-transformers' all-MiniLM-L6-v2, as in sentence_search.py. In each sentence a verb and its
 subject are marked; a head that looks from the verb at the subject more than at any other word has found it
@@ -11,6 +10,7 @@ subject are marked; a head that looks from the verb at the subject more than at 
 import argparse
 import re
 import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,9 @@ def main() -> None:
     options = parse_options()
     search = runpy.run_path(str(HERE / "sentence_search.py"))
     folder = options.model or search["installed_weights"]()
+    for file in (folder / "model.safetensors", folder / "tokenizer.json"):
+        if not file.is_file():
+            sys.exit(f"There is no file {file}.")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     model = towerdsl.load("bert", folder / "model.safetensors", format="huggingface", **search["MINILM"])
@@ -65,7 +68,7 @@ def main() -> None:
     grid = pictures.head_grid(maps, title=f"MiniLM reads: {re.sub(r'[*_]', '', SENTENCES[number])}")
     pictures.save(grid, options.folder / "bert_heads.png")
     one = replace(maps[layer], rows=torch.tensor([verb]), weights=maps[layer].weights[:, :, [verb]])
-    view = pictures.lines(one, tokens, head=head, title=f"head {layer}.{head}: the verb finds its subject")
+    view = pictures.lines(one, tokens, head=head, title=f"what head {layer}.{head} takes for the verb")
     pictures.save(view, options.folder / "bert_subject.png")
     print(f"pictures: {options.folder}/bert_heads.png, bert_subject.png")
 

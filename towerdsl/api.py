@@ -125,7 +125,7 @@ def draw(
     spec: str | Path,
     *,
     levels: int | None = None,
-    fold: Collection[str] = (),
+    fold: str | Collection[str] = (),
     kernel: str | None = None,
     device: str = "cpu",
     **settings: Any,
@@ -138,4 +138,4 @@ def draw(
     """
     from towerdsl.drawing import draw
 
-    return draw(spec, settings, kernel, device, levels, fold)
+    return draw(spec, settings, kernel, device, levels, [fold] if isinstance(fold, str) else fold)

@@ -393,7 +393,7 @@ def _maps(arguments: argparse.Namespace) -> int:
         return None if text is None else Path(text)
 
     a = arguments
-    chosen = command.choice(a.at, a.heads, a.rows, a.batch, path(a.labels), path(a.image), a.around)
+    chosen = command.choice(a.at, a.heads, a.rows, a.batch, path(a.labels), path(a.image), a.around, path(a.inputs))
     spec = Path(a.spec)
     settings, lengths = divided(spec, _sizes(a.settings))
     sizes: dict[str, Any] = dict(settings)

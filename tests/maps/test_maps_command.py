@@ -167,3 +167,12 @@ def test_a_page_to_point_at(maps, tmp_path):
     assert "explorer.html" in found
     page = (tmp_path / "out" / "explorer.html").read_text(encoding="utf-8")
     assert "layer.*.attention" in page and "dot(q, k) / sqrt(dk)" in page
+
+
+def test_a_photo_that_the_model_did_not_see(refused, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (50, 30)).save(tmp_path / "photo.png")
+    assert "give the inputs" in refused(*VIT, "--image", tmp_path / "photo.png")
+    save_file({"pixels": torch.zeros(1, 3, 16, 16)}, tmp_path / "in.safetensors")
+    said = refused(*VIT, "--inputs", tmp_path / "in.safetensors", "--image", tmp_path / "photo.png")
+    assert "the photo is 30 x 50, and no input has its form: pictures among the inputs are 16 x 16" in said

@@ -283,3 +283,20 @@ def test_no_rows_and_no_positions():
     with towerdsl.probe(model, rows=[]) as maps:
         model(torch.randint(11, (2, 9)))
     assert maps[0].weights.shape == (2, 2, 0, 9)
+
+
+def test_a_model_that_is_compiled():
+    """Its compiled code has no place for hooks: it runs as it is written while it is looked at."""
+    model, ids = small_gpt(), torch.randint(11, (2, 9))
+    compiled = torch.compile(model, backend="eager")
+    compiled(ids)
+    with towerdsl.probe(compiled, at="layer.0.*", heads=1, rows=-1) as maps:
+        compiled(ids)
+    assert len(maps) == 1 and maps[0].weights.shape == (2, 1, 1, 9)
+
+
+def test_nothing_was_computed():
+    with towerdsl.probe(small_gpt()) as maps:
+        pass
+    with pytest.raises(IndexError, match="call the model inside"):
+        maps[0]

@@ -58,10 +58,13 @@ def choice(
     labels: Path | None,
     image: Path | None,
     around: int | None,
+    inputs: Path | None,
 ) -> Choice:
     """A choice with its files read; over an image one row is shown where none are named. Raises TowerError."""
     common.require()
     photo = None if image is None else _image(image)
+    if photo is not None and inputs is None:
+        _fail("a photo lies under what the model made of it", "give the inputs that were made of it with --inputs")
     shown = (0,) if rows is None and photo is not None else rows
     words = None if labels is None else _labels(labels)
     return Choice(at, heads, shown, batch, words, photo, around)
@@ -90,6 +93,8 @@ def look(
         parameters = inspect.signature(model.forward).parameters
         names = dict(zip((i.name for i in compiled.model.inputs), parameters, strict=True))
         given = {names[name]: x for name, x in read_inputs(inputs, compiled.model).items()}
+        if chosen.image is not None:
+            _check_image(chosen.image, list(given.values()))
     try:
         with torch.no_grad(), probe(model, at=chosen.at, heads=chosen.heads, rows=chosen.rows) as found:
             model(**given)
@@ -100,6 +105,18 @@ def look(
         some = ", ".join(dict.fromkeys(o.path for o in occurrences))
         _fail(f"no attention is called `{chosen.at}`", f"there are {some[:300]}")
     return found
+
+
+def _check_image(image: Any, given: list[Tensor]) -> None:
+    """Refuse a photo that none of the inputs can be made of, as it is."""
+    height, width = image.shape[:2]
+    pictures_of_it = [x for x in given if x.ndim >= 3 and x.is_floating_point()]
+    if not any(abs(x.shape[-2] * width - x.shape[-1] * height) <= max(height, width) for x in pictures_of_it):
+        has = ", ".join(f"{x.shape[-2]} x {x.shape[-1]}" for x in pictures_of_it) or "none"
+        _fail(
+            f"the photo is {height} x {width}, and no input has its form: pictures among the inputs are {has}",
+            "cut the photo as the model's input was cut",
+        )
 
 
 def write(maps: Maps, chosen: Choice, folder: Path, suffix: str) -> Iterator[Path]:

@@ -43,7 +43,7 @@ class Grid:
         return found
 
 
-@dataclass
+@dataclass(repr=False)
 class AttentionMap:
     """The weights of one attention in one call: y[i] = sum over j of w[i, j] * message[i, j].
 
@@ -66,6 +66,10 @@ class AttentionMap:
     score: str = ""  # the score as the spec spells it
     normalize: str = "softmax"
     kernel: str = ""  # the kernel that computed the average
+
+    def __repr__(self) -> str:
+        call = f", call {self.call}" if self.call else ""
+        return f"AttentionMap({self.path}{call}: {self.normalize} of {self.score}, weights {list(self.weights.shape)})"
 
     @property
     def listed(self) -> bool:
@@ -122,6 +126,8 @@ class Maps(Sequence[AttentionMap]):
     def __getitem__(self, index: int | slice | str) -> AttentionMap | Maps:
         """One map by its place; several by a slice, or by a pattern of module names (`"layer.*.attention"`)."""
         if isinstance(index, int):
+            if not self._found:
+                raise IndexError("there are no maps: call the model inside the `with` of its probe")
             return self._found[index]
         if isinstance(index, slice):
             return Maps(self._found[index])
@@ -132,6 +138,9 @@ class Maps(Sequence[AttentionMap]):
 
     def __len__(self) -> int:
         return len(self._found)
+
+    def __repr__(self) -> str:
+        return "\n".join(["Maps of", *map(repr, self._found)]) if self._found else "Maps of nothing"
 
     def __iter__(self) -> Iterator[AttentionMap]:
         return iter(self._found)

@@ -101,7 +101,8 @@ def relevance(maps: Iterable[AttentionMap]) -> Tensor:
     found: Tensor | None = None
     for one in _square(maps):
         if one.gradient is None:
-            raise _mistake(f"the map of `{one.path}` has no gradient", "probe the model with what to differentiate")
+            help = "probe with gradients=True, not inside no_grad, and call backward() on what is to be explained"
+            raise _mistake(f"the map of `{one.path}` has no gradient", help)
         positive = (one.gradient * one.weights).clamp(min=0)
         mean = replace(one, weights=positive).dense().mean(1)
         if found is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ Query = int | Sequence[int]
 def probe(
     model: nn.Module,
     at: str = "*",
-    heads: Sequence[int] | None = None,
-    rows: Sequence[Query] | None = None,
+    heads: int | Sequence[int] | None = None,
+    rows: int | Sequence[Query] | None = None,
     gradients: bool = False,
     spec: str | Path | None = None,
     sizes: Mapping[str, Any] | None = None,
@@ -63,18 +64,24 @@ def probe(
     `at` is a pattern of module names. `rows` are the queries wanted, numbers or coordinates; negative ones count from
     the end; left out, all. With `gradients`, each map has the gradient of what is differentiated by the weights, once
     `backward()` has passed its attention, inside or after the `with`. What the model gives is the same to the last bit,
-    and outside it runs as if nothing had been there. Weights are those before dropout.
+    and outside it runs as if nothing had been there. Weights are those before dropout. What `torch.compile` made of the
+    model runs as it is written inside, not compiled.
 
     A model of a class that was imported from compiled source needs its `spec`, and the `sizes` that were overridden.
     Raises TowerError where nothing is called so, where there is no such head or query, where a map would have more
     than 2**28 numbers, and where the model is not of the spec.
     """
+    model = getattr(model, "_orig_mod", model)  # of what torch.compile made
+    heads = [heads] if isinstance(heads, int) else heads
+    rows = [rows] if isinstance(rows, int) else rows
     compiled = _compiled(model, spec, sizes or {})
     found = _chosen(compiled, model, at)
     for path, block, _ in found:
         _check_heads(path, block, heads)
     maps, known = Maps(), {id(block): _Attention.of(compiled, block, gradients) for _, block, _ in found}
     with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         for path, block, module in found:
             for handle in _Watch(known[id(block)], path, module, heads, rows, maps).hooks():
                 stack.callback(handle.remove)
