@@ -18,6 +18,7 @@ from towerdsl.claims.capture import places, watch
 from towerdsl.compiler import COMPILED, compile_spec
 from towerdsl.diagnostics import TowerError
 from towerdsl.kernels.choose import attentions
+from towerdsl.maps import without_heads
 
 WITH_ATTENTION = [p for p in SPECS if any(b.average for b in attentions(compile_spec(p).model.root))]
 
@@ -238,6 +239,8 @@ def mistakes():
     yield "not compiled", torch.nn.Linear(2, 3), {}, ()
     yield "another spec", gpt, {"spec": "gat"}, (ids,)
     yield "other sizes", gpt, {"spec": "gpt", "sizes": {**sizes, "depth": 3}}, (ids,)
+    yield "training", small_gpt().train(), {"gradients": True}, (ids,)
+    yield "nothing there", gpt, {"rows": [0]}, (ids[:, :0],)
     yield "a draw", towerdsl.compile(DRAWN)().train(), {}, (torch.randn(1, 9, 4),)
 
 
@@ -300,3 +303,83 @@ def test_nothing_was_computed():
         pass
     with pytest.raises(IndexError, match="call the model inside"):
         maps[0]
+
+
+CROSS = """
+tower: cross
+sizes: {d: 8}
+inputs: {x: "float[b, n, d]", s: "float[b, m, d]"}
+blocks:
+  look(x, s):
+    query: linear(x, d)
+    key: linear(s, d)
+    value: linear(s, d)
+    heads: 2
+    output: OUTPUT
+outputs: look(x, s)
+"""
+
+
+@pytest.mark.parametrize("lengths", [(0, 5, 4), (2, 0, 4), (2, 5, 0)], ids=["batch", "queries", "keys"])
+@pytest.mark.parametrize("rows", [None, []])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_lengths_of_zero(lengths, rows, gradients):
+    model = towerdsl.compile(CROSS.replace("OUTPUT", "linear(y, d)"))().eval()
+    b, n, m = lengths
+    with towerdsl.probe(model, rows=rows, gradients=gradients) as maps:
+        model(torch.zeros(b, n, 8), torch.zeros(b, m, 8)).sum().backward()
+    assert maps[0].weights.shape == (b, 2, n if rows is None else 0, m)
+
+
+def test_results_that_are_not_made_of_the_average():
+    two = "flow: ['a, c = look(x, s)']\noutputs: {a: a, c: c}"
+    spec = CROSS.replace("outputs: look(x, s)", two).replace("OUTPUT", "'[y, linear(x, d, name=other)]'")
+    model = towerdsl.compile(spec)().eval()
+    with towerdsl.probe(model, gradients=True) as maps:
+        sum(y.sum() for y in model(torch.randn(2, 5, 8), torch.randn(2, 4, 8))).backward()
+    assert maps[0].gradient.shape == maps[0].weights.shape
+
+
+def test_gradients_under_autocast():
+    model = towerdsl.compile(CROSS.replace("OUTPUT", "linear(y, d)"))().eval()
+    with towerdsl.probe(model, gradients=True) as maps:
+        with torch.autocast("cpu", torch.bfloat16):
+            y = model(torch.randn(2, 5, 8).bfloat16(), torch.randn(2, 4, 8).bfloat16())
+        y.float().sum().backward()
+    assert maps[0].gradient.isfinite().all()
+
+
+def test_what_others_hook_is_called_once():
+    model, ids, called = small_gpt(), torch.randint(11, (2, 9)), []
+    for m in model.modules():
+        if isinstance(m, torch.nn.Linear):
+            m.register_forward_hook(lambda *_: called.append(1))
+    with towerdsl.probe(model, gradients=True):
+        sum(y.sum() for y in results(model(ids))).backward()
+    count = len(called)
+    model(ids)
+    assert len(called) == 2 * count
+
+
+def test_with_heads_left_out():
+    model, ids = small_gpt(), torch.randint(11, (2, 9))
+    with torch.no_grad(), without_heads(model, {"layer.0.*": [0]}), towerdsl.probe(model) as inside:
+        model(ids)
+    with torch.no_grad(), towerdsl.probe(model) as outside, without_heads(model, {"layer.0.*": [0]}):
+        model(ids)
+    for a, b in zip(inside, outside, strict=True):
+        assert torch.equal(a.weights, b.weights)
+    with (
+        towerdsl.probe(model, gradients=True),
+        without_heads(model, {"layer.0.*": [0]}),
+        pytest.raises(TowerError, match="its heads are scaled"),
+    ):
+        model(ids)
+
+
+def test_a_module_at_two_places_is_one():
+    model = small_gpt()
+    model.layer[1] = model.layer[0]
+    with towerdsl.probe(model) as maps:
+        model(torch.randint(11, (1, 4)))
+    assert [(m.path, m.call) for m in maps] == [("layer.0.attention", 0), ("layer.0.attention", 1)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -105,7 +106,10 @@ def _compiled(model: nn.Module, spec: str | Path | None, sizes: Mapping[str, Any
 
 
 def _chosen(compiled: Compiled, model: nn.Module, at: str) -> list[tuple[str, n.BlockInstance, nn.Module]]:
-    every = list(places(compiled.model.root, model))
+    once: dict[nn.Module, tuple[str, n.BlockInstance, nn.Module]] = {}  # a module may stand at two places
+    for place in places(compiled.model.root, model):
+        once.setdefault(place[2], place)
+    every = list(once.values())
     found = [place for place in every if fnmatchcase(place[0], at)]
     if not found:
         paths = [path or '""' for path, _, _ in every]
@@ -186,7 +190,7 @@ class _Watch:
         self.results = Results(module)
         self.variant = shadow(attention.variant, module, self.results, attention.restore)
         self.seen = None if attention.seen is None else shadow(attention.seen, module, Results(module), {})
-        self.signature = inspect.signature(module.forward)
+        self.signature = inspect.signature(type(module).forward.__get__(module))  # that of an instance may be exchanged
 
     def hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         """Hooks on the module and on its layers."""
@@ -196,9 +200,7 @@ class _Watch:
 
     def _done(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
         self.results.kept = False
-        if module.training and NORMALIZERS[self.average.normalize].draws:
-            message = f"`{self.path}` draws its weights while it is trained, and another draw is another map"
-            raise TowerError([Diagnostic("arguments", message, help="call the model after `model.eval()`")])
+        self._check_state()
         bound = self.signature.bind(*given, **named)
         bound.apply_defaults()
         arguments = list(bound.arguments.values())
@@ -210,15 +212,36 @@ class _Watch:
         if self.seen is not None:
             self._differentiate(found, arguments, result)
 
+    def _check_state(self) -> None:
+        """Refuse what computing it again would not give again. Raises TowerError."""
+        message, help = None, "call the model after `model.eval()`"
+        if self.module.training and NORMALIZERS[self.average.normalize].draws:
+            message = f"`{self.path}` draws its weights while it is trained, and another draw is another map"
+        elif self.module.training and self.seen is not None:
+            message = f"gradients by the weights of `{self.path}` are those of a model that is not being trained"
+        elif self.seen is not None and "forward" in self.module.__dict__:
+            message = f"gradients by the weights of `{self.path}` are those of the model as it is: its heads are scaled"
+            help = "leave out the gates of its heads, or the gradients"
+        if message is not None:
+            raise TowerError([Diagnostic("arguments", message, help=help)])
+
     def _differentiate(self, found: AttentionMap, arguments: list[Any], result: Any) -> None:
         """Once the gradient of a result of the module is known, add what it is by the weights."""
         given, shown = [x.detach() if isinstance(x, Tensor) else x for x in arguments], self.shown
+        device = found.weights.device.type
+        cast = torch.autocast(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         for k, y in enumerate(result if isinstance(result, tuple) else (result,)):
             if isinstance(y, Tensor) and y.requires_grad:
-                y.register_hook(partial(self._passed, found, given, shown, k))  # type: ignore[no-untyped-call]
+                y.register_hook(partial(self._passed, found, given, shown, cast, k))  # type: ignore[no-untyped-call]
 
     def _passed(
-        self, found: AttentionMap, arguments: list[Any], shown: Tensor | None, k: int, gradient: Tensor
+        self,
+        found: AttentionMap,
+        arguments: list[Any],
+        shown: Tensor | None,
+        cast: torch.autocast,
+        k: int,
+        gradient: Tensor,
     ) -> None:
         leaves: list[Tensor] = []
 
@@ -228,15 +251,17 @@ class _Watch:
 
         assert self.seen is not None
         self.seen.seen = seen  # type: ignore[assignment]
-        with torch.enable_grad():
+        with torch.enable_grad(), cast:
             again = self.seen(*arguments)
             y = again[k] if isinstance(again, tuple) else again
-        (whole,) = torch.autograd.grad(y, leaves, gradient)
+        whole = torch.autograd.grad(y, leaves, gradient, allow_unused=True)[0] if y.requires_grad else None
+        if whole is None:  # a result that is not made of the average
+            return
         if shown is not None:
             of_weights = self._of_heads(whole, 1)[..., shown]
         else:
             of_heads = self._of_heads(whole, len(found.queries.sizes) + len(found.keys.sizes))
-            of_weights = of_heads.reshape(*of_heads.shape[:2], -1, found.keys.count)[:, :, found.rows]
+            of_weights = of_heads.reshape(*of_heads.shape[:2], found.queries.count, found.keys.count)[:, :, found.rows]
         found.gradient = of_weights if found.gradient is None else found.gradient + of_weights
 
     def _map(self, arguments: list[Any]) -> AttentionMap:
@@ -256,7 +281,7 @@ class _Watch:
             call=self.calls,
             queries=queries,
             keys=keys,
-            rows=torch.tensor(rows, device=found["weights"].device),
+            rows=torch.tensor(rows, dtype=torch.long, device=found["weights"].device),
             heads=self.heads,
             score=written_score(self.attention.block),
             normalize=average.normalize,
@@ -270,9 +295,15 @@ class _Watch:
             return list(range(queries.count))
         found = []
         for row in self.rows:
-            place = queries.place(row % queries.count) if isinstance(row, int) else tuple(row)
-            within = -queries.count <= row < queries.count if isinstance(row, int) else len(place) == len(queries.sizes)
-            if not within or not all(-size <= x < size for x, size in zip(place, queries.sizes, strict=True)):
+            if isinstance(row, Sequence):
+                place = tuple(row)
+                within = len(place) == len(queries.sizes)
+                within = within and all(-size <= x < size for x, size in zip(place, queries.sizes, strict=True))
+            else:
+                number = operator.index(row)  # of numpy too
+                within = -queries.count <= number < queries.count
+                place = queries.place(number % queries.count) if within else ()
+            if not within:
                 has = " x ".join(map(str, queries.sizes)) or "1"
                 message = f"`{self.path}` has no query {row} in its call {self.calls}"
                 raise TowerError([Diagnostic("arguments", message, help=f"it has {has} queries")])
@@ -301,7 +332,7 @@ class _Watch:
         for turn in self._turns(queries, rows, max(AT_ONCE // max(every * keys.count, 1), 1)):
             (weights,) = self._called(arguments, *turn)
             weights = self._of_heads(weights, len(queries.sizes) + len(keys.sizes))
-            found.append(weights.reshape(*weights.shape[:2], -1, keys.count))
+            found.append(weights.reshape(*weights.shape[:2], math.prod(map(len, turn)), keys.count))
         return torch.cat(found, 2) if found else torch.zeros(batch, heads, 0, keys.count)
 
     def _turns(self, queries: Grid, rows: list[int], most: int) -> Iterator[list[list[int]]]:
@@ -309,7 +340,7 @@ class _Watch:
         if not queries.sizes:
             yield from ([] for _ in rows)
         elif len(queries.sizes) == 1:
-            for start in range(0, len(rows), most):
+            for start in range(0, max(len(rows), 1), most):
                 yield [rows[start : start + most]]
         elif self.rows is None:
             first, *rest = queries.sizes
@@ -317,21 +348,23 @@ class _Watch:
             for start in range(0, first, step):
                 yield [list(range(start, min(start + step, first))), *(list(range(size)) for size in rest)]
         else:
-            for row in rows:
-                yield [[x] for x in queries.place(row)]
+            yield from ([[x] for x in queries.place(row)] for row in rows)
+            if not rows:
+                yield [[] for _ in queries.sizes]
 
     def _called(self, arguments: list[Any], *rows: list[int]) -> tuple[Tensor, ...]:
         """What the variant gives for the arguments of the call."""
         device = next((x.device for x in arguments if isinstance(x, Tensor)), None)
         rewind(self.variant)
-        found = self.variant(*arguments, *(torch.tensor(x, device=device) for x in rows))
+        found = self.variant(*arguments, *(torch.tensor(x, dtype=torch.long, device=device) for x in rows))
         return found if isinstance(found, tuple) else (found,)
 
     def _of_heads(self, weights: Tensor, behind: int) -> Tensor:
         """[batch..., head, ...] --> [B, H, ...] of the heads wanted; `behind` dims stand behind heads."""
         lead = weights.shape[: weights.ndim - behind]
         count = lead[-1] if self.average.heads is not None else 1
-        weights = weights.reshape(-1, count, *weights.shape[len(lead) :])
+        entries = lead[:-1] if self.average.heads is not None else lead
+        weights = weights.reshape(entries.numel(), count, *weights.shape[len(lead) :])
         return weights if self.heads in ((), tuple(range(count))) else weights[:, list(self.heads)]
 
 
