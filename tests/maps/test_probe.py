@@ -58,8 +58,6 @@ def test_weights_are_those_of_the_reference(path):
     inputs = draw_inputs(compile_spec(path, sizes), (7, 5, 2, 3), draw)
     kernels = dict(compare.others(path, **sizes))
     for kernel, model in kernels.items():
-        if kernel == "flex":
-            continue
         model.load_state_dict(params, strict=False)
         with torch.no_grad():
             before = results(model(**inputs))
