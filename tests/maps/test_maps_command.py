@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import towerdsl
@@ -72,8 +73,7 @@ def test_weights_are_loaded(maps, tmp_path):
 
 
 def test_patches_lie_over_an_image(maps, tmp_path):
-    image = pytest.importorskip("PIL.Image")
-    image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
     save_file({"pixels": torch.zeros(1, 3, 16, 16)}, tmp_path / "in.safetensors")
     given = ["--inputs", tmp_path / "in.safetensors", "--image", tmp_path / "photo.png"]
     assert maps(*VIT, *given) == ["heads-17-17-query0.png", "layer.0.attention-query0.png"]
@@ -170,8 +170,7 @@ def test_a_page_to_point_at(maps, tmp_path):
 
 
 def test_a_photo_that_the_model_did_not_see(refused, tmp_path):
-    image = pytest.importorskip("PIL.Image")
-    image.new("RGB", (50, 30)).save(tmp_path / "photo.png")
+    Image.new("RGB", (50, 30)).save(tmp_path / "photo.png")
     assert "give the inputs" in refused(*VIT, "--image", tmp_path / "photo.png")
     save_file({"pixels": torch.zeros(1, 3, 16, 16)}, tmp_path / "in.safetensors")
     said = refused(*VIT, "--inputs", tmp_path / "in.safetensors", "--image", tmp_path / "photo.png")

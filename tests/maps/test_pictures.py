@@ -12,6 +12,7 @@ import torch
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.text import Text
+from PIL import Image
 
 from towerdsl import TowerError
 from towerdsl.maps import AttentionMap, Grid, Maps, pictures
@@ -219,7 +220,7 @@ def test_an_overlay_leaves_out_leading_tokens_and_marks_the_query():
 
 
 def test_an_image_may_be_of_pil():
-    image = pytest.importorskip("PIL.Image").fromarray((photo() * 255).astype(np.uint8))
+    image = Image.fromarray((photo() * 255).astype(np.uint8))
     shown = pictures.overlay(attention((4, 6), (4, 6)), image).axes[0].images[0].get_array()
     assert np.allclose(shown, photo(), atol=1 / 255)
 

@@ -375,6 +375,16 @@ def test_with_heads_left_out():
         model(ids)
 
 
+def test_layers_keep_their_mode():
+    """A layer that is held in evaluation mode while the others are trained stays in it, and the other way around."""
+    model = small_gpt().train()
+    held = model.layer[0].attention.query
+    held.eval()
+    with towerdsl.probe(model):
+        model(torch.randint(11, (1, 4)))
+    assert not held.training and model.layer[0].attention.key.training and model.layer[0].attention.training
+
+
 def test_a_module_at_two_places_is_one():
     model = small_gpt()
     model.layer[1] = model.layer[0]

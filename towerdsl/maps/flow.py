@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.maps.data import AttentionMap
+from towerdsl.maps.places import mistake
 
 #: `maximum_flow` counts in whole numbers below 2 ** 31: capacities of at most 1 are multiples of this part of 1.
 UNITS = 2**29
@@ -50,15 +50,15 @@ def attention_flow(maps: Iterable[AttentionMap], positions: int | Sequence[int],
         from scipy.sparse import csr_array
         from scipy.sparse.csgraph import maximum_flow
     except ImportError:
-        raise _mistake("attention flow needs scipy", "pip install scipy") from None
+        raise mistake("attention flow needs scipy", "pip install scipy") from None
     layers = torch.stack(_layers(maps, residual)).double().cpu()  # [L, B, N, N]
     depth, batch, count, _ = layers.shape
     chosen = [positions] if isinstance(positions, int) else list(positions)
     for position in chosen:
         if not 0 <= position < count:
-            raise _mistake(f"there is no position {position}", f"positions are 0 to {count - 1}")
+            raise mistake(f"there is no position {position}", f"positions are 0 to {count - 1}")
     if bool((layers < 0).any()):
-        raise _mistake("a capacity of the flow is negative", "weights that may be negative have no flow: see `rollout`")
+        raise mistake("a capacity of the flow is negative", "weights that may be negative have no flow: see `rollout`")
     if depth == 1:  # one edge joins an output with an input
         found = layers[0][:, chosen]
     else:
@@ -102,7 +102,7 @@ def relevance(maps: Iterable[AttentionMap]) -> Tensor:
     for one in _square(maps):
         if one.gradient is None:
             help = "probe with gradients=True, not inside no_grad, and call backward() on what is to be explained"
-            raise _mistake(f"the map of `{one.path}` has no gradient", help)
+            raise mistake(f"the map of `{one.path}` has no gradient", help)
         positive = (one.gradient * one.weights).clamp(min=0)
         mean = replace(one, weights=positive).dense().mean(1)
         if found is None:
@@ -115,7 +115,7 @@ def relevance(maps: Iterable[AttentionMap]) -> Tensor:
 def _layers(maps: Iterable[AttentionMap], residual: float) -> list[Tensor]:
     """What each layer passes on, [B, N, N] each: the weights, the mean over heads, and the residual connection."""
     if not 0 <= residual < 1:
-        raise _mistake(f"the part of the residual connection is {residual}", "it is at least 0 and less than 1")
+        raise mistake(f"the part of the residual connection is {residual}", "it is at least 0 and less than 1")
     found = []
     for one in _square(maps):
         mean = one.dense().mean(1)
@@ -128,23 +128,19 @@ def _square(maps: Iterable[AttentionMap]) -> list[AttentionMap]:
     """The maps, if each is of self-attention over the same positions, with all of its rows."""
     found = list(maps)
     if not found:
-        raise _mistake("there are no maps", "probe a model first, and choose some of its attentions")
+        raise mistake("there are no maps", "probe a model first, and choose some of its attentions")
     first = found[0]
     for one in found:
         queries, keys = one.queries.count, one.keys.count
         choose = 'choose the layers of one stack, as in maps["encoder.*"]'
         if one.queries != one.keys:
-            raise _mistake(f"`{one.path}` is no self-attention: it has {queries} queries and {keys} keys", choose)
+            raise mistake(f"`{one.path}` is no self-attention: it has {queries} queries and {keys} keys", choose)
         if len(one.rows) != queries or not torch.equal(one.rows.cpu(), torch.arange(queries)):
             message = (
                 f"the map of `{one.path}` has {len(one.rows)} of {queries} rows, one layer after another needs all"
             )
-            raise _mistake(message, "probe the model with all rows")
+            raise mistake(message, "probe the model with all rows")
         if keys != first.keys.count or len(one.weights) != len(first.weights):
             message = f"`{first.path}` has {len(first.weights)} times {first.keys.count} positions, "
-            raise _mistake(f"{message}`{one.path}` has {len(one.weights)} times {keys}", choose)
+            raise mistake(f"{message}`{one.path}` has {len(one.weights)} times {keys}", choose)
     return found
-
-
-def _mistake(message: str, help: str) -> TowerError:
-    return TowerError([Diagnostic("maps", message, help=help)])

@@ -7,36 +7,16 @@ instead, with their own weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from towerdsl.claims import probe
-from towerdsl.claims.capture import places
-from towerdsl.compiler import Compiled, compiled_from
-from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
-from towerdsl.ir import nodes as n
-
-
-@dataclass(frozen=True)
-class _Place:
-    """One module of an attention in a model."""
-
-    path: str
-    block: n.BlockInstance
-    module: nn.Module
-
-    @property
-    def heads(self) -> int:
-        """How many heads its average has; 0 where it has no axis of heads."""
-        average = self.block.average
-        size = average.heads.size.integer if average is not None and average.heads is not None else 0
-        return size or 0
+from towerdsl.compiler import compiled_from
+from towerdsl.maps.places import Place, every_place, matching, mistake
 
 
 @contextmanager
@@ -53,12 +33,12 @@ def scaled_heads(model: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None
     model that was not compiled here, a name that it does not have, and an attention without heads.
     """
     compiled = compiled_from(model)
-    known = _known(compiled, model)
-    chosen: dict[str, tuple[_Place, Tensor]] = {}
+    known = every_place(compiled, model)
+    chosen: dict[str, tuple[Place, Tensor]] = {}
     for pattern, gate in gates.items():
-        for place in _matching(known, pattern):
+        for place in _with_heads(known, pattern):
             if gate.shape != (place.heads,):
-                raise _mistake(
+                raise mistake(
                     f"`{place.path}` has {place.heads} heads, its gates are a tensor of shape {tuple(gate.shape)}",
                     f"give one number for each head, for instance torch.ones({place.heads})",
                 )
@@ -83,16 +63,16 @@ def without_heads(model: nn.Module, heads: Mapping[str, Iterable[int]]) -> Itera
     module or a pattern of names: `{"layer.*.attention": [0, 3]}`. Only averages are zero: an output projection keeps
     its bias. Raises TowerError as `scaled_heads` does, and for a head that is not there.
     """
-    known = _known(compiled_from(model), model)
+    known = every_place(compiled_from(model), model)
     gates: dict[str, Tensor] = {}
     for pattern, numbers in heads.items():
         numbers = list(numbers)
-        for place in _matching(known, pattern):
+        for place in _with_heads(known, pattern):
             gate = gates.setdefault(place.path, torch.ones(place.heads))
             for head in numbers:
                 if not 0 <= head < place.heads:
                     last = place.heads - 1
-                    raise _mistake(f"`{place.path}` has no head {head}", f"its heads are 0 to {last}" if last else None)
+                    raise mistake(f"`{place.path}` has no head {head}", f"its heads are 0 to {last}" if last else None)
                 gate[head] = 0.0
     with scaled_heads(model, gates):
         yield
@@ -113,12 +93,12 @@ def head_importance(
     one in every call.
     """
     if model.training:
-        raise _mistake("dropout would be another one in every call of the loss", "call model.eval() first")
-    known = _known(compiled_from(model), model)
+        raise mistake("dropout would be another one in every call of the loss", "call model.eval() first")
+    known = every_place(compiled_from(model), model)
     with_heads = [place for place in known if place.heads]
     if not with_heads:
-        raise _mistake("no attention of this model has heads", None)
-    chosen = _matching(with_heads if pattern == "*" else known, pattern)
+        raise mistake("no attention of this model has heads")
+    chosen = _with_heads(with_heads if pattern == "*" else known, pattern)
     gates = {place.path: torch.ones(place.heads) for place in chosen}
     before = float(loss(model))
     found = {}
@@ -133,20 +113,12 @@ def head_importance(
     return found
 
 
-def _known(compiled: Compiled, model: nn.Module) -> list[_Place]:
-    return [_Place(*found) for found in places(compiled.model.root, model)]
-
-
-def _matching(known: Iterable[_Place], pattern: str) -> list[_Place]:
+def _with_heads(known: Sequence[Place], pattern: str) -> list[Place]:
     """The attentions that a pattern names, at least one, each with heads."""
-    by_path = {place.path: place for place in known}
-    found = [place for path, place in by_path.items() if fnmatchcase(path, pattern)]
-    if not found:
-        otherwise = f"there are {', '.join(by_path)}" if by_path else None
-        raise _mistake(f"no attention is called `{pattern}`", did_you_mean(pattern, by_path, otherwise))
+    found = matching(known, pattern)
     for place in found:
         if not place.heads:
-            raise _mistake(
+            raise mistake(
                 f"`{place.path}` has no heads: its average is one vector for each query",
                 "name attentions that have heads; to see what this one does, change what it is given",
             )
@@ -168,7 +140,3 @@ def _exchanged(module: nn.Module, forward: Callable[..., Any], gate: Tensor) -> 
 
     module.forward = gated
     return undo
-
-
-def _mistake(message: str, help: str | None) -> TowerError:
-    return TowerError([Diagnostic("heads", message, help=help)])

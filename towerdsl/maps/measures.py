@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.maps.data import AttentionMap, Grid
+from towerdsl.maps.places import mistake
 
 
 def entropy(one: AttentionMap) -> Tensor:
@@ -43,13 +43,13 @@ def mean_distance(one: AttentionMap, unit: float | Sequence[float] = 1.0) -> Ten
     """
     axes = len(one.keys.sizes)
     if len(one.queries.sizes) != axes or not axes:
-        raise _mistake(
+        raise mistake(
             f"`{one.path}` has {len(one.queries.sizes)} axes of queries and {axes} of keys: there is no distance",
             "measure attentions from positions to positions of the same kind",
         )
     units = torch.tensor([unit] * axes if isinstance(unit, (int, float)) else list(unit), dtype=torch.float64)
     if len(units) != axes:
-        raise _mistake(f"{len(units)} units are given for {axes} axes", "give one number, or one for each axis")
+        raise mistake(f"{len(units)} units are given for {axes} axes", "give one number, or one for each axis")
     query, key = _places(one.queries) * units, _places(one.keys) * units
     if one.query is None or one.key is None:
         distance = torch.cdist(query[one.rows.cpu()], key, compute_mode="donot_use_mm_for_euclid_dist")
@@ -79,7 +79,7 @@ def mass_at(one: AttentionMap, offset: int | Sequence[int]) -> Tensor:
     """
     steps = (offset,) if isinstance(offset, int) else tuple(offset)
     if not len(one.queries.sizes) == len(one.keys.sizes) == len(steps):
-        raise _mistake(
+        raise mistake(
             f"`{one.path}` has {len(one.queries.sizes)} axes of queries and {len(one.keys.sizes)} of keys, "
             f"the offset has {len(steps)}",
             "give one step for each axis",
@@ -168,11 +168,11 @@ def head_divergence(
     """
     several = [maps] if isinstance(maps, AttentionMap) else list(maps)
     if not several:
-        raise _mistake("there are no maps", "probe a model first, and choose some of its attentions")
+        raise mistake("there are no maps", "probe a model first, and choose some of its attentions")
     first = several[0]
     for one in several[1:]:
         if not _alike(first, one):
-            raise _mistake(
+            raise mistake(
                 f"`{first.path}` and `{one.path}` have different positions or rows: heads are compared row by row",
                 "choose attentions over the same positions, probed with the same rows",
             )
@@ -194,7 +194,7 @@ def on_grid(one: AttentionMap, size: tuple[int, int], leading: int = 1) -> Atten
     grid = Grid(("h", "w"), size)
     for side, found in (("queries", one.queries.count), ("keys", one.keys.count)):
         if found != leading + grid.count:
-            raise _mistake(
+            raise mistake(
                 f"`{one.path}` has {found} {side}, not {leading} and a grid of {size[0]} x {size[1]}",
                 "give the (h, w) of the patches, and how many tokens stand in front of them",
             )
@@ -220,13 +220,13 @@ def class_maps(one: AttentionMap, size: tuple[int, int], leading: int = 1, query
     `mass_threshold(found, 0.6, dims=2)`. Raises TowerError where keys are other ones, or the row is not in the map.
     """
     if one.keys.count != leading + math.prod(size):
-        raise _mistake(
+        raise mistake(
             f"`{one.path}` has {one.keys.count} keys, not {leading} and a grid of {size[0]} x {size[1]}",
             "give the (h, w) of the patches, and how many tokens stand in front of them",
         )
     at = (one.rows == query).nonzero().flatten()
     if not len(at):
-        raise _mistake(f"the map of `{one.path}` has no row of query {query}", f"probe the model with row {query}")
+        raise mistake(f"the map of `{one.path}` has no row of query {query}", f"probe the model with row {query}")
     return one.dense()[:, :, int(at[0]), leading:].reshape(*one.weights.shape[:2], *size)
 
 
@@ -237,7 +237,7 @@ def mass_threshold(weights: Tensor, mass: float = 0.6, dims: int = 1) -> Tensor:
     al. 2021 (arXiv:2104.14294, figure 4), who keep 60 % of the mass. Raises TowerError for a part outside 0 .. 1.
     """
     if not 0 <= mass <= 1:
-        raise _mistake(f"a part of the mass is from 0 to 1, not {mass}", "0.6 keeps 60 %")
+        raise mistake(f"a part of the mass is from 0 to 1, not {mass}", "0.6 keeps 60 %")
     flat = weights.flatten(-dims)
     ordered, place = torch.sort(flat.double(), stable=True, descending=True)
     held = ordered.cumsum(-1)
@@ -260,7 +260,7 @@ def _sums(one: AttentionMap, values: Tensor, empty: float = 0.0) -> Tensor:
 def _distributions(one: AttentionMap) -> Tensor:
     """The weights, each row divided by its sum; nan in a row that sees nothing."""
     if bool((one.weights < 0).any()):
-        raise _mistake(
+        raise mistake(
             f"`{one.path}` has negative weights (its normalizer is {one.normalize}): its rows are no distributions",
             "measure its masses instead: `mass_on`, `mass_at`",
         )
@@ -283,14 +283,14 @@ def _chosen(wanted: Tensor | Sequence[int], count: int, batch: int, what: str) -
     if given.dtype == torch.bool:
         if given.shape not in ((count,), (batch, count)):
             shape = tuple(given.shape)
-            raise _mistake(
+            raise mistake(
                 f"truth values of shape {shape} do not choose among {count} {what} in {batch} batches",
                 f"give a tensor [{count}] or [{batch}, {count}], or the numbers of the {what}",
             )
         return given.reshape(-1, count)
     numbers = given.flatten().long()
     if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
-        raise _mistake(
+        raise mistake(
             f"the numbers of {what} are from {int(numbers.min())} to {int(numbers.max())}", f"there are {count}"
         )
     found = torch.zeros(1, count, dtype=torch.bool, device=given.device)
@@ -310,7 +310,3 @@ def _alike(one: AttentionMap, other: AttentionMap) -> bool:
         and same(one.query, other.query)
         and same(one.key, other.key)
     )
-
-
-def _mistake(message: str, help: str) -> TowerError:
-    return TowerError([Diagnostic("maps", message, help=help)])

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from towerdsl.claims import probe as probes
-from towerdsl.claims.capture import places
 from towerdsl.claims.condition import bind
 from towerdsl.compiler import Compiled, compile_spec, compiled_from
-from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
 from towerdsl.explain.facts import written_score
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
@@ -34,6 +31,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
 from towerdsl.kernels.tiling import inside_blocks
 from towerdsl.maps.data import AttentionMap, Grid, Maps
+from towerdsl.maps.places import Place, every_place, matching, mistake
 from towerdsl.maps.replay import Restore, Results, rewind, shadow
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.runtime.blocks import joined
@@ -76,15 +74,15 @@ def probe(
     heads = [heads] if isinstance(heads, int) else heads
     rows = [rows] if isinstance(rows, int) else rows
     compiled = _compiled(model, spec, sizes or {})
-    found = _chosen(compiled, model, at)
-    for path, block, _ in found:
-        _check_heads(path, block, heads)
-    maps, known = Maps(), {id(block): _Attention.of(compiled, block, gradients) for _, block, _ in found}
+    found = matching(every_place(compiled, model), at)
+    for place in found:
+        _check_heads(place, heads)
+    maps, known = Maps(), {id(x.block): _Attention.of(compiled, x.block, gradients) for x in found}
     with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:  # else nothing is compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for path, block, module in found:
-            for handle in _Watch(known[id(block)], path, module, heads, rows, maps).hooks():
+        for place in found:
+            for handle in _Watch(known[id(place.block)], place, heads, rows, maps).hooks():
                 stack.callback(handle.remove)
         yield maps
 
@@ -101,44 +99,16 @@ def _compiled(model: nn.Module, spec: str | Path | None, sizes: Mapping[str, Any
         if expected.get(key) != found.get(key):
             has, wanted = (f"is {list(x[key])}" if key in x else "is not there" for x in (found, expected))
             message = f"{name} is not a model of {compiled.model.source_name}: `{key}` {has}, in the spec it {wanted}"
-            raise TowerError([Diagnostic("arguments", message, help="give the sizes that it was compiled with")])
+            raise mistake(message, "give the sizes that it was compiled with")
     return compiled
 
 
-def _chosen(compiled: Compiled, model: nn.Module, at: str) -> list[tuple[str, n.BlockInstance, nn.Module]]:
-    once: dict[nn.Module, tuple[str, n.BlockInstance, nn.Module]] = {}  # a module may stand at two places
-    for place in places(compiled.model.root, model):
-        once.setdefault(place[2], place)
-    every = list(once.values())
-    found = [place for place in every if fnmatchcase(place[0], at)]
-    if not found:
-        paths = [path or '""' for path, _, _ in every]
-        if not paths:
-            raise TowerError([Diagnostic("arguments", f"{type(model).__name__} has no attention")])
-        help = did_you_mean(at, paths, f"its attentions are {_listed(paths)}")
-        raise TowerError(
-            [Diagnostic("arguments", f"no attention of {type(model).__name__} is called `{at}`", help=help)]
-        )
-    return found
-
-
-def _listed(paths: Sequence[str]) -> str:
-    shown = [*paths[:3], "...", paths[-1]] if len(paths) > 5 else paths
-    return ", ".join(shown)
-
-
-def _check_heads(path: str, block: n.BlockInstance, heads: Sequence[int] | None) -> None:
-    assert block.average is not None
-    count = _head_count(block.average)
-    wrong = [h for h in heads or () if not 0 <= h < max(count, 1)]
+def _check_heads(place: Place, heads: Sequence[int] | None) -> None:
+    wrong = [h for h in heads or () if not 0 <= h < max(place.heads, 1)]
     if wrong or heads == []:
-        has = f"heads 0 to {count - 1}" if count else "no heads: leave `heads` out, or ask for 0"
-        message = f"`{path}` has no head {wrong[0]}" if wrong else f"no head of `{path}` is asked for"
-        raise TowerError([Diagnostic("arguments", message, help=f"it has {has}")])
-
-
-def _head_count(average: n.Average) -> int:
-    return average.heads.size.integer or 0 if average.heads is not None else 0
+        has = f"heads 0 to {place.heads - 1}" if place.heads else "no heads: leave `heads` out, or ask for 0"
+        message = f"`{place.path}` has no head {wrong[0]}" if wrong else f"no head of `{place.path}` is asked for"
+        raise mistake(message, f"it has {has}")
 
 
 @dataclass(frozen=True)
@@ -175,18 +145,18 @@ class _Watch:
     def __init__(
         self,
         attention: _Attention,
-        path: str,
-        module: nn.Module,
+        place: Place,
         heads: Sequence[int] | None,
         rows: Sequence[Query] | None,
         maps: Maps,
     ) -> None:
-        self.attention, self.path, self.module = attention, path, module
-        self.average = attention.average
+        self.attention, self.average = attention, attention.average
+        self.path, self.module, self.head_count = place.path, place.module, place.heads
         self.rows, self.maps, self.calls = rows, maps, 0
         self.shown: Tensor | None = None  # which of the listed pairs are in the last map
-        every = tuple(range(_head_count(self.average)))
-        self.heads = () if self.average.heads is None else every if heads is None else tuple(heads)
+        wanted = range(place.heads) if heads is None else heads
+        self.heads = () if self.average.heads is None else tuple(wanted)
+        module = place.module
         self.results = Results(module)
         self.variant = shadow(attention.variant, module, self.results, attention.restore)
         self.seen = None if attention.seen is None else shadow(attention.seen, module, Results(module), {})
@@ -223,7 +193,7 @@ class _Watch:
             message = f"gradients by the weights of `{self.path}` are those of the model as it is: its heads are scaled"
             help = "leave out the gates of its heads, or the gradients"
         if message is not None:
-            raise TowerError([Diagnostic("arguments", message, help=help)])
+            raise mistake(message, help)
 
     def _differentiate(self, found: AttentionMap, arguments: list[Any], result: Any) -> None:
         """Once the gradient of a result of the module is known, add what it is by the weights."""
@@ -251,6 +221,7 @@ class _Watch:
 
         assert self.seen is not None
         self.seen.seen = seen  # type: ignore[assignment]
+        rewind(self.seen, False)
         with torch.enable_grad(), cast:
             again = self.seen(*arguments)
             y = again[k] if isinstance(again, tuple) else again
@@ -306,7 +277,7 @@ class _Watch:
             if not within:
                 has = " x ".join(map(str, queries.sizes)) or "1"
                 message = f"`{self.path}` has no query {row} in its call {self.calls}"
-                raise TowerError([Diagnostic("arguments", message, help=f"it has {has} queries")])
+                raise mistake(message, f"it has {has} queries")
             found.append(queries.position([x % size for x, size in zip(place, queries.sizes, strict=True)]))
         return found
 
@@ -326,8 +297,8 @@ class _Watch:
             most = MOST // (batch * heads * keys.count)
             help = f"ask for at most {most} rows" if most else "ask for fewer heads, and for one row at a time"
             message = f"the weights of `{self.path}` are {size} numbers, more than {MOST}"
-            raise TowerError([Diagnostic("arguments", message, help=help)])
-        every = batch * max(_head_count(self.average), 1)
+            raise mistake(message, help)
+        every = batch * max(self.head_count, 1)
         found = []
         for turn in self._turns(queries, rows, max(AT_ONCE // max(every * keys.count, 1), 1)):
             (weights,) = self._called(arguments, *turn)
@@ -355,7 +326,7 @@ class _Watch:
     def _called(self, arguments: list[Any], *rows: list[int]) -> tuple[Tensor, ...]:
         """What the variant gives for the arguments of the call."""
         device = next((x.device for x in arguments if isinstance(x, Tensor)), None)
-        rewind(self.variant)
+        rewind(self.variant, self.module.training)
         found = self.variant(*arguments, *(torch.tensor(x, dtype=torch.long, device=device) for x in rows))
         return found if isinstance(found, tuple) else (found,)
 

@@ -54,7 +54,8 @@ class Replayed(nn.Module):
 
     def __init__(self, layer: nn.Module, results: Results, restore: Restore | None) -> None:
         super().__init__()
-        self.layer, self.results, self.restore, self.calls = layer, results, restore, 0
+        self.results, self.restore, self.calls = results, restore, 0
+        object.__setattr__(self, "layer", layer)  # it is the model's: its mode and its weights are not the variant's
 
     def forward(self, *given: Any, **options: Any) -> Any:
         kept = self.results.of.get(id(self.layer), [])
@@ -68,7 +69,7 @@ class Replayed(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:  # a weight that is read: `self.words.weight`
-            return getattr(super().__getattr__("layer"), name)
+            return getattr(self.__dict__["layer"], name)
 
 
 def shadow(variant: type[nn.Module], module: nn.Module, results: Results, restore: Mapping[str, Restore]) -> nn.Module:
@@ -88,7 +89,7 @@ def shadow(variant: type[nn.Module], module: nn.Module, results: Results, restor
     made._modules = {
         name: _replayed(child, results, restore.get(name)) for name, child in module._modules.items() if child
     }
-    return made.train(module.training)
+    return made
 
 
 def _anything(module: nn.Module, like: Tensor) -> Tensor:
@@ -103,8 +104,9 @@ def _replayed(layer: nn.Module, results: Results, restore: Restore | None) -> nn
     return Replayed(layer, results, restore)
 
 
-def rewind(made: nn.Module) -> None:
-    """The next call of the variant begins with the first results again."""
+def rewind(made: nn.Module, training: bool) -> None:
+    """The next call of the variant begins with the first results again, in this mode."""
+    made.training = training
     for layer in made.modules():
         if isinstance(layer, Replayed):
             layer.calls = 0
