@@ -44,11 +44,6 @@ def floored(size: Size, by: int = 1) -> Size:
     return (lengths + inside).opaque("//", by) + outside
 
 
-def ceiled(size: Size, by: int = 1) -> Size:
-    """The least whole number from `size / by` on."""
-    return -floored(-size, by)
-
-
 def _apart(size: Size) -> tuple[Atom | None, Size]:
     """A smaller or larger of two or a quotient, and what is added to it: `min(n, 4) + 1`."""
     for monomial, coefficient in size.terms:
