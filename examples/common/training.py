@@ -66,7 +66,9 @@ class Run:
     def __init__(self, name: str, options: argparse.Namespace, *parts: Any):
         """parts: the model, its optimizer, and a scheduler if there is one"""
         self.name, self.folder, self.last = name, options.folder / name, options.epochs
-        left_out = ("epochs", "folder", "resume")  # of these a run may have others when it goes on
+        left_out = {"epochs", "folder", "resume"}  # of these a run may have others when it goes on
+        if len(parts) > 2:  # a schedule is made for so many epochs
+            left_out.remove("epochs")
         self.settings = {key: str(value) for key, value in vars(options).items() if key not in left_out}
         self.history: list[dict[str, float]] = []
         self._accelerator = Accelerator(cpu=True)

@@ -125,9 +125,9 @@ class Bert(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(50, 16)
-        self.positions = nn.Embedding(16, 16)
-        self.segments = nn.Embedding(2, 16)
+        self.words = nn.Embedding(50, 16).apply(lambda table: nn.init.normal_(table.weight, std=0.02))
+        self.positions = nn.Embedding(16, 16).apply(lambda table: nn.init.normal_(table.weight, std=0.02))
+        self.segments = nn.Embedding(2, 16).apply(lambda table: nn.init.normal_(table.weight, std=0.02))
         self.norm = nn.LayerNorm(16, eps=1e-12)
         self.dropout = nn.Dropout(0.1)
         self.layer = nn.ModuleList([EncoderLayer() for _ in range(2)])

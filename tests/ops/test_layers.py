@@ -213,7 +213,7 @@ def test_argmax_of_whole_numbers() -> None:
 def test_embed_of_a_number() -> None:
     """A number reads one row; whole numbers in a tensor one row each."""
     number = TensorType("int", (), True)
-    call = OpCall(OPS["embed"], {"ids": number}, {"count": size(7), "size": size(5, "d")})
+    call = OpCall(OPS["embed"], {"ids": number}, {"count": size(7), "size": size(5, "d"), "std": 1.0})
     found = OPS["embed"].rule(call)
     assert (found.call, str(found.type)) == ("{self}.weight[{ids}]", "float[d=5]")
 

@@ -2,12 +2,15 @@
 
 import copy
 import functools
+import math
 import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
+
+import towerdsl
 
 SIZES = {"d": 32, "ff": 64, "heads": 4, "depth": 2, "vocab": 99, "context": 48}
 
@@ -180,3 +183,15 @@ def test_training_reduces_a_loss(module):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("name", ["gpt", "gpt2", "bert", "transformer"])
+def test_before_training_all_words_are_about_as_likely(name):
+    """Where one table reads and writes: with numbers as large as torch's, the loss is 27 to 54 instead of log(1000)."""
+    torch.manual_seed(0)
+    more = {"pretraining": True} if name == "bert" else {}
+    model = towerdsl.compile(name, d=64, heads=4, depth=2, vocab=1000, **more)().eval()
+    ids = torch.randint(1000, (4, 32))
+    scores = model(ids, ids) if name == "transformer" else model(ids)
+    scores = scores[0] if name == "bert" else scores
+    assert abs(F.cross_entropy(scores.flatten(0, 1), ids.roll(1, 1).flatten()) - math.log(1000)) < 0.8

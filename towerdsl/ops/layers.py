@@ -169,18 +169,23 @@ def linear(call: OpCall) -> OpResult:
     )
 
 
-@op("embed", tensors="ids", statics="count:size size:size", weights=True)
+@op("embed", tensors="ids", statics="count:size size:size std:float=1", weights=True)
 def embed(call: OpCall) -> OpResult:
-    """A table of `count` vectors, read by ids, or at one position that is a number."""
+    """A table of `count` vectors, read by ids, or at one position that is a number.
+
+    It starts as normal numbers with a standard deviation of `std`: a table that also writes words starts small.
+    """
     number = call.tensors["ids"].scalar and call.tensors["ids"].dtype == "int"
     ids = call.tensors["ids"] if number else tensor_argument(call, "int", "ids")
     count, _ = size_argument(call, "count")
     size, axis = size_argument(call, "size")
+    std = float(in_range(call, "std", 0))
+    start = ".apply(lambda table: nn.init.normal_(table.weight, std={std}))" if std != 1 else ""
     return OpResult(
         TensorType("float", (*ids.axes, axis)),
         "{self}.weight[{ids}]" if number else "{self}({ids})",
-        "nn.Embedding({count}, {size})",
-        attrs=(("count", Size.of(count)), ("size", Size.of(size))),
+        f"nn.Embedding({{count}}, {{size}}){start}",
+        attrs=(("count", Size.of(count)), ("size", Size.of(size)), ("std", std)),
         parameters=(("weight", (Size.of(count), Size.of(size))),),
         moves=staying(ids),
     )
