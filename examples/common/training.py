@@ -11,9 +11,9 @@ A loop stays a loop of PyTorch:
             ...
         run.record(loss=loss.item())
 
-FOLDER/gpt/epoch-7 then holds what accelerate keeps after seven epochs, model.safetensors, optimizer.bin and the state
-of the random numbers, and history.json. With --resume a run goes on after the last epoch that was kept, and ends as if
-it had never been stopped.
+FOLDER/gpt/epoch-7 then holds what there is after seven epochs: model.safetensors, optimizer.pt (the states of the
+optimizer, the schedule and the random numbers) and history.json. With --resume a run goes on after the last epoch that
+was kept, and ends as if it had never been stopped.
 """
 
 import argparse
@@ -23,13 +23,15 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-from accelerate import Accelerator
+import torch
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 
-UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, EOFError, SafetensorError)
+UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError, SafetensorError)
 
 
 def parser(doc: str, epochs: int) -> argparse.ArgumentParser:
@@ -63,21 +65,22 @@ def parse(options: argparse.ArgumentParser) -> argparse.Namespace:
 class Run:
     """One model in training; `history` is what was recorded in each epoch."""
 
-    def __init__(self, name: str, options: argparse.Namespace, *parts: Any):
-        """parts: the model, its optimizer, and a scheduler if there is one"""
+    def __init__(self, name: str, options: argparse.Namespace, model: torch.nn.Module, *others: Any):
+        """others: the optimizer, and a schedule if there is one"""
         self.name, self.folder, self.last = name, options.folder / name, options.epochs
         left_out = {"epochs", "folder", "resume"}  # of these a run may have others when it goes on
-        if len(parts) > 2:  # a schedule is made for so many epochs
+        if len(others) > 1:  # a schedule is made for so many epochs
             left_out.remove("epochs")
         self.settings = {key: str(value) for key, value in vars(options).items() if key not in left_out}
         self.history: list[dict[str, float]] = []
-        self._accelerator = Accelerator(cpu=True)
-        self._accelerator.prepare(*parts)
-        kept = max(self.folder.glob("epoch-*[0-9]"), key=_number, default=None)
+        self._model, self._others = model, others
+        kept = max(self._kept(), key=lambda folder: folder.stat().st_mtime_ns, default=None)
         if kept and options.resume:
             self._load(kept)
-        elif kept:
-            shutil.rmtree(self.folder)
+        elif kept and not kept.name.endswith(f"-{self.last}"):
+            print(
+                f"{kept} is of a run that was stopped: with --resume it would go on. It is kept until epoch 1 is done."
+            )
 
     def epochs(self, steps: int = 1) -> Iterator[int]:
         """The numbers of the epochs that are left, each of so many steps; after each one a checkpoint is kept."""
@@ -104,16 +107,29 @@ class Run:
         note = "  ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items())
         self._bar.update(self._task, note=note)
 
+    def _kept(self) -> list[Path]:
+        return list(self.folder.glob("epoch-*[0-9]"))
+
     def _save(self, epoch: int) -> None:
-        # A folder gets its name when all is in it, so what is stopped half way is never taken for a checkpoint.
-        part, kept = self.folder / "unfinished", self.folder / f"epoch-{epoch}"
+        # A folder has its name only while all is in it: what is stopped half way is never taken for a checkpoint.
+        part, kept, before = self.folder / "unfinished", self.folder / f"epoch-{epoch}", self._kept()
         shutil.rmtree(part, ignore_errors=True)
-        self._accelerator.save_state(str(part))
+        part.mkdir(parents=True)
+        save_model(self._model, str(part / "model.safetensors"))
+        states = [other.state_dict() for other in self._others]
+        torch.save({"states": states, "random": torch.get_rng_state()}, part / "optimizer.pt")
         (part / "history.json").write_text(json.dumps({"settings": self.settings, "history": self.history}))
+        if kept in before:  # of an earlier run
+            self._remove(kept)
         part.rename(kept)
-        for older in self.folder.glob("epoch-*[0-9]"):
-            if older != kept:
-                shutil.rmtree(older)
+        for older in set(before) - {kept}:
+            self._remove(older)
+
+    def _remove(self, kept: Path) -> None:
+        aside = self.folder / "removed"
+        shutil.rmtree(aside, ignore_errors=True)
+        kept.rename(aside)
+        shutil.rmtree(aside)
 
     def _load(self, kept: Path) -> None:
         try:
@@ -122,13 +138,13 @@ class Run:
             other = [f"--{key} {value}" for key, value in settings.items() if self.settings.get(key) != value]
             if other:
                 sys.exit(f"{kept} was made with {', '.join(other)}. Go on with the same, or leave out --resume.")
-            self._accelerator.load_state(str(kept))
+            load_model(self._model, kept / "model.safetensors")
+            optimizer = torch.load(kept / "optimizer.pt", weights_only=True)
+            for other, kept_state in zip(self._others, optimizer["states"], strict=True):
+                other.load_state_dict(kept_state)
+            torch.set_rng_state(optimizer["random"])
         except UNREADABLE as error:
             sys.exit(f"The checkpoint {kept} cannot be read: {_first_line(error)}. Begin anew without --resume.")
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.partition("-")[2])
 
 
 def _first_line(error: Exception) -> str:
