@@ -33,7 +33,7 @@ $(TRAINED): $(VENV)/.train
 	$(VENV)/bin/python examples/$@.py $(ARGS)
 
 test: $(VENV)/.test
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) $(TESTS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .

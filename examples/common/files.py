@@ -33,7 +33,9 @@ def read(path: Path, reader: Callable[[Path], What], advice: str) -> What:
 
 
 def said(error: Exception) -> str:
-    """The first sentence of what an error says."""
+    """The first sentence of what an error says, where that says anything to who gave the file."""
+    if isinstance(error, LookupError | TypeError):
+        return "it holds something else"
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
 
 

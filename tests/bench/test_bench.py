@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
@@ -14,6 +16,7 @@ def run(*options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # `make bench` measures them all
 def test_every_row_can_be_measured():
     out = run()
     rows = [x for x in out.splitlines() if x.startswith("| ")][2:]
