@@ -5,11 +5,18 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TypeVar
+
+from safetensors import SafetensorError
 
 What = TypeVar("What")
 DATA = Path(__file__).parent.parent / "data"
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, lzma.LZMAError, zipfile.BadZipFile)
+#: What readers raise where a file is cut, or is another kind of file.
+UNREADABLE = (
+    OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile,
+    UnpicklingError, SafetensorError,
+)  # fmt: skip
 
 
 def read(path: Path, reader: Callable[[Path], What], advice: str) -> What:
@@ -22,7 +29,12 @@ def read(path: Path, reader: Callable[[Path], What], advice: str) -> What:
     try:
         return reader(path)
     except UNREADABLE as error:
-        sys.exit(f"{path} cannot be used: {' '.join(str(error).split()) or type(error).__name__}. {advice}")
+        sys.exit(f"{path} cannot be used: {said(error)}. {advice}")
+
+
+def said(error: Exception) -> str:
+    """The first sentence of what an error says."""
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
 
 
 def text(path: Path) -> str:

@@ -23,15 +23,12 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from common import files
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
-
-UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError, SafetensorError)
 
 
 def parser(doc: str, epochs: int) -> argparse.ArgumentParser:
@@ -143,9 +140,5 @@ class Run:
             for other, kept_state in zip(self._others, optimizer["states"], strict=True):
                 other.load_state_dict(kept_state)
             torch.set_rng_state(optimizer["random"])
-        except UNREADABLE as error:
-            sys.exit(f"The checkpoint {kept} cannot be read: {_first_line(error)}. Begin anew without --resume.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+        except files.UNREADABLE as error:
+            sys.exit(f"The checkpoint {kept} cannot be read: {files.said(error)}. Begin anew without --resume.")
