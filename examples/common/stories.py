@@ -115,16 +115,17 @@ def deduction(draw: random.Random) -> list[str]:
 class World:
     """Four people, three things and six rooms.
 
-    `been` has the rooms that each was in, with the number of the line that said so; people begin in a room that is not
-    told. `touched` has the line in which a thing was last taken or dropped, `holder` who has it.
+    People begin in a room that is not told: `at` has of each the room, and the line that said so. Of each thing `rooms`
+    has where it was, `holder` who has it, `found` the facts that say where it is, `moved` where it was before.
     """
 
     def __init__(self, task: int, draw: random.Random):
         self.task, self.draw, self.lines, self.gifts = task, draw, [], []
-        self.people = ["Mary", "Fred", "Jeff", "Bill"] if task == 5 else draw.sample(PEOPLE, 4)
-        self.rooms = draw.sample(ROOMS, 2) if task == 5 else ROOMS  # who gives has to be where the other one is
-        self.been = {name: [("", 0)] for name in self.people} | {thing: [] for thing in THINGS}
-        self.touched, self.holder = {}, {}
+        people = ["Mary", "Fred", "Jeff", "Bill"] if task == 5 else draw.sample(PEOPLE, 4)
+        self.places = draw.sample(ROOMS, 2) if task == 5 else ROOMS  # who gives has to be where the other one is
+        self.at = dict.fromkeys(people, ("", 0))
+        self.rooms = {thing: [] for thing in THINGS}
+        self.holder, self.touched, self.found, self.moved = {}, {}, {}, {}
 
     def story(self) -> list[str]:
         for _ in range(5):
@@ -141,55 +142,52 @@ class World:
         return len(self.lines)
 
     def act(self) -> None:
-        draw, person = self.draw, self.draw.choice(self.people)
-        room = self.been[person][-1][0]
-        near = [other for other in self.people if other != person and self.been[other][-1][0] == room]
+        draw, person = self.draw, self.draw.choice([*self.at])
+        room, came = self.at[person]
+        near = [other for other, (place, _) in self.at.items() if other != person and place == room]
         held = [thing for thing in THINGS if self.holder.get(thing) == person]
-        free = [thing for thing in THINGS if not self.holder.get(thing)]
-        free = [thing for thing in free if not self.been[thing] or self.been[thing][-1][0] == room]
-        thing, there = draw.choice(held or free or [""]), draw.choice([" there", ""])
+        free = [thing for thing in THINGS if not self.holder.get(thing) and self.rooms[thing][-1:] in ([], [room])]
+        thing = draw.choice(held or free or [""])
         if self.task == 5 and held and near and draw.random() < 0.6:
             self.holder[thing] = draw.choice(near)
-            self.tell(f"{person} {draw.choice(GIVE)} the {thing} to {self.holder[thing]}.")
-            self.gifts.append((person, thing, self.holder[thing], len(self.lines)))
+            line = self.tell(f"{person} {draw.choice(GIVE)} the {thing} to {self.holder[thing]}.")
+            self.gifts.append((person, thing, self.holder[thing], line))
         elif self.task > 1 and thing and (room or self.task == 5) and draw.random() < 0.4:
             verb = draw.choice(DROP if held else GET)
             a = "an" if verb == "picks up" and thing == "apple" else "the"
-            self.touched[thing] = self.tell(f"{person} {verb} {a} {thing}{there}.")
+            line = self.tell(f"{person} {verb} {a} {thing}{draw.choice([' there', ''])}.")
             self.holder[thing] = None if held else person
-            self.enter(thing, *self.been[person][-1])
+            self.touched[thing], self.found[thing] = line, f"{line} {came}"
+            self.rooms[thing] = self.rooms[thing] or [room]
         else:
-            room = draw.choice([other for other in self.rooms if other != room])
+            room = draw.choice([other for other in self.places if other != room])
             line = self.tell(f"{person} {draw.choice(GO)} the {room}.")
-            for one in (person, *held):
-                self.enter(one, room, line)
-
-    def enter(self, one: str, room: str, line: int) -> None:
-        if self.been[one] and self.been[one][-1][0] == room:
-            self.been[one].pop()  # a thing that is taken or dropped stays where it was; who took it came in that line
-        self.been[one].append((room, line))
+            self.at[person] = room, line
+            for thing in held:
+                self.rooms[thing].append(room)
+                self.found[thing] = f"{self.touched.get(thing)} {line}"
+                self.moved[thing] = f"{self.found[thing]} {came}"
 
     def ask(self) -> str | None:
         """A question on what was told, with its answer and the facts that say so; None if there is none yet."""
         if self.task == 5:
             return self.ask_of_gifts()
-        least = 1 if self.task == 2 else 2  # people begin in a room that nobody knows
-        asked = self.people if self.task in (1, 6) else THINGS
-        known = [one for one in asked if len(self.been[one]) >= least]
-        if not known:
+        things = [thing for thing, rooms in self.rooms.items() if len(rooms) >= self.task - 1]
+        people = [person for person, (room, _) in self.at.items() if room]
+        asked = people if self.task in (1, 6) else things
+        if not asked:
             return None
-        one = self.draw.choice(known)
-        (before, earlier), (room, line) = ([("", 0)] + self.been[one])[-2:]
-        if self.task == 6:
-            other = self.draw.choice([room, self.draw.choice([r for r in ROOMS if r != room])])
-            return f"Is {one} in the {other}? \t{'yes' if other == room else 'no'}\t{line}"
+        one = self.draw.choice(asked)
+        if self.task == 2:
+            return f"Where is the {one}? \t{self.rooms[one][-1]}\t{self.found[one]}"
         if self.task == 3:
-            return f"Where was the {one} before the {room}? \t{before}\t{self.touched[one]} {line} {earlier}"
-        return (
-            f"Where is {one}? \t{room}\t{line}"
-            if self.task == 1
-            else f"Where is the {one}? \t{room}\t{self.touched[one]} {line}"
-        )
+            before, room = self.rooms[one][-2:]
+            return f"Where was the {one} before the {room}? \t{before}\t{self.moved[one]}"
+        room, line = self.at[one]
+        if self.task == 1:
+            return f"Where is {one}? \t{room}\t{line}"
+        other = self.draw.choice([room, self.draw.choice([place for place in ROOMS if place != room])])
+        return f"Is {one} in the {other}? \t{'yes' if other == room else 'no'}\t{line}"
 
     def ask_of_gifts(self) -> str | None:
         if not self.gifts:

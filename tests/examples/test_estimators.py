@@ -26,7 +26,7 @@ def test_it_learns(history):
 
 
 def test_bias(history):
-    """A mean of so many draws is off by its standard error, where there is no bias; more than 4 of them is not chance."""
+    """A mean of so many draws is off by its standard error, where there is no bias; 4 of them are no chance."""
     names = [key.removesuffix(", bias") for key in history[0] if key.endswith("bias")]
     errors = {
         name: [epoch[f"{name}, bias"] / (epoch[f"{name}, variance"] / SAMPLES) ** 0.5 for epoch in history]
