@@ -42,8 +42,7 @@ def main() -> None:
     hops = sorted(set(options.hops))
     heads = [f"hops: {h}" for h in hops] + [f"paper: {h}" for h in hops if h <= 3]
     table = Table("task", *heads, title="Wrong answers in %", caption="The paper's networks learned 20 tasks at once.")
-    parts = {"train": options.questions, "test": 1000}
-    data = {task: [load(options, task, part, many) for part, many in parts.items()] for task in options.tasks}
+    data = {t: [load(options, t, "train", options.questions), load(options, t, "test", 1000)] for t in options.tasks}
     for task, questions in data.items():
         errors = [train(options, task, h, *questions, show=task == 2 and h == hops[-1]) for h in hops]
         errors += [PUBLISHED[task][h - 1] / 100 for h in hops if h <= 3 and task in PUBLISHED]
@@ -83,7 +82,7 @@ def train(options, task: int, hops: int, questions, others, show: bool) -> float
         network = begins if 5 * epoch < options.epochs else model
         batches = (told + 4 * torch.rand(len(told))).argsort().split(BATCH)  # of stories about equally long
         for batch in run.track([batches[k] for k in torch.randperm(len(batches))]):
-            logits = network(with_gaps(story[batch, : told[batch].max() * 9 // 8 + 1]), question[batch])
+            logits = network(with_gaps(story[batch, : told[batch].max()]), question[batch])
             loss = F.cross_entropy(logits, answer[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -100,9 +99,10 @@ def train(options, task: int, hops: int, questions, others, show: bool) -> float
 
 def with_gaps(story: Tensor) -> Tensor:
     """The story, int[b, n, w], with a tenth of its sentences empty at random; what was told before them moves on."""
+    story = F.pad(story, (0, 0, 0, story.shape[1] // 8 + 1))
     empty = torch.rand(story.shape[:2]) < 0.1
-    place = (~empty).cumsum(1) - 1
-    return story.take_along_dim(place.clamp(min=0)[..., None], 1).masked_fill(empty[..., None], 0)
+    place = ((~empty).cumsum(1) - 1).clamp(min=0)
+    return story.take_along_dim(place[..., None], 1).masked_fill(empty[..., None], 0)
 
 
 def picture(model, number: dict[str, int], path: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 NAMES = {1: "single-supporting-fact", 2: "two-supporting-facts", 3: "three-supporting-facts"}
 NAMES |= {5: "three-arg-relations", 6: "yes-no-questions", 15: "basic-deduction"}
-LINE = re.compile(r"(\d{1,6}) (?:([^\t]{1,400})\. ?|([^\t]{1,400})\? ?\t(\S{1,100}) ?\t([\d ]{1,400}))")
+LINE = re.compile(r"(\d{1,6}) (?:([^\t]{1,400})\. ?|([^\t]{1,400})\? ?\t(\S{1,100}) ?\t(\d[\d ]{0,400}))")
 PEOPLE = ("Mary", "John", "Daniel", "Sandra", "Sam")
 THINGS = ("apple", "football", "milk")
 ROOMS = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
@@ -74,10 +74,11 @@ def _sentences(question: Question) -> list[list[str]]:
 
 
 def tensors(questions: list[Question], number: dict[str, int], memory: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Stories int[b, memory, w], of each the newest sentences; questions int[b, w]; answers int[b].
+    """Stories int[b, n, w], of each the newest sentences, at most `memory`; questions int[b, w]; answers int[b].
 
     0 stands where there is no word, and for one without a number.
     """
+    memory = min(memory, max(len(q.facts) for q in questions))
     width = max(len(words) for q in questions for words in _sentences(q))
 
     def row(words: list[str]) -> list[int]:

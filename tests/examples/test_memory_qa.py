@@ -3,7 +3,9 @@
 import re
 import signal
 import time
+from argparse import Namespace
 
+import memory_qa
 import pytest
 from common import stories
 
@@ -41,24 +43,28 @@ def test_it_learns(tmp_path):
     assert wrong(out)[1, 1] < 10
 
 
-def test_the_picture(tmp_path):
-    running.run("memory_qa", *"--tasks 2 --hops 2 --questions 20 --epochs 1 --folder".split(), tmp_path)
-    assert (tmp_path / "hops.png").stat().st_size > 10_000
+def here(capsys, monkeypatch, *options: object) -> str:
+    """The same as running.run, in this process."""
+    monkeypatch.setattr("sys.argv", ["memory_qa.py", *map(str, options)])
+    monkeypatch.setenv("COLUMNS", "120")
+    memory_qa.main()
+    return capsys.readouterr().out
 
 
-def test_killed_it_goes_on(tmp_path):
-    """With the same numbers as if it had not been stopped; what is finished is not trained again."""
-    options = "--tasks 6 15 --hops 1 --questions 300 --epochs 6 --folder".split()
-    expected = running.run("memory_qa", *options, tmp_path / "whole")
+def test_killed_it_goes_on(tmp_path, capsys, monkeypatch):
+    """With the same errors as if it had not been stopped; what is finished is not trained again."""
+    options = "--tasks 15 2 --hops 1 --questions 100 --epochs 6 --folder".split()
     first = running.start("memory_qa", *options, tmp_path / "cut")
-    while first.poll() is None and not [*tmp_path.glob("cut/task-15-hops-1/epoch-[2-9]")]:
+    while first.poll() is None and not [*tmp_path.glob("cut/task-2-hops-1/epoch-[1-9]")]:
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    (finished,) = tmp_path.glob("cut/task-6-hops-1/epoch-6")
+    (finished,) = tmp_path.glob("cut/task-15-hops-1/epoch-6")
     before = finished.stat().st_mtime_ns
-    out = running.run("memory_qa", *options, tmp_path / "cut", "--resume")
-    assert wrong(out) == wrong(expected) and len(wrong(out)) == 2 and finished.stat().st_mtime_ns == before
+    resumed = here(capsys, monkeypatch, *options, tmp_path / "cut", "--resume")
+    assert finished.stat().st_mtime_ns == before and (tmp_path / "cut" / "hops.png").stat().st_size > 10_000
+    assert wrong(resumed) == wrong(here(capsys, monkeypatch, *options, tmp_path / "whole"))
+    assert list(wrong(resumed)) == [(15, 1), (2, 1)]
 
 
 def read(tmp_path, text: str | bytes) -> list[stories.Question]:
@@ -99,21 +105,24 @@ def test_a_line_that_is_wrong(tmp_path, old, new, says):
         read(tmp_path, BABI.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("damage", ["missing", "file", "cut", "binary", "folder"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "binary", "folder", "no folder"])
 def test_other_data_is_one_sentence(tmp_path, damage):
     path = tmp_path / "qa1_single-supporting-fact_train.txt"
     if damage == "folder":
         path.mkdir()
     elif damage != "missing":
-        path.write_bytes({"file": b"", "cut": BABI[:150].encode(), "binary": bytes(range(256))}[damage])
-    said = running.refused(
-        "memory_qa", "--data", path if damage == "file" else tmp_path, "--tasks", 1, "--folder", tmp_path / "runs"
-    )
-    assert "tasks_1-20_v1-2/en" in said and ("There is no file" in said or "cannot be used" in said)
+        path.write_bytes({"cut": BABI[:150].encode(), "binary": bytes(range(256))}.get(damage, b""))
+    options = Namespace(data=path if damage == "no folder" else tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        memory_qa.load(options, 1, "train", 10)
+    said = str(stopped.value)
+    assert said.startswith("There is no file") or "cannot be used: " in said
+    assert said.endswith(memory_qa.ADVICE) and "\n" not in said
 
 
 def test_a_task_without_stories(tmp_path):
-    assert "1, 2, 3, 5, 6, 15" in running.refused("memory_qa", "--tasks", 4, "--folder", tmp_path)
+    said = running.refused("memory_qa", "--tasks", 4, "--folder", tmp_path)
+    assert "1, 2, 3, 5, 6, 15" in said and said.endswith(memory_qa.ADVICE)
 
 
 # A second reading of the stories, from their sentences alone: everything is looked for again in all that was told.
