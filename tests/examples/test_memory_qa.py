@@ -38,7 +38,7 @@ def wrong(out: str) -> dict[tuple[int, int], float]:
 
 
 def test_it_learns(tmp_path):
-    """SCORES"""
+    """0.8 % wrong; 62 % where the score is a constant, 60 % where the newest sentence is hidden."""
     out = running.run("memory_qa", *"--tasks 1 --hops 1 --questions 2500 --epochs 8 --folder".split(), tmp_path)
     assert wrong(out)[1, 1] < 10
 
