@@ -31,7 +31,7 @@ import towerdsl
 from towerdsl.maps import pictures
 
 ADVICE = "Give two files with a sentence a line, plain or .xz, to --source and --target; verses are in examples/data."
-BATCH, RATE = 32, 2e-3
+BATCH, RATE = 16, 2e-3
 
 
 def main() -> None:

@@ -29,11 +29,11 @@ from towerdsl.maps import mean_distance
 
 MODELS = {"gpt": "gpt", "window": Path(__file__).with_suffix(".yaml")}
 ADVICE = "Name a text of yours, in UTF-8, with --text; that of the plays is examples/data/tinyshakespeare.txt."
-BATCH, RATE = 12, 2e-3
+BATCH, RATE = 12, 3e-3
 
 
 def main() -> None:
-    options = parser(__doc__, epochs=5)
+    options = parser(__doc__, epochs=4)
     options.add_argument("--text", type=Path, default=files.DATA / "tinyshakespeare.txt", help="what is read")
     options.add_argument("--vocab", type=positive, default=1000, help="tokens, at least 256 (default: 1000)")
     options.add_argument("--context", type=positive, default=128, help="tokens that are read at once (default: 128)")
@@ -48,7 +48,7 @@ def main() -> None:
         sys.exit(f"{options.text} is too short: its last tenth has {len(held)} tokens, --context more. {ADVICE}")
 
     sizes = {name: getattr(options, name) for name in ("context", "heads", "depth")}
-    sizes |= {"d": 32 * options.heads, "vocab": pairs.get_vocab_size()}
+    sizes |= {"d": 32 * options.heads, "vocab": pairs.get_vocab_size(), "norm_first": True}  # as later GPTs are
     print(towerdsl.diff(*MODELS.values(), **sizes))
     table = Table("", "parameters", "minutes", "nats per token", "per character", title="loss on the last tenth")
     table.add_row("nanoGPT", "0.8 million", "3", "", "1.88")
