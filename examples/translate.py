@@ -46,7 +46,7 @@ def main() -> None:
     options = parse(options)
     lines = texts.aligned(options.source, options.target, options.longest, ADVICE)
     if len(lines) < 2 * options.held:
-        sys.exit(f"{options.source} has {len(lines)} lines of at most --longest words, too few for --held. {ADVICE}")
+        sys.exit(f"Only {len(lines)} lines have at most {options.longest} words, too few for --held. {ADVICE}")
     random.Random(options.seed).shuffle(lines)
     learned, held = lines[options.held :], sorted(lines[: options.held], key=lambda pair: len(pair[0]))
     tokens = texts.byte_pairs((line for pair in learned for line in pair), options.vocab, texts.SPECIAL)
@@ -111,7 +111,7 @@ def draw(model: nn.Module, history: list[dict[str, float]], tokens: Tokenizer, s
     with torch.inference_mode(), towerdsl.probe(model, at="decoder.layer.*.cross_attention") as maps:
         model(torch.tensor([source]), torch.tensor([written[:-1]]))
     keys, rows = ([tokens.decode([i], skip_special_tokens=False) for i in ids] for ids in (source, written[1:]))
-    picture = pictures.tokens(maps[-1], rows, keys=keys, title="What is written, and what it looks at")
+    picture = pictures.tokens(maps[-1], rows, keys=keys, title="What the last layer looks at")
     pictures.save(picture, to / "attention.png")
 
 

@@ -63,7 +63,7 @@ def main() -> None:
         loss, minutes = history[-1]["validation"], sum(epoch["seconds"] for epoch in history) / 60
         parameters = f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million"
         table.add_row(name, parameters, f"{minutes:.1f}", f"{loss:.3f}", f"{loss * len(held) / len(parts[1]):.3f}")
-        for part, style in (("train", "--"), ("validation", "-")):
+        for part, style in (("train", "o--"), ("validation", "o-")):
             losses.plot([math.nan, *(epoch[part] for epoch in history)], color + style, label=f"{name}, {part}")
         with torch.inference_mode(), towerdsl.probe(model, at="layer.*") as maps:
             model(texts.rows(held, options.context)[:8, :-1])
