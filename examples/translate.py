@@ -35,10 +35,10 @@ BATCH, RATE = 16, 2e-3
 
 
 def main() -> None:
-    options = parser(__doc__, epochs=20)
+    options = parser(__doc__, epochs=12)
     options.add_argument("--source", type=Path, default=files.DATA / "verses.en.xz", help="lines to translate")
     options.add_argument("--target", type=Path, default=files.DATA / "verses.es.xz", help="their translations")
-    options.add_argument("--longest", type=positive, default=15, help="words of a line (default: 15)")
+    options.add_argument("--longest", type=positive, default=18, help="words of a line (default: 18)")
     options.add_argument("--held", type=positive, default=500, help="lines to be judged by (default: 500)")
     options.add_argument("--vocab", type=positive, default=2000, help="tokens, at least 259 (default: 2000)")
     options.add_argument("--heads", type=positive, default=4, help="of 32 features each (default: 4)")
@@ -105,14 +105,14 @@ def draw(model: nn.Module, history: list[dict[str, float]], tokens: Tokenizer, s
     axes = (figure := Figure(figsize=(5, 4), layout="constrained")).subplots()
     axes.plot(range(1, len(history) + 1), [(epoch["learned"], epoch["held"]) for epoch in history])
     axes.set(xlabel="epochs", ylabel="loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(["lines learned from", "lines held out"])
     figure.savefig(to / "losses.png", dpi=120)
     (written,) = texts.translated(model, [source])
     with torch.inference_mode(), towerdsl.probe(model, at="decoder.layer.*.cross_attention") as maps:
         model(torch.tensor([source]), torch.tensor([written[:-1]]))
     keys, rows = ([tokens.decode([i], skip_special_tokens=False) for i in ids] for ids in (source, written[1:]))
-    picture = pictures.tokens(maps[-1], rows, keys=keys, title="What the last layer looks at")
-    pictures.save(picture, to / "attention.png")
+    pictures.save(pictures.tokens(maps[-1], rows, keys=keys), to / "attention.png")
 
 
 if __name__ == "__main__":

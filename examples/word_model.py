@@ -51,7 +51,7 @@ def main() -> None:
     sizes |= {"d": 32 * options.heads, "vocab": pairs.get_vocab_size(), "norm_first": True}  # as later GPTs are
     print(towerdsl.diff(*MODELS.values(), **sizes))
     table = Table("", "parameters", "minutes", "nats per token", "per character", title="loss on the last tenth")
-    table.add_row("nanoGPT", "0.8 million", "3", "", "1.88")
+    table.add_row("nanoGPT", "800,000", "3", "", "1.88")
     losses, reach = (figure := Figure(figsize=(10, 4), layout="constrained")).subplots(1, 2)
     for color, (name, spec) in zip(("C0", "C1"), MODELS.items(), strict=True):
         torch.manual_seed(options.seed)
@@ -61,7 +61,7 @@ def main() -> None:
         print(f"\n{name} writes:{pairs.decode(ids)}")
 
         loss, minutes = history[-1]["validation"], sum(epoch["seconds"] for epoch in history) / 60
-        parameters = f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million"
+        parameters = f"{sum(p.numel() for p in model.parameters()):,}"
         table.add_row(name, parameters, f"{minutes:.1f}", f"{loss:.3f}", f"{loss * len(held) / len(parts[1]):.3f}")
         for part, style in (("train", "o--"), ("validation", "o-")):
             losses.plot([math.nan, *(epoch[part] for epoch in history)], color + style, label=f"{name}, {part}")
@@ -69,11 +69,11 @@ def main() -> None:
             model(texts.rows(held, options.context)[:8, :-1])
         for layer, one in enumerate(maps, 1):
             far = mean_distance(one).mean((0, 2))  # of each head
-            reach.plot([layer] * len(far), far, color + "o", label=name if layer == 1 else None)
+            reach.plot([layer] * len(far), far, color + "o", alpha=0.6, label=name if layer == 1 else None)
     losses.set(title="Loss", xlabel="epochs", ylabel="nats per token")
-    reach.set(title="How far back each head looks", xlabel="layer", ylabel="tokens, on average")
+    losses.xaxis.get_major_locator().set_params(integer=True)
+    reach.set(title="How far back each head looks", xlabel="layer", ylabel="tokens", xticks=range(1, options.depth + 1))
     for axes in (losses, reach):
-        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     figure.savefig(options.folder / "word_model.png", dpi=120)
     Console().print(table, f"the losses, and how far each head looks: {options.folder / 'word_model.png'}")
