@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from common import files
 from sklearn.feature_extraction.text import TfidfVectorizer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Generator, Tensor, nn
 
 PAD, BEGIN, END = range(3)
@@ -26,6 +26,16 @@ def byte_pairs(texts: Iterable[str], size: int, special: Sequence[str] = ()) -> 
     bytes_ = pre_tokenizers.ByteLevel.alphabet()
     options = {"special_tokens": list(special), "initial_alphabet": bytes_, "show_progress": False}
     found.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, **options))
+    return found
+
+
+def whole_words(texts: Iterable[str], size: int, special: Sequence[str]) -> Tokenizer:
+    """A vocabulary of words in small letters, numbered from the commonest on after the special ones, of which the last
+    stands for words that are too rare to be in it."""
+    found = Tokenizer(models.WordLevel(unk_token=special[-1]))
+    found.normalizer, found.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
+    options = {"special_tokens": list(special), "show_progress": False}
+    found.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=size, **options))
     return found
 
 

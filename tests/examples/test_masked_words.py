@@ -1,0 +1,60 @@
+"""BERT learns which words are missing, and says what is wrong with other texts."""
+
+import random
+import re
+
+import pytest
+
+from . import running
+
+
+def counting(path, lines: int) -> None:
+    """Numbers in words, counted on from anywhere, up or down: a missing one follows from those beside it."""
+    draw = random.Random(0)
+    digits = [f"{tens}{ones}" for tens in "abcdef" for ones in "abcdef"]
+    text = []
+    for _ in range(lines):
+        start, step = draw.randrange(36), draw.choice([1, -1])
+        text.append(" ".join(digits[(start + step * k) % 36] for k in range(draw.randrange(4, 9))))
+    path.write_text("\n".join(text))
+
+
+def test_it_learns(tmp_path):
+    counting(tmp_path / "text.txt", 800)
+    out = running.run(
+        "masked_words",
+        "--text",
+        tmp_path / "text.txt",
+        "--heads",
+        2,
+        "--depth",
+        1,
+        "--epochs",
+        12,
+        "--folder",
+        tmp_path,
+    )
+    unigram, right = (float(x) for x in re.findall(r"│ ([\d.]+)% +│", out))
+    assert unigram < 8 and right > 55
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "There is no file"),
+        (b"", "it is empty"),
+        (bytes(range(200, 256)), "cannot be used"),
+        (b"two\nlines", "has 2 lines"),
+    ],
+    ids=["missing", "empty", "bytes", "short"],
+)
+def test_other_texts_are_one_sentence(tmp_path, content, says, monkeypatch):
+    import masked_words
+
+    if content is not None:
+        (tmp_path / "text.txt").write_bytes(content)
+    options = ["masked_words.py", "--text", str(tmp_path / "text.txt"), "--folder", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", options)
+    with pytest.raises(SystemExit) as stopped:
+        masked_words.main()
+    assert says in str(stopped.value) and str(stopped.value).endswith(masked_words.ADVICE)
