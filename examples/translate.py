@@ -35,10 +35,10 @@ BATCH, RATE = 16, 2e-3
 
 
 def main() -> None:
-    options = parser(__doc__, epochs=12)
+    options = parser(__doc__, epochs=20)
     options.add_argument("--source", type=Path, default=files.DATA / "verses.en.xz", help="lines to translate")
     options.add_argument("--target", type=Path, default=files.DATA / "verses.es.xz", help="their translations")
-    options.add_argument("--longest", type=positive, default=18, help="words of a line (default: 18)")
+    options.add_argument("--longest", type=positive, default=15, help="words of a line (default: 15)")
     options.add_argument("--held", type=positive, default=500, help="lines to be judged by (default: 500)")
     options.add_argument("--vocab", type=positive, default=2000, help="tokens, at least 259 (default: 2000)")
     options.add_argument("--heads", type=positive, default=4, help="of 32 features each (default: 4)")
