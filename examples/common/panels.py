@@ -1,0 +1,94 @@
+"""Pictures of what models look at, over images: ink is gray, weights are colored."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from common.scenes import NOTHING, SIDE, Scenes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+SURE = 0.5  # what has a lower score is not drawn
+COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
+
+
+def over_images(images: Tensor, columns: dict[str, Tensor], path: Path) -> None:
+    """A row for each of the images [n, side, side], a column for each title: the weights [looks, n, places].
+
+    Places are those of a square grid, row by row; negative weights are red. Of several looks each is at one place, half
+    as wide and high as the image: they are drawn as a way from one to the next.
+    """
+    figure, panels = grid(len(images), len(columns))
+    side = images.shape[-1]
+    for column, (title, weights) in zip(panels.T, columns.items(), strict=True):
+        column[0].set_title(title, fontsize=8)
+        places = math.isqrt(weights.shape[-1])
+        for axes, image, looks in zip(column, images, weights.transpose(0, 1).numpy(), strict=True):
+            axes.imshow(image, cmap="gray_r", extent=(0, side, side, 0))
+            if len(looks) == 1:
+                most, square = np.abs(looks).max(), looks.reshape(places, places)
+                axes.imshow(square, cmap="RdBu", vmin=-most, vmax=most, alpha=0.6, extent=(0, side, side, 0))
+            else:
+                way = np.array(np.unravel_index(looks.argmax(-1), (places, places)))[::-1].T  # [looks, x and y]
+                way = way * side / 2 / (places - 1)  # the left upper corners
+                for number, (x, y) in enumerate(way + side / 4, 1):
+                    axes.add_patch(
+                        Rectangle((x - side / 4, y - side / 4), side / 2, side / 2, color="tab:red", alpha=0.12)
+                    )
+                    axes.annotate(number, (x, y), fontsize=8, ha="center", va="center", bbox=BADGE, zorder=3)
+                axes.plot(*(way + side / 4).T, color="tab:red", linewidth=1)
+    save(figure, path)
+
+
+def detections(scenes: Scenes, found: list[tuple[Tensor, Tensor, Tensor]], looks: Tensor, path: Path, rows=5) -> None:
+    """Scenes with true boxes, dashed, and those found; beside each what the queries that found them look at.
+
+    found: for each scene classes [queries], boxes [queries, 4] and scores [queries]; looks: [n, queries, places]
+    """
+    figure, panels = grid(rows, 1 + scenes.digits.shape[1])
+    places = math.isqrt(looks.shape[-1])
+    for number, row in enumerate(panels):
+        for axes in row:
+            axes.imshow(scenes.pixels[number], cmap="gray_r", extent=(0, SIDE, SIDE, 0))
+        true = scenes.boxes[number][scenes.digits[number] < NOTHING]
+        for box in true.tolist():
+            framed(row[0], box, edgecolor="black", linestyle=(0, (2, 2)), linewidth=1)
+        sure = (found[number][2] > SURE).nonzero().flatten().tolist()
+        for k, query in enumerate(sure):
+            digit, box, score = (part[query].tolist() for part in found[number])
+            framed(row[0], box, f"{digit}: {score:.0%}", edgecolor=COLORS[query])
+            if k + 1 < len(row):
+                weights = looks[number, query].view(places, places)
+                row[k + 1].imshow(weights, cmap="Blues", alpha=0.6, extent=(0, SIDE, SIDE, 0), interpolation="bilinear")
+                framed(row[k + 1], box, f"query {query}", edgecolor=COLORS[query])
+        for axes in row[1 + len(sure) :]:
+            axes.set_visible(False)
+    save(figure, path)
+
+
+def framed(axes, box: list[float], text: str = "", **how) -> None:
+    x, y, width, height = (number * SIDE for number in box)
+    axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fill=False, **how))
+    if text:
+        below = y - height / 2 < 6
+        axes.text(
+            x - width / 2, y + height / 2 + 0.7 if below else y - height / 2 - 0.7, text, fontsize=7,
+            va="top" if below else "bottom", color=how["edgecolor"],
+        )  # fmt: skip
+
+
+def grid(rows: int, columns: int):
+    figure = Figure(figsize=(1.7 * columns, 1.7 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure, panels
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=150)
+    print(f"picture: {path}")
+
+
+BADGE = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "tab:red"}
