@@ -25,7 +25,7 @@ import towerdsl
 
 GLIMPSES, PLACES, BATCH = 4, 5, 64  # a glimpse is half as wide and high as the image, at one of 5 x 5 places
 MODELS = {  # sizes; how many patches make a side of the image; the learning rate
-    "vit": ({"d": 48, "ff": 96, "heads": 4, "depth": 3}, 4, 0.002),
+    "vit": ({"d": 48, "ff": 96, "heads": 4, "depth": 3}, 4, 0.003),
     "mlp_mixer": ({"d": 48, "ff": 96, "token_ff": 32, "depth": 3}, 4, 0.003),
     "feed_forward_only": ({"d": 48, "ff": 96, "token_ff": 64, "depth": 3}, 4, 0.003),
     "swin": ({"d": 16, "heads": [2, 2, 4, 4], "depths": [2, 2, 1, 1], "win": 4, "drop_path": 0.0}, 8, 0.003),
@@ -78,9 +78,7 @@ def fit(name: str, train: images.Images, options) -> tuple[nn.Module, float]:
     for _ in run.epochs(steps):
         start, total = time.perf_counter(), 0.0
         for rows in run.track(torch.randperm(len(train.digits)).split(BATCH)):
-            down, right = torch.randint(3, (2,)).tolist()  # moved by at most a pixel
-            moved = F.pad(train.pixels[rows], (1, 1, 1, 1))[:, down : down + side, right : right + side]
-            loss = F.cross_entropy(logits(model, moved), train.digits[rows])
+            loss = F.cross_entropy(logits(model, images.moved(train.pixels[rows])), train.digits[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,33 +23,36 @@ def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
     return intersection / union - (hull - union) / hull
 
 
-def average_precision(truth: list[tuple[Tensor, Tensor]], found: list[tuple[Tensor, Tensor, Tensor]], side: int):
-    """AP and AP50 of COCO: the mean over classes, and AP also over IoUs from 0.5 to 0.95.
+def average_precision(
+    truth: list[tuple[Tensor, Tensor]], found: list[tuple[Tensor, Tensor, Tensor]], side: int
+) -> tuple[float, float]:
+    """AP and AP50 of COCO: means over classes, and AP over IoUs from 0.5 to 0.95 too. A side has so many pixels.
 
-    For each image: classes int[n] and boxes [n, 4]; classes, boxes and scores [n] of what was found.
+    truth: for each image the classes int[n] and boxes [n, 4]; found: classes, boxes, and scores [n]
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    def rows(images):
+    def rows(images: list[tuple[Tensor, ...]]) -> Iterator[dict]:
         for image, (classes, boxes, *scores) in enumerate(images):
-            for row in zip(classes.tolist(), boxes.tolist(), *(s.tolist() for s in scores), strict=True):
-                kind, (x, y, w, h), *score = row
-                box = [(x - w / 2) * side, (y - h / 2) * side, w * side, h * side]
-                yield {"image_id": image, "category_id": kind, "bbox": box, "area": w * h * side**2, "iscrowd": 0} | (
-                    {"score": score[0]} if score else {}
-                )
+            starts = (boxes[:, :2] - boxes[:, 2:] / 2) * side
+            for k, (kind, start, size) in enumerate(zip(classes, starts, boxes[:, 2:] * side, strict=True)):
+                row = {"image_id": image, "category_id": int(kind), "bbox": [*start.tolist(), *size.tolist()]}
+                yield row | ({"score": float(scores[0][k])} if scores else {})
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        known = COCO()
-        annotations = [row | {"id": k} for k, row in enumerate(rows(truth), 1)]
-        kinds = sorted({row["category_id"] for row in annotations})
-        known.dataset = {
-            "images": [{"id": k} for k in range(len(truth))],
-            "annotations": annotations,
-            "categories": [{"id": k} for k in kinds],
+    known = [
+        row | {"id": k, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for k, row in enumerate(rows(truth), 1)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):  # it says what it does
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": image} for image in range(len(truth))],
+            "categories": [{"id": kind} for kind in sorted({row["category_id"] for row in known})],
+            "annotations": known,
         }
-        known.createIndex()
-        measure = COCOeval(known, known.loadRes(list(rows(found))), "bbox")
-        measure.evaluate(), measure.accumulate(), measure.summarize()
-    return measure.stats[0], measure.stats[1]
+        coco.createIndex()
+        measure = COCOeval(coco, coco.loadRes(list(rows(found))), "bbox")
+        measure.evaluate()
+        measure.accumulate()
+        measure.summarize()
+    return float(measure.stats[0]), float(measure.stats[1])

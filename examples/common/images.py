@@ -74,3 +74,10 @@ def split(images: Images, test: float = 0.2) -> tuple[Images, Images]:
 
     parts = train_test_split(torch.arange(len(images.digits)), test_size=test, stratify=images.digits, random_state=0)
     return images.part(parts[0]), images.part(parts[1])
+
+
+def moved(pixels: Tensor) -> Tensor:
+    """Each image moved by at most a pixel up, down, left or right, by chance."""
+    n, side = pixels.shape[:2]
+    rows, columns = torch.arange(side) + torch.randint(3, (2, n, 1))
+    return F.pad(pixels, (1, 1, 1, 1))[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None]]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 SURE = 0.5  # what has a lower score is not drawn
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
+BADGE = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "tab:red"}  # of the number of a look
 
 
 def over_images(images: Tensor, columns: dict[str, Tensor], path: Path) -> None:
@@ -25,7 +26,7 @@ def over_images(images: Tensor, columns: dict[str, Tensor], path: Path) -> None:
         column[0].set_title(title, fontsize=8)
         places = math.isqrt(weights.shape[-1])
         for axes, image, looks in zip(column, images, weights.transpose(0, 1).numpy(), strict=True):
-            axes.imshow(image, cmap="gray_r", extent=(0, side, side, 0))
+            axes.imshow(image, cmap="gray_r", vmin=0, vmax=1.5, extent=(0, side, side, 0))
             if len(looks) == 1:
                 most, square = np.abs(looks).max(), looks.reshape(places, places)
                 axes.imshow(square, cmap="RdBu", vmin=-most, vmax=most, alpha=0.6, extent=(0, side, side, 0))
@@ -46,40 +47,35 @@ def detections(scenes: Scenes, found: list[tuple[Tensor, Tensor, Tensor]], looks
 
     found: for each scene classes [queries], boxes [queries, 4] and scores [queries]; looks: [n, queries, places]
     """
-    figure, panels = grid(rows, 1 + scenes.digits.shape[1])
+    figure, panels = grid(rows, 5)
     places = math.isqrt(looks.shape[-1])
     for number, row in enumerate(panels):
         for axes in row:
-            axes.imshow(scenes.pixels[number], cmap="gray_r", extent=(0, SIDE, SIDE, 0))
-        true = scenes.boxes[number][scenes.digits[number] < NOTHING]
-        for box in true.tolist():
-            framed(row[0], box, edgecolor="black", linestyle=(0, (2, 2)), linewidth=1)
-        sure = (found[number][2] > SURE).nonzero().flatten().tolist()
-        for k, query in enumerate(sure):
-            digit, box, score = (part[query].tolist() for part in found[number])
-            framed(row[0], box, f"{digit}: {score:.0%}", edgecolor=COLORS[query])
-            if k + 1 < len(row):
-                weights = looks[number, query].view(places, places)
-                row[k + 1].imshow(weights, cmap="Blues", alpha=0.6, extent=(0, SIDE, SIDE, 0), interpolation="bilinear")
-                framed(row[k + 1], box, f"query {query}", edgecolor=COLORS[query])
+            axes.imshow(scenes.pixels[number], cmap="gray_r", vmin=0, vmax=1.5, extent=(0, SIDE, SIDE, 0))
+        row[0].set_title("dashed: true boxes", fontsize=8)
+        for box in scenes.boxes[number][scenes.digits[number] < NOTHING]:
+            row[0].add_patch(framed(box, edgecolor="black", linestyle=(0, (2, 2))))
+        classes, boxes, scores = found[number]
+        sure = [query for query in scores.argsort(descending=True).tolist() if scores[query] > SURE]
+        for query in sure:
+            row[0].add_patch(framed(boxes[query], edgecolor=COLORS[query % len(COLORS)]))
+        for axes, query in zip(row[1:], sure, strict=False):
+            weights = looks[number, query].view(places, places)
+            axes.imshow(weights, cmap="Blues", alpha=0.6, extent=(0, SIDE, SIDE, 0), interpolation="bilinear")
+            axes.add_patch(framed(boxes[query], edgecolor=COLORS[query % len(COLORS)]))
+            axes.set_title(f"query {query}: {classes[query]}, {scores[query]:.0%} sure", fontsize=8)
         for axes in row[1 + len(sure) :]:
             axes.set_visible(False)
     save(figure, path)
 
 
-def framed(axes, box: list[float], text: str = "", **how) -> None:
-    x, y, width, height = (number * SIDE for number in box)
-    axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fill=False, **how))
-    if text:
-        below = y - height / 2 < 6
-        axes.text(
-            x - width / 2, y + height / 2 + 0.7 if below else y - height / 2 - 0.7, text, fontsize=7,
-            va="top" if below else "bottom", color=how["edgecolor"],
-        )  # fmt: skip
+def framed(box: Tensor, **how) -> Rectangle:
+    x, y, width, height = (box * SIDE).tolist()
+    return Rectangle((x - width / 2, y - height / 2), width, height, fill=False, linewidth=1.3, **how)
 
 
 def grid(rows: int, columns: int):
-    figure = Figure(figsize=(1.7 * columns, 1.7 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(1.7 * columns, 1.75 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
@@ -89,6 +85,3 @@ def grid(rows: int, columns: int):
 def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150)
     print(f"picture: {path}")
-
-
-BADGE = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "tab:red"}
