@@ -11,7 +11,7 @@ from torch import Tensor
 
 SURE = 0.5  # what has a lower score is not drawn
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
-BADGE = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "tab:red"}  # of the number of a look
+BADGE = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "tab:red"}  # of the number of a look
 
 
 def over_images(images: Tensor, columns: dict[str, Tensor], path: Path) -> None:
@@ -31,14 +31,13 @@ def over_images(images: Tensor, columns: dict[str, Tensor], path: Path) -> None:
                 most, square = np.abs(looks).max(), looks.reshape(places, places)
                 axes.imshow(square, cmap="RdBu", vmin=-most, vmax=most, alpha=0.6, extent=(0, side, side, 0))
             else:
-                way = np.array(np.unravel_index(looks.argmax(-1), (places, places)))[::-1].T  # [looks, x and y]
-                way = way * side / 2 / (places - 1)  # the left upper corners
-                for number, (x, y) in enumerate(way + side / 4, 1):
-                    axes.add_patch(
-                        Rectangle((x - side / 4, y - side / 4), side / 2, side / 2, color="tab:red", alpha=0.12)
-                    )
-                    axes.annotate(number, (x, y), fontsize=8, ha="center", va="center", bbox=BADGE, zorder=3)
-                axes.plot(*(way + side / 4).T, color="tab:red", linewidth=1)
+                way = np.stack(np.unravel_index(looks.argmax(-1), (places, places)), 1) / (places - 1) * side / 2
+                axes.plot(*(way + side / 4).T[::-1], color="tab:red", linewidth=1)
+                for y, x in np.unique(way, axis=0):
+                    numbers = (np.flatnonzero((way == (y, x)).all(1)) + 1).tolist()
+                    axes.add_patch(Rectangle((x, y), side / 2, side / 2, color="tab:red", alpha=0.1 * len(numbers)))
+                    middle, text = (x + side / 4, y + side / 4), ", ".join(map(str, numbers))
+                    axes.annotate(text, middle, fontsize=8, ha="center", va="center", bbox=BADGE, zorder=3)
     save(figure, path)
 
 
