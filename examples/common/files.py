@@ -3,6 +3,7 @@
 import lzma
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,8 +15,8 @@ What = TypeVar("What")
 DATA = Path(__file__).parent.parent / "data"
 #: What readers raise where a file is cut, or is another kind of file.
 UNREADABLE = (
-    OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile,
-    UnpicklingError, SafetensorError,
+    OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, lzma.LZMAError, zlib.error,
+    zipfile.BadZipFile, UnpicklingError, SafetensorError,
 )  # fmt: skip
 
 
