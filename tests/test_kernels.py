@@ -75,6 +75,11 @@ REFUSED = {
     "static dropout": ("static", ["score: table[i, j]", "dropout: 0.1"], "dropout drops other weights for each entry"),
     "no choice": ("gather", ["normalize: sum"], "sum picks no keys"),
     "its gradient": ("gather", ["normalize: hard(gumbel)"], "the gradient of hard(gumbel) is that of softmax"),
+    "a product that is nothing": (
+        "sdpa",
+        ["score: 0 * dot(q, k)", "mask: j <= i"],
+        "the dot product is multiplied by 0",
+    ),
     "picked messages": ("gather", ["normalize: hard", "message: v * (i - j)"], "the message is another for each pair"),
 }
 
@@ -115,6 +120,12 @@ def test_scores_that_split(score, normalize):
         ours, reference = (towerdsl.compile(spec(*fields), kernel=k)().double() for k in (None, "reference"))
         reference.load_state_dict(ours.state_dict())
         torch.testing.assert_close(ours(**inputs), reference(**inputs), rtol=1e-10, atol=1e-10)
+
+
+def test_a_score_that_is_nothing_is_the_mean():
+    model = towerdsl.compile(spec("score: 0 * dot(q, k)", "mask: j <= i"))().double().eval()
+    x = given()["x"]
+    torch.testing.assert_close(model(**given()), x.cumsum(1) / torch.arange(1, 6)[:, None])
 
 
 def test_causal_sums_over_several_blocks():

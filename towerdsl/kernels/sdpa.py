@@ -35,6 +35,8 @@ class Sdpa(Kernel):
             return "it averages the value as it is, the message is another"
         if isinstance(facts.score, str):
             return facts.score
+        if facts.score.factor == 0:  # NaN on a CPU, where it is causal besides
+            return "the dot product is multiplied by 0"
         if facts.locality.never:
             return "no key is visible"
         return None
