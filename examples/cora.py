@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from common import files
-from common.training import Run, parse, parser
+from common.training import Run, parse, parser, positive
 from rich.console import Console
 from rich.table import Table
 from scipy.sparse import csr_array
@@ -39,7 +39,7 @@ class Graph(NamedTuple):
 def main() -> None:
     options = parser(__doc__, epochs=400)
     options.add_argument("--data", type=Path, default=files.DATA / "cora.npz", help="cora.npz, or a data.pt")
-    options.add_argument("--runs", type=int, default=10, help="each from other initial weights (default: 10)")
+    options.add_argument("--runs", type=positive, default=10, help="each from other initial weights (default: 10)")
     options = parse(options)
     graph = files.read(options.data, from_npz if options.data.suffix == ".npz" else from_torch_geometric, ADVICE)
 
@@ -56,7 +56,7 @@ def train(graph: Graph, options, seed: int) -> float:
     torch.manual_seed(seed)
     model = towerdsl.compile("gat", features=graph.x.shape[1], classes=int(graph.fields.max()) + 1)()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.005, weight_decay=0.0005)
-    run = Run(f"seed-{seed}", options, model, optimizer)
+    run = Run(f"seed-{seed}", options, model, optimizer, seed=seed, runs=1)
     for _ in run.epochs():
         model.train()
         loss = F.cross_entropy(model(graph.x, graph.edges)[graph.train], graph.fields[graph.train])
@@ -80,19 +80,25 @@ def from_npz(path: Path) -> Graph:
         data = {name: torch.from_numpy(kept[name].astype(np.int64)) for name in kept.files}
     n, features = data["x_shape"].tolist()
     ones = np.ones(len(data["x_indices"]), np.float32)
-    words = csr_array((ones, data["x_indices"], data["x_indptr"]), shape=(n, features)).toarray()
-    return checked(torch.from_numpy(words), data["edge_index"], data["y"], data["train"], data["val"], data["test"])
+    words = csr_array((ones, data["x_indices"], data["x_indptr"]), shape=(n, features))
+    words.check_format()
+    return checked(
+        torch.from_numpy(words.toarray()), data["edge_index"], data["y"], data["train"], data["val"], data["test"]
+    )
 
 
 def from_torch_geometric(path: Path) -> Graph:
-    data = torch.load(path, weights_only=True)[0]
+    kind = (dict, "torch_geometric.data.data.Data")  # the file names it; it is not needed
+    with torch.serialization.safe_globals([kind]):
+        data = torch.load(path, weights_only=True)[0]
     masks = [data[f"{part}_mask"].nonzero().flatten() for part in ("train", "val", "test")]
     return checked(data["x"], data["edge_index"], data["y"], *masks)
 
 
 def checked(x: Tensor, edges: Tensor, fields: Tensor, *parts: Tensor) -> Graph:
     nodes = torch.cat([edges.flatten(), *parts])
-    if edges.shape[0] != 2 or len(fields) != len(x) or nodes.min() < 0 or nodes.max() >= len(x):
+    fits = edges.shape[0] == 2 and len(fields) == len(x) and nodes.min() >= 0 and nodes.max() < len(x)
+    if not fits or fields.min() < 0 or not all(map(len, parts)):
         raise ValueError("its edges, fields or splits are not of its papers")
     return Graph(x / x.sum(1, keepdim=True).clamp(min=1), edges, fields, *parts)
 

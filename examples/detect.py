@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from common import images, panels
 from common.boxes import average_precision, generalized_iou
 from common.scenes import NOTHING, SIDE, Scenes, scenes
-from common.training import Run, parse, parser, positive
+from common.training import Run, one_cycle, parse, parser, positive
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
@@ -62,7 +62,7 @@ def fit(digits: images.Images, options) -> nn.Module:
             nn.init.xavier_uniform_(layer.weight)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0001)
     steps = math.ceil(options.scenes / BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps * options.epochs, pct_start=0.05)
+    schedule = one_cycle(optimizer, RATE, steps * options.epochs, share=0.05)
     run = Run("detect", options, model, optimizer, schedule)
     for epoch in run.epochs(steps):
         total = 0.0

@@ -18,14 +18,13 @@ from statistics import fmean
 import torch
 import torch.nn.functional as F
 from common import files, texts
-from common.training import Run, parse, parser, positive
+from common.training import Run, one_cycle, parse, parser, positive
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from sacrebleu import BLEU
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 import towerdsl
 from towerdsl.maps import pictures
@@ -58,7 +57,7 @@ def main() -> None:
     history = fit(model, texts.numbered(tokens, learned), asked, options)
 
     found = tokens.decode_batch(texts.translated(model, [source for source, _ in asked]))
-    for (source, target), ours in list(zip(held, found, strict=True))[len(held) // 10 :: len(held) // 5]:
+    for (source, target), ours in list(zip(held, found, strict=True))[len(held) // 10 :: len(held) // 5 + 1]:
         print(f"\n{source}\n  {target}\n  {ours}")
     bleu, references = BLEU(), [[target for _, target in held]]
     table = Table("", "sentences", "BLEU", title=f"{options.source.name} into {options.target.name}")
@@ -74,7 +73,7 @@ def fit(model: nn.Module, learned: list[texts.Pair], held: list[texts.Pair], opt
     """Trains the model; for each epoch the loss of what it learns from, and of what is held out."""
     steps = -(-len(learned) // BATCH)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, betas=(0.9, 0.98), eps=1e-9)
-    schedule = OneCycleLR(optimizer, RATE, options.epochs * steps, pct_start=0.1, cycle_momentum=False)
+    schedule = one_cycle(optimizer, RATE, options.epochs * steps, cycle_momentum=False)
     run = Run("transformer", options, model, optimizer, schedule)
     for epoch in run.epochs(steps):
         model.train()

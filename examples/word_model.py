@@ -18,12 +18,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from common import files, texts
-from common.training import Run, parse, parser, positive
+from common.training import Run, one_cycle, parse, parser, positive
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 import towerdsl
 from towerdsl.maps import mean_distance
@@ -84,7 +83,7 @@ def fit(name: str, model: nn.Module, train: Tensor, held: Tensor, options) -> li
     """Trains a model; for each epoch its losses, in nats per token, and how long it took."""
     steps = len(train) // (BATCH * options.context) + 1
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.1)
-    schedule = OneCycleLR(optimizer, RATE, options.epochs * steps, pct_start=0.1, cycle_momentum=False)
+    schedule = one_cycle(optimizer, RATE, options.epochs * steps, cycle_momentum=False)
     run = Run(name, options, model, optimizer, schedule)
     for epoch in run.epochs(steps):
         start, total = time.monotonic(), 0.0

@@ -15,8 +15,8 @@ What = TypeVar("What")
 DATA = Path(__file__).parent.parent / "data"
 #: What readers raise where a file is cut, or is another kind of file.
 UNREADABLE = (
-    OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, lzma.LZMAError, zlib.error,
-    zipfile.BadZipFile, UnpicklingError, SafetensorError,
+    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, RuntimeError,
+    lzma.LZMAError, zlib.error, zipfile.BadZipFile, UnpicklingError, SafetensorError,
 )  # fmt: skip
 
 
@@ -25,17 +25,22 @@ def read(path: Path, reader: Callable[[Path], What], advice: str) -> What:
 
     A reader raises ValueError with what is wrong. The advice says what to get and where to put it.
     """
-    if not path.exists():
-        sys.exit(f"There is no file {path}. {advice}")
     try:
         return reader(path)
+    except FileNotFoundError:
+        sys.exit(f"There is no file {path}. {advice}")
     except UNREADABLE as error:
         sys.exit(f"{path} cannot be used: {said(error)}. {advice}")
 
 
+def lines(path: Path) -> list[str]:
+    """The lines of a text; other ends than that of a line, such as those of a page, are a part of it."""
+    return text(path).removesuffix("\n").split("\n")
+
+
 def said(error: Exception) -> str:
     """The first sentence of what an error says, where that says anything to who gave the file."""
-    if isinstance(error, LookupError | TypeError):
+    if isinstance(error, LookupError | TypeError | AttributeError):
         return "it holds something else"
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
 

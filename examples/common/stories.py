@@ -40,8 +40,7 @@ class Question(NamedTuple):
 def read(path: Path) -> list[Question]:
     """The questions of a file, in its order. ValueError, with the line, where it is not as it should be."""
     questions, facts, last, asked = [], {}, 0, True
-    text = files.text(path)
-    for at, line in enumerate(text.splitlines(), 1):
+    for at, line in enumerate(files.text(path).splitlines(), 1):
         found = LINE.fullmatch(line)
         if not found or int(found[1]) not in (1, last + 1):
             raise ValueError(f"line {at} is no sentence with the next number, nor a question with tabs and an answer")
@@ -55,7 +54,7 @@ def read(path: Path) -> list[Question]:
         else:
             questions.append(Question([*facts.values()][::-1], words(question), answer.lower()))
         asked = not fact
-    if not asked or not text.endswith("\n"):
+    if not asked:
         raise ValueError(f"it breaks off in line {at}, before the story's last question")
     return questions
 

@@ -1,7 +1,7 @@
 """Text for models: byte pairs, rows of one text, aligned lines of two languages; and text from models."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -60,16 +60,32 @@ def continued(model: nn.Module, ids: list[int], count: int, context: int, seed: 
     return ids
 
 
+# --- sentences -------------------------------------------------------------------------------------------------
+
+
+def pieces(vocabulary: Tokenizer, lines: list[str], length: int) -> list[list[int]]:
+    """Lines as tokens, those with more than so many in pieces."""
+    whole = [encoded.ids for encoded in vocabulary.encode_batch(lines)]
+    return [ids[at : at + length] for ids in whole for at in range(0, len(ids), length)]
+
+
+def batches(sentences: Sequence[list[int]], size: int, random: Generator) -> Iterator[Tensor]:
+    """Tokens of so many sentences, int[size, n], in random order; of each 50 batches those of like length together."""
+    for many in torch.randperm(len(sentences), generator=random).split(50 * size):
+        ordered = sorted((sentences[k] for k in many.tolist()), key=len)
+        yield from (padded(ordered[at : at + size]) for at in range(0, len(ordered), size))
+
+
 # --- two languages ---------------------------------------------------------------------------------------------
 
 
 def aligned(source: Path, target: Path, longest: int, advice: str) -> Lines:
     """The lines of two files side by side, where both have a word, and no more words than the longest; of lines with
     one source, one. The program ends where a file cannot be used, or has not as many lines as the other."""
-    first = files.read(source, files.text, advice).splitlines()
+    first = files.read(source, files.lines, advice)
 
     def beside(path: Path) -> list[str]:
-        second = files.text(path).splitlines()
+        second = files.lines(path)
         if len(second) != len(first):
             raise ValueError(f"it has {len(second):,} lines, and {source} has {len(first):,}")
         return second

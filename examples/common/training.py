@@ -21,7 +21,8 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ import torch
 from common import files
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 
 def parser(doc: str, epochs: int) -> argparse.ArgumentParser:
@@ -36,16 +40,29 @@ def parser(doc: str, epochs: int) -> argparse.ArgumentParser:
     default = Path("runs") / Path(sys.argv[0]).stem
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--epochs", type=positive, default=epochs, help=f"of each run (default: {epochs})")
-    options.add_argument("--seed", type=int, default=0, help="of the random numbers (default: 0)")
+    options.add_argument("--seed", type=number(0, 2**32 - 1), default=0, help="of the random numbers (default: 0)")
     options.add_argument("--folder", type=Path, default=default, help=f"where results go (default: {default})")
     options.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
     return options
 
 
-def positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"a number from 1 on, not {text}")
-    return int(text)
+def number(low: int, high: int) -> Callable[[str], int]:
+    """What argparse takes for a whole number in this range."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text[:20]) <= high:
+            raise argparse.ArgumentTypeError(f"a whole number from {low:,} to {high:,}, not {text[:20]}")
+        return int(text)
+
+    return read
+
+
+positive = number(1, 1_000_000)
+
+
+def one_cycle(optimizer: Optimizer, rate: float, steps: int, share: float = 0.1, **more: Any) -> OneCycleLR:
+    """A rate that rises in a share of the steps and falls in the others; torch cannot let it rise in a single one."""
+    return OneCycleLR(optimizer, rate, steps, pct_start=share + 0.01 * (share * steps == 1), **more)
 
 
 def parse(options: argparse.ArgumentParser) -> argparse.Namespace:
@@ -53,8 +70,16 @@ def parse(options: argparse.ArgumentParser) -> argparse.Namespace:
     chosen = options.parse_args()
     try:
         chosen.folder.mkdir(parents=True, exist_ok=True)
+        (chosen.folder / "unfinished").touch()
+        (chosen.folder / "unfinished").unlink()
     except OSError as error:
         sys.exit(f"Results cannot go to {chosen.folder} ({error.strerror}). Name another place with --folder.")
+    begun = chosen.folder / "begun"
+    if chosen.resume and not begun.exists():
+        print(f"There is nothing to go on from in {chosen.folder}: it begins anew.")
+    elif begun.exists() and not chosen.resume:
+        print(f"{chosen.folder} has an earlier run: --resume goes on with it. It is kept until an epoch is done.")
+    chosen.begun = begun.read_text() if chosen.resume and begun.exists() else str(time.time_ns())
     signal.signal(signal.SIGINT, lambda *_: sys.exit("\nStopped. --resume goes on from the last checkpoint."))
     return chosen
 
@@ -62,27 +87,24 @@ def parse(options: argparse.ArgumentParser) -> argparse.Namespace:
 class Run:
     """One model in training; `history` is what was recorded in each epoch."""
 
-    def __init__(self, name: str, options: argparse.Namespace, model: torch.nn.Module, *others: Any):
-        """others: the optimizer, and a schedule if there is one"""
+    def __init__(self, name: str, options: argparse.Namespace, model: nn.Module, *others: Any, **of_run: Any):
+        """others: the optimizer, and a schedule if there is one; of_run: what its options are, where it has its own."""
         self.name, self.folder, self.last = name, options.folder / name, options.epochs
-        left_out = {"epochs", "folder", "resume"}  # of these a run may have others when it goes on
-        if len(others) > 1:  # a schedule is made for so many epochs
-            left_out.remove("epochs")
-        self.settings = {key: str(value) for key, value in vars(options).items() if key not in left_out}
+        left_out = {"folder", "resume"}  # of these a run may have others when it goes on
+        if len(others) == 1:  # without a schedule, which is made for so many epochs
+            left_out.add("epochs")
+        settings = vars(options) | of_run | {"model": type(model).__module__}  # which is named by its source
+        self.settings = {key: str(value) for key, value in settings.items() if key not in left_out}
         self.history: list[dict[str, float]] = []
         self._model, self._others = model, others
         kept = max(self._kept(), key=lambda folder: folder.stat().st_mtime_ns, default=None)
         if kept and options.resume:
             self._load(kept)
-        elif kept and not kept.name.endswith(f"-{self.last}"):
-            print(
-                f"{kept} is of a run that was stopped: with --resume it would go on. It is kept until epoch 1 is done."
-            )
 
     def epochs(self, steps: int = 1) -> Iterator[int]:
         """The numbers of the epochs that are left, each of so many steps; after each one a checkpoint is kept."""
-        time = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
-        columns = (TextColumn("{task.description}"), BarColumn(16), TaskProgressColumn(), time)
+        left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+        columns = (TextColumn("{task.description}"), BarColumn(16), TaskProgressColumn(), left)
         with Progress(*columns, TextColumn("{task.fields[note]}")) as self._bar:
             done = len(self.history)
             self._task = self._bar.add_task(self.name, total=self.last * steps, completed=done * steps, note="")
@@ -116,6 +138,7 @@ class Run:
         states = [other.state_dict() for other in self._others]
         torch.save({"states": states, "random": torch.get_rng_state()}, part / "optimizer.pt")
         (part / "history.json").write_text(json.dumps({"settings": self.settings, "history": self.history}))
+        (self.folder.parent / "begun").write_text(self.settings["begun"])
         if kept in before:  # of an earlier run
             self._remove(kept)
         part.rename(kept)
@@ -131,8 +154,12 @@ class Run:
     def _load(self, kept: Path) -> None:
         try:
             state = json.loads((kept / "history.json").read_text())
-            settings, self.history = state["settings"], state["history"]
+            settings, history = state["settings"], state["history"]
+            if settings["begun"] != self.settings["begun"]:
+                return  # it is of an earlier run, which had not come as far as this one when it was stopped
             other = [f"--{key} {value}" for key, value in settings.items() if self.settings.get(key) != value]
+            if len(history) > self.last:
+                other = [f"--epochs {len(history)}"]
             if other:
                 sys.exit(f"{kept} was made with {', '.join(other)}. Go on with the same, or leave out --resume.")
             load_model(self._model, kept / "model.safetensors")
@@ -140,5 +167,6 @@ class Run:
             for other, kept_state in zip(self._others, optimizer["states"], strict=True):
                 other.load_state_dict(kept_state)
             torch.set_rng_state(optimizer["random"])
+            self.history = history
         except files.UNREADABLE as error:
             sys.exit(f"The checkpoint {kept} cannot be read: {files.said(error)}. Begin anew without --resume.")

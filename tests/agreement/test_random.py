@@ -20,7 +20,7 @@ USUAL = settings(
 )
 
 
-@settings(USUAL, max_examples=100)
+@settings(USUAL, max_examples=60)
 @given(attentions())
 def test_kernels_agree(drawn: Drawn):
     check(drawn)

@@ -9,14 +9,15 @@ from . import running
 
 
 def counting(path, lines: int) -> None:
-    """Numbers in words, counted on from anywhere, up or down: a missing one follows from those beside it."""
+    """Numbers in words, counted up and then down from anywhere: a missing one follows from those beside it."""
     draw = random.Random(0)
-    digits = [f"{tens}{ones}" for tens in "abcdef" for ones in "abcdef"]
-    text = []
-    for _ in range(lines):
-        start, step = draw.randrange(36), draw.choice([1, -1])
-        text.append(" ".join(digits[(start + step * k) % 36] for k in range(draw.randrange(4, 9))))
-    path.write_text("\n".join(text))
+    numbers = [f"{tens}{ones}" for tens in "abcdef" for ones in "abcdef"]
+
+    def counted(step: int) -> list[str]:
+        start = draw.randrange(36)
+        return [numbers[(start + step * k) % 36] for k in range(draw.randrange(3, 6))]
+
+    path.write_text("\n".join(" ".join(counted(1) + counted(-1)) for _ in range(lines)))
 
 
 def test_it_learns(tmp_path):
@@ -35,6 +36,7 @@ def test_it_learns(tmp_path):
         tmp_path,
     )
     unigram, right = (float(x) for x in re.findall(r"│ ([\d.]+)% +│", out))
+    assert "5.84" in out
     assert unigram < 8 and right > 55
 
 
@@ -44,7 +46,7 @@ def test_it_learns(tmp_path):
         (None, "There is no file"),
         (b"", "it is empty"),
         (bytes(range(200, 256)), "cannot be used"),
-        (b"two\nlines", "has 2 lines"),
+        (b"two\nlines", "has 2 different lines"),
     ],
     ids=["missing", "empty", "bytes", "short"],
 )
@@ -55,6 +57,7 @@ def test_other_texts_are_one_sentence(tmp_path, content, says, monkeypatch):
         (tmp_path / "text.txt").write_bytes(content)
     options = ["masked_words.py", "--text", str(tmp_path / "text.txt"), "--folder", str(tmp_path)]
     monkeypatch.setattr("sys.argv", options)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Ctrl-C stays pytest's
     with pytest.raises(SystemExit) as stopped:
         masked_words.main()
     assert says in str(stopped.value) and str(stopped.value).endswith(masked_words.ADVICE)

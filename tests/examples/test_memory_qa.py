@@ -7,6 +7,7 @@ from argparse import Namespace
 
 import memory_qa
 import pytest
+import torch
 from common import stories
 
 from . import running
@@ -29,7 +30,7 @@ BABI = """1 Mary moved to the bathroom.
 def wrong(out: str) -> dict[tuple[int, int], float]:
     """The error in % by task and hops."""
     hops = [int(h) for h in re.findall(r"hops: (\d)", out)]
-    rows = re.findall(r"│ (\d+) [a-z-]+ +│([^\n]+)", out)
+    rows = re.findall(r"│ (\d+) [a-z-]+ +│[^│]+│([^\n]+)", out)
     return {
         (int(task), h): float(cell)
         for task, cells in rows
@@ -46,7 +47,9 @@ def test_it_learns(tmp_path):
 def here(capsys, monkeypatch, *options: object) -> str:
     """The same as running.run, in this process."""
     monkeypatch.setattr("sys.argv", ["memory_qa.py", *map(str, options)])
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Ctrl-C stays pytest's
     monkeypatch.setenv("COLUMNS", "120")
+    torch.set_num_threads(1)  # as it is there
     memory_qa.main()
     return capsys.readouterr().out
 
@@ -75,7 +78,7 @@ def read(tmp_path, text: str | bytes) -> list[stories.Question]:
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_babi_is_read(tmp_path, ends):
-    first, second, third = read(tmp_path, BABI.replace("\n", ends))
+    first, second, third = read(tmp_path, BABI.strip().replace("\n", ends))
     assert first.facts[0] == ["mary", "went", "back", "to", "the", "garden"] and len(first.facts) == 6
     assert first.words == ["where", "is", "the", "football"] and first.answer == "garden"
     assert second.facts[0] == ["mary", "dropped", "the", "football"] and second.answer == "apple,milk"
@@ -93,7 +96,6 @@ def test_babi_is_read(tmp_path, ends):
         ("\tgarden\t3 6", "\tgarden", "line 7"),
         ("3 6\n8", "3 7\n8", "line 7 has an answer from facts that were not told"),
         ("\tyes\t1\n", "\tye", "line 11"),
-        ("\tyes\t1\n", "\tyes\t1", "breaks off in line 11"),
         ("2 Is Daniel in the office?\tyes\t1\n", "", "breaks off in line 10"),
         (BABI, "", "empty"),
         (BABI, "{}\n", "line 1"),
