@@ -67,7 +67,7 @@ def main() -> None:
             bias = (mean - exact[0]).norm() / length
             run.history[-1] |= {f"{name}, bias": bias.item(), f"{name}, variance": variance.item()}
     plot(run.history, options.samples, options.folder / "estimators.png")
-    show(run.history, options.samples)
+    Console().print(shown(run.history, options.samples), f"picture: {options.folder / 'estimators.png'}")
 
 
 def losses_of(found: Tensor, values: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def draw_gradients(hard, query: Tensor, places: Tensor, values: Tensor, baseline
     return torch.autograd.grad(estimate.sum(), hard.u)[0]
 
 
-def show(history: list[dict[str, float]], samples: int) -> None:
+def shown(history: list[dict[str, float]], samples: int) -> Table:
     """Bias with its standard error, which is what is measured where there is no bias."""
     first, last = history[0], history[-1]
     heads = [f"{what}\nat {epoch['right']:.0%}" for epoch in (first, last) for what in ("bias", "variance")]
@@ -98,7 +98,7 @@ def show(history: list[dict[str, float]], samples: int) -> None:
         pairs = [(epoch[f"{name}, bias"], epoch[f"{name}, variance"]) for epoch in (first, last)]
         cells = [cell for b, v in pairs for cell in (f"{b:.2f} ± {(v / samples) ** 0.5:.2f}", f"{v:.3g}")]
         table.add_row(name, *cells, papers)
-    Console().print(table)
+    return table
 
 
 def plot(history: list[dict[str, float]], samples: int, path: Path) -> None:

@@ -48,7 +48,7 @@ def main() -> None:
         errors += [PUBLISHED[task][h - 1] / 100 for h in hops if h <= 3 and task in PUBLISHED]
         count = " / ".join(f"{len(part):,}" for part in questions)
         table.add_row(f"{task} {stories.NAMES.get(task, '')}", count, *(f"{100 * error:.1f}" for error in errors))
-    Console().print(table)
+    Console().print(table, *[f"picture: {options.folder / 'hops.png'}"] * (2 in options.tasks))
 
 
 def load(options, task: int, part: str, many: int) -> list[stories.Question]:
