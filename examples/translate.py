@@ -110,8 +110,9 @@ def draw(model: nn.Module, history: list[dict[str, float]], tokens: Tokenizer, s
     (written,) = texts.translated(model, [source])
     with torch.inference_mode(), towerdsl.probe(model, at="decoder.layer.*.cross_attention") as maps:
         model(torch.tensor([source]), torch.tensor([written[:-1]]))
-    keys, rows = ([tokens.decode([i], skip_special_tokens=False) for i in ids] for ids in (source, written[1:]))
-    pictures.save(pictures.tokens(maps[-1], rows, keys=keys), to / "attention.png")
+    spelled = [tokens.decode([i], skip_special_tokens=False).replace("\ufffd", "·") for i in [*source, *written[1:]]]
+    picture = pictures.tokens(maps[-1], spelled[len(source) :], keys=spelled[: len(source)])
+    pictures.save(picture, to / "attention.png")
 
 
 if __name__ == "__main__":

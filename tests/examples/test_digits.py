@@ -22,7 +22,7 @@ def test_it_learns(tmp_path, name, epochs, at_least):
     import digits
 
     train, test = images.split(images.load("digits"))
-    options = argparse.Namespace(epochs=epochs, seed=0, folder=tmp_path, resume=False)
+    options = argparse.Namespace(epochs=epochs, seed=0, folder=tmp_path, resume=False, begun="now")
     model, seconds = digits.fit(name, train, options)
     right = digits.logits(model, test.pixels).argmax(-1) == test.digits
     assert 100 * right.float().mean() > at_least and seconds > 0
