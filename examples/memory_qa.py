@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from common import files, stories
-from common.training import Run, parse, parser, positive
+from common.training import Run, number, parse, parser, positive
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -35,7 +35,7 @@ MARY = "Mary went to the kitchen. Mary got the apple. Mary went to the bedroom. 
 def main() -> None:
     options = parser(__doc__, epochs=12)
     options.add_argument("--tasks", type=int, nargs="+", choices=range(1, 21), default=[1, 2, 3], metavar="N")
-    options.add_argument("--hops", type=positive, nargs="+", default=[1, 3], metavar="N", help="looks (default: 1 3)")
+    options.add_argument("--hops", type=number(1, 20), nargs="+", default=[1, 3], metavar="N", help="(default: 1 3)")
     options.add_argument("--questions", type=positive, default=10_000, help="to learn from (default: 10,000)")
     options.add_argument("--data", type=Path, help="a folder of bAbI's files; otherwise stories are made up")
     options = parse(options)

@@ -18,7 +18,7 @@ from statistics import fmean
 import torch
 import torch.nn.functional as F
 from common import files, texts
-from common.training import Run, one_cycle, parse, parser, positive
+from common.training import Run, number, one_cycle, parse, parser, positive
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -40,8 +40,8 @@ def main() -> None:
     options.add_argument("--longest", type=positive, default=15, help="words of a line (default: 15)")
     options.add_argument("--held", type=positive, default=500, help="lines to be judged by (default: 500)")
     options.add_argument("--vocab", type=positive, default=2000, help="tokens, at least 259 (default: 2000)")
-    options.add_argument("--heads", type=positive, default=4, help="of 32 features each (default: 4)")
-    options.add_argument("--depth", type=positive, default=2, help="layers of each side (default: 2)")
+    options.add_argument("--heads", type=number(1, 64), default=4, help="of 32 features each (default: 4)")
+    options.add_argument("--depth", type=number(1, 64), default=2, help="layers of each side (default: 2)")
     options = parse(options)
     lines = texts.aligned(options.source, options.target, options.longest, ADVICE)
     if len(lines) < 2 * options.held:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from common import files, texts
-from common.training import Run, one_cycle, parse, parser, positive
+from common.training import Run, number, one_cycle, parse, parser, positive
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -36,9 +36,9 @@ def main() -> None:
     options = parser(__doc__, epochs=4)
     options.add_argument("--text", type=Path, default=files.DATA / "tinyshakespeare.txt", help="what is read")
     options.add_argument("--vocab", type=positive, default=1000, help="tokens, at least 256 (default: 1000)")
-    options.add_argument("--context", type=positive, default=128, help="tokens that are read at once (default: 128)")
-    options.add_argument("--heads", type=positive, default=4, help="of 32 features each (default: 4)")
-    options.add_argument("--depth", type=positive, default=4, help="layers (default: 4)")
+    options.add_argument("--context", type=number(1, 4096), default=128, help="tokens read at once (default: 128)")
+    options.add_argument("--heads", type=number(1, 64), default=4, help="of 32 features each (default: 4)")
+    options.add_argument("--depth", type=number(1, 64), default=4, help="layers (default: 4)")
     options = parse(options)
     text = files.read(options.text, files.text, ADVICE)
     parts = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
