@@ -138,7 +138,8 @@ class Run:
         states = [other.state_dict() for other in self._others]
         torch.save({"states": states, "random": torch.get_rng_state()}, part / "optimizer.pt")
         (part / "history.json").write_text(json.dumps({"settings": self.settings, "history": self.history}))
-        (self.folder.parent / "begun").write_text(self.settings["begun"])
+        (part / "begun").write_text(self.settings["begun"])
+        (part / "begun").replace(self.folder.parent / "begun")  # at once: half of it would be another start
         if kept in before:  # of an earlier run
             self._remove(kept)
         part.rename(kept)
@@ -157,7 +158,8 @@ class Run:
             settings, history = state["settings"], state["history"]
             if settings["begun"] != self.settings["begun"]:
                 return  # it is of an earlier run, which had not come as far as this one when it was stopped
-            other = [f"--{key} {value}" for key, value in settings.items() if self.settings.get(key) != value]
+            differ = {key: value for key, value in settings.items() if self.settings.get(key) != value}
+            other = ["another spec" if key == "model" else f"--{key} {value}" for key, value in differ.items()]
             if len(history) > self.last:
                 other = [f"--epochs {len(history)}"]
             if other:

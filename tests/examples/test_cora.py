@@ -26,6 +26,11 @@ def test_it_learns(tmp_path):
     assert "83.0 ± 0.7 %" in out and accuracy(out) > 72
 
 
+@pytest.mark.slow
+def test_it_reaches_the_published_accuracy(tmp_path):
+    assert abs(accuracy(running.run("cora", "--folder", tmp_path)) - 83.0) <= 1
+
+
 def test_killed_it_goes_on(tmp_path):
     options = ("--runs", 1, "--epochs", 40, "--folder", tmp_path)
     first = running.start("cora", *options)

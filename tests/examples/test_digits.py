@@ -28,12 +28,22 @@ def test_it_learns(tmp_path, name, epochs, at_least):
     assert 100 * right.float().mean() > at_least and seconds > 0
 
 
+def accuracies(out: str) -> dict[str, float]:
+    return {name: float(value) for name, value in re.findall(r"│ (\w+)[ \w()]*│ +([\d.]+) %", out)}
+
+
 def test_as_a_newcomer_runs_it(tmp_path):
     """Swin has 83 % after two epochs, and 79 % where a patch sees itself alone: merging patches is nearly enough."""
     out = running.run("digits", "--models", "swin", "hard_attention", "--epochs", 1, "--folder", tmp_path)
-    found = {name: float(value) for name, value in re.findall(r"│ (\w+)[ \w()]*│ +([\d.]+) %", out)}
+    found = accuracies(out)
     assert set(found) == {"swin", "hard_attention"} and found["swin"] > 40 and "97 %" in out
     assert (tmp_path / "digits.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_soft_attention_reads_97_of_100(tmp_path):
+    found = accuracies(running.run("digits", "--folder", tmp_path))
+    assert len(found) == 5 and min(found[name] for name in found if name != "hard_attention") > 97
 
 
 def test_the_split_is_even_and_fixed():

@@ -44,6 +44,12 @@ def test_it_learns(tmp_path):
     assert wrong(out)[1, 1] < 10
 
 
+@pytest.mark.slow
+def test_hops_help(tmp_path):
+    found = wrong(running.run("memory_qa", "--folder", tmp_path))
+    assert max(found[1, 1], found[1, 3]) <= 1 and found[2, 3] < found[2, 1] - 30 and found[3, 3] < found[3, 1] - 10
+
+
 def here(capsys, monkeypatch, *options: object) -> str:
     """The same as running.run, in this process."""
     monkeypatch.setattr("sys.argv", ["memory_qa.py", *map(str, options)])

@@ -162,7 +162,7 @@ def test_another_model_is_refused(tmp_path):
         model = towerdsl.compile((spec % width).replace("[b, n]", "[b, 3]"))()
         chosen = options(tmp_path, *["--resume"] * (width == 4))
         if width == 4:
-            with pytest.raises(SystemExit, match="was made with --model"):
+            with pytest.raises(SystemExit, match="was made with another spec"):
                 training.Run("one", chosen, model, torch.optim.SGD(model.parameters()))
         else:
             run = training.Run("one", chosen, model, torch.optim.SGD(model.parameters()))
