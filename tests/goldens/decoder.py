@@ -109,6 +109,8 @@ class Decoder(nn.Module):
         s: float[b, d=6]
     """
 
+    tied = ["words.weight"]  # read in more than one place
+
     def __init__(self) -> None:
         super().__init__()
         self.encode = Encode()

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import towerdsl
 from towerdsl.diagnostics import TowerError
 from towerdsl.weights import CheckpointError, CheckpointMap, load_checkpoint, save_checkpoint, to_public
 
@@ -260,6 +261,87 @@ def test_tied_parameters_of_the_model_need_one_name(tmp_path):
     saved = load_file(save_checkpoint(model, tmp_path / "x.safetensors"))
     assert set(saved) == {"embed.weight", "head.weight"}
     assert load_checkpoint(model, saved).ok
+
+
+TIED_MODEL = """
+tower: tied
+sizes: {d: 4, vocab: 6}
+inputs:
+  ids: int[b, n]
+modules:
+  words: embed(vocab, d)
+blocks:
+  score(x, table):
+    - dot(x, table)
+outputs: score(words(ids), words.weight)
+checkpoints:
+  hf:
+    embed.weight: words.weight
+    ignore: [decoder.weight]
+"""
+TIED_PARAMETER = TIED_MODEL.replace("modules:", "params:").replace("embed(vocab, d)", '"float[vocab, d]"')
+TIED_PARAMETER = TIED_PARAMETER.replace("words(ids)", "words[ids]").replace("words.weight", "words")
+
+
+@pytest.mark.parametrize("spec", [TIED_MODEL, TIED_PARAMETER])
+@pytest.mark.parametrize("head", ["lm_head.weight", "decoder.weight"])
+def test_a_head_that_is_not_tied_does_not_fit_a_tied_model(spec, head):
+    model, w = towerdsl.compile(spec)(), torch.randn(6, 4)
+    before = snapshot(model)
+    own = model.tied[0]
+    for names in ((own, "hf.weight"), ("embed.weight", head)):
+        table, other = names
+        assert load_checkpoint(model, {table: w, other: w.clone()}).ok
+        load_checkpoint(model, before)
+        with pytest.raises(CheckpointError, match="values of its own") as error:
+            load_checkpoint(model, {table: w, other: w + 1})
+        assert error.value.report.untied == ((other, own),) and same(before, snapshot(model))
+        assert load_checkpoint(model, {table: w, other: w + 1}, strict=False).untied
+        assert torch.equal(model.state_dict()[own], w)
+        load_checkpoint(model, before)
+        assert load_checkpoint(model, {table: w, "bias.weight": torch.ones(4, 4)}).unexpected  # not like the table
+        load_checkpoint(model, before)
+
+
+def test_a_head_is_only_listed_where_the_model_has_none():
+    plain = TIED_MODEL.replace("score(words(ids), words.weight)", "words(ids)")
+    model = towerdsl.compile(plain)()
+    report = load_checkpoint(model, {"embed.weight": torch.randn(6, 4), "lm_head.weight": torch.randn(6, 4)})
+    assert report.ok and report.unexpected == ("lm_head.weight",)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "source", "value"),
+    [
+        (torch.float32, torch.float64, 1e300),
+        (torch.float32, torch.float64, -3.5e38),
+        (torch.float16, torch.float32, 7e4),
+        (torch.float16, torch.bfloat16, 1e5),
+        (torch.bfloat16, torch.float32, 3.4e38),
+        (torch.bfloat16, torch.float64, 1e39),
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_numbers_that_would_overflow_are_refused(dtype, source, value, strict):
+    model = Small(dtype)
+    before = snapshot(model)
+    for name in ("fused", "b.b"):
+        tensors = {k: v.to(source) for k, v in small().items()}
+        tensors[name].view(-1)[-1] = value
+        with pytest.raises(CheckpointError, match="wider dtype") as error:
+            load_checkpoint(model, tensors, strict=strict)
+        assert error.value.report.overflowed == ((name, str(dtype).removeprefix("torch.")),)
+        assert same(before, snapshot(model))
+        load_checkpoint(Small(source), tensors)
+
+
+def test_infinities_of_a_checkpoint_stay_what_they_are():
+    model, tensors = Small(torch.float16), {k: v.double() for k, v in small().items()}
+    tensors["b.b"] = torch.tensor([float("inf"), float("-inf"), float("nan")], dtype=torch.float64)
+    tensors["a.b"][0] = 65504.0
+    load_checkpoint(model, tensors)
+    torch.testing.assert_close(model.b.bias, tensors["b.b"].half(), equal_nan=True)
+    assert model.a.bias[0] == 65504.0
 
 
 def test_batch_counters_may_be_absent():

@@ -15,6 +15,7 @@ from towerdsl.emit.helpers import imports as imports_of
 from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
+from towerdsl.ir.parameters import tied_tables
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Plan
 from towerdsl.ops import python
@@ -149,6 +150,9 @@ class _Root:
             draft.forward[-1] = f"return {name}Output({draft.forward[-1].removeprefix('return ')})"
         if checkpoints:
             head += [*textwrap.indent(_table("checkpoints", checkpoints), "    ").split("\n"), ""]
+        tied = tied_tables(model.root)
+        if tied:
+            head += [f"    tied = {_entries(tied, 1)}  # read in more than one place", ""]
         arguments = ["self"]
         for i in model.inputs:
             variable = writer.frame.variable(i.name)

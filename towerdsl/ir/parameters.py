@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import statements, values
 from towerdsl.ir.size import Size
 
 
@@ -48,3 +51,22 @@ def parameter_shapes(root: n.BlockInstance) -> list[tuple[str, tuple[int, ...], 
 
     visit_block(root, "")
     return found
+
+
+def tied_tables(root: n.BlockInstance) -> list[str]:
+    """The tables of embeddings that a block reads in more than one place, such as to read words and to write them."""
+    roots = [v for step in statements(root.body) for v in values(step)]
+    everything = [v for x in (*roots, *root.results) if isinstance(x, n.Value) for v in x.walk()]
+    looked_up: Counter[str] = Counter()
+    read: Counter[str] = Counter()
+    for v in everything:
+        if isinstance(v, n.Apply) and v.op.name == "embed" and v.module is not None and not v.module.indices:
+            looked_up[f"{v.module.name}.weight"] += 1
+        elif isinstance(v, n.Gather):
+            for table in v.table.walk():
+                if isinstance(table, n.Weight):
+                    looked_up[".".join(table.path)] += 1
+                    read[".".join(table.path)] -= 1  # it is met below the gather too
+        elif isinstance(v, n.Weight):
+            read[".".join(v.path)] += 1
+    return [name for name, count in looked_up.items() if read[name] > 0 or (count > 1 and name not in read)]

@@ -48,7 +48,14 @@ def to_model(
     spelled = _strip(map, expansion.public, public)
     here = {name: public[original] for name, original in spelled.items()}
     good, mismatched, mistyped = _fitting(expansion.equations, here, dtypes or {})
-    state, conflicts = _solve(good, here, same)
+    state, sources, conflicts = _solve(good, here, same)
+    overflowed = {
+        leaf.name: str(dtypes[name]).removeprefix("torch.")
+        for name, tensor in state.items()
+        if dtypes is not None and overflows(tensor, dtypes[name])
+        for leaf in leaves(sources[name].public)
+        if overflows(here[leaf.name], dtypes[name])
+    }
 
     covering: dict[str, list[Equation]] = {same.get(name, name): [] for name in model_shapes}
     for equation in expansion.equations:
@@ -72,6 +79,7 @@ def to_model(
         mismatched=tuple((spelled[n], *shapes) for n, shapes in mismatched.items()),
         mistyped=tuple((spelled[n], *kinds) for n, kinds in mistyped.items()),
         conflicts=tuple(tuple(spelled[n] for n in names) for names in conflicts),
+        overflowed=tuple((spelled[n], dtype) for n, dtype in overflowed.items()),
         ignored=ignored,
     )
     return state, report
@@ -104,8 +112,8 @@ def _fitting(
 
 def _solve(
     equations: Iterable[Equation], here: Mapping[str, Tensor], same: Mapping[str, str]
-) -> tuple[dict[str, Tensor], list[tuple[str, ...]]]:
-    """The parameters that the equations give, and the public names that give one parameter different values."""
+) -> tuple[dict[str, Tensor], dict[str, Equation], list[tuple[str, ...]]]:
+    """The parameters that the equations give, which gave each, and the public names that give one different values."""
     state: dict[str, Tensor] = {}
     source: dict[str, Equation] = {}
     conflicts: dict[tuple[str, ...], None] = {}
@@ -114,10 +122,10 @@ def _solve(
             name = same.get(alias, alias)
             if name not in state:
                 state[name], source[name] = tensor, equation
-            elif not _equal(state[name], tensor):
+            elif not equal(state[name], tensor):
                 names = [leaf.name for e in (source[name], equation) for leaf in leaves(e.public)]
                 conflicts.setdefault(tuple(dict.fromkeys(names)))
-    return state, list(conflicts)
+    return state, source, list(conflicts)
 
 
 def _left_over(
@@ -239,7 +247,19 @@ def _kind(dtype: torch.dtype) -> str:
     return "float" if dtype.is_floating_point else "bool" if dtype == torch.bool else "int"
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def overflows(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a number that is finite is not in another dtype; an int has to stay itself."""
+    if dtype == tensor.dtype or _kind(dtype) != _kind(tensor.dtype):
+        return False
+    if dtype.is_floating_point or dtype.is_complex:
+        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # 8-bit floats have few operations
+        if torch.finfo(dtype).max >= torch.finfo(wide.dtype).max:
+            return False
+        return bool((wide.isfinite() & ~wide.to(dtype).float().isfinite()).any())
+    return not torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors hold the same values, NaN being the same as NaN."""
     if a.dtype.itemsize == 1 and a.dtype.is_floating_point:  # 8-bit floats cannot be compared
         a, b = a.float(), b.float()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
-from towerdsl.weights.apply import covered, to_model, to_public
+from towerdsl.weights.apply import covered, equal, to_model, to_public
 from towerdsl.weights.files import read
 from towerdsl.weights.report import CheckpointError, Report, printable
 from towerdsl.weights.rules import CheckpointMap
@@ -31,7 +32,9 @@ def load_checkpoint(
     With `strict=True` every parameter must be found, and no layer may be left over (a name that the model needs with
     another number); other names that it does not need, such as a head's, are only reported. `strict="all"` refuses
     those too; `strict=False` lets parameters that the checkpoint lacks keep their values, and leaves layers out.
-    Tensors are converted to the model's dtypes and copied; parameters on the meta device are put on the CPU.
+    A table that the checkpoint has twice, with different values, and the model once is refused unless `strict=False`.
+    Tensors are converted to the model's dtypes and copied, values too large for these are refused; parameters on the
+    meta device are put on the CPU.
     Raises CheckpointError (a TowerError with `.report`) if the checkpoint does not fit, TowerError if it is unreadable.
     """
     maps = checkpoint_maps(model)
@@ -52,6 +55,7 @@ def load_checkpoint(
         same=_ties(holders),
         optional={name for name in shapes if name.split(".")[-1] == "num_batches_tracked"},
     )
+    report = replace(report, untied=_untied(getattr(type(model), "tied", ()), public, state, report))
     filled = {name: holders[name] for name in state}
     _judge(model, where, report, filled, strict)
     _fill(model, filled, state)
@@ -145,6 +149,20 @@ def _choose(
     return next(iter(maps.values())) if max(scores) == 0 and len(maps) == 1 else best
 
 
+def _untied(
+    tied: Iterable[str], public: Mapping[str, Tensor], state: Mapping[str, Tensor], report: Report
+) -> tuple[tuple[str, str], ...]:
+    """The tensors without a place that look like a table of the model, with other values: (public name, parameter)."""
+    spare = {name: public[name] for name in (*report.unexpected, *report.ignored)}
+    return tuple(
+        (name, own)
+        for own in tied
+        if own in state
+        for name, tensor in spare.items()
+        if tensor.shape == state[own].shape and tensor.is_floating_point() and not equal(tensor, state[own])
+    )
+
+
 def _judge(
     model: nn.Module,
     where: str,
@@ -154,8 +172,7 @@ def _judge(
 ) -> None:
     """Raise CheckpointError unless the report allows loading."""
     name = type(model).__name__
-    wrong = report.mismatched or report.mistyped or report.conflicts
-    if wrong or (not report.ok and (strict or not filled)):
+    if report.wrong or (not report.ok and (strict or not filled)):
         raise CheckpointError(f"{where} does not fit {name}, nothing was loaded", report)
     if strict == "all" and report.unexpected:
         raise CheckpointError(f"{where} has tensors that {name} does not need, nothing was loaded", report)

@@ -28,14 +28,19 @@ class Report:
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()  # (public name, expected, got)
     mistyped: tuple[tuple[str, str, str], ...] = ()  # (public name, expected, got): an integer for a float
     conflicts: tuple[tuple[str, ...], ...] = ()  # public names of one tied parameter whose values differ
+    untied: tuple[tuple[str, str], ...] = ()  # (public name, parameter): a table of its own for one of the model's uses
+    overflowed: tuple[tuple[str, str], ...] = ()  # (public name, dtype): finite values that the model's dtype has not
     ignored: tuple[str, ...] = ()  # public names that the map says to ignore
 
     @property
     def ok(self) -> bool:
         """Whether every parameter gets its value and every layer is used. Unexpected names do not count against it."""
-        return not (
-            self.missing or self.uncovered or self.surplus or self.mismatched or self.mistyped or self.conflicts
-        )
+        return not (self.missing or self.uncovered or self.surplus or self.untied or self.wrong)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a value cannot be loaded as it is, which is never passed over."""
+        return bool(self.mismatched or self.mistyped or self.conflicts or self.overflowed)
 
     @property
     def headline(self) -> str:
@@ -55,6 +60,12 @@ class Report:
         )
         _section(lines, "of another kind", [f"{n}: expected {e}, got {g}" for n, e, g in self.mistyped])
         _section(lines, "tied, with different values", [" and ".join(names) for names in self.conflicts])
+        _section(
+            lines,
+            "with values of its own, where the model reads one table in several places",
+            [f"{n}: {o}" for n, o in self.untied],
+        )
+        _section(lines, "too large for the model's dtype", [f"{n}: {dtype}" for n, dtype in self.overflowed])
         _section(lines, "of layers that the model does not have", self.surplus)
         _section(lines, "not needed", self.unexpected)
         _section(lines, "ignored", self.ignored)
@@ -73,6 +84,10 @@ class Report:
             return "quantized tensors have to be turned into floats first"
         if self.conflicts:
             return "the model has one parameter for these names: keep one of them in the checkpoint"
+        if self.overflowed:
+            return "give the model a wider dtype first, such as model.double()"
+        if self.untied and not (self.missing or self.uncovered or self.surplus):
+            return "give the model two tables, or load with strict=False to leave this one out"
         if self.surplus and not (self.missing or self.uncovered):
             return "give the model the checkpoint's depth, or load with strict=False to leave these layers out"
         for name in self.missing[:SHOWN]:
