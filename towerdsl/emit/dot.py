@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from towerdsl.emit.attention import AttentionWriter
-from towerdsl.emit.code import ATOM, BITAND, PRODUCT, SUM, Code, permuted, spread
+from towerdsl.emit.code import ATOM, BITAND, PRODUCT, SUM, UNARY, Code, permuted, spread
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
 from towerdsl.ir.types import Axis
@@ -77,7 +77,7 @@ class DotWriter:
         size = score.left.axes[-1].size.integer
         if score.scalar is not None:
             number = self.values.code(score.scalar)
-            return [f"scale={number.text if factor == 1 else f'{python(factor)} * {number.at(PRODUCT)}'}"]
+            return [f"scale={number.text if factor == 1 else f'{python(factor)} * {number.at(PRODUCT + 1)}'}"]
         usual = size is not None and abs(factor - size**-0.5) <= 1e-12 * size**-0.5
         return [] if usual else [f"scale={python(factor)}"]
 
@@ -108,7 +108,7 @@ class DotWriter:
         lead = self.lead
         code = self.writer.lined(value, positions)
         if negative:
-            code = Code(f"-{code.at(PRODUCT)}", PRODUCT)
+            code = Code(f"-{code.at(UNARY)}", UNARY)
         if not positions:
             code = Code(f"{code.atom}.unsqueeze(-2)")
         elif len(positions) > 1:
@@ -202,7 +202,7 @@ class DotWriter:
             code = Code(f"{self.values.code(term.scalar).at(PRODUCT)} * {code.at(PRODUCT + 1)}", PRODUCT)
         if term.factor != 1:
             number = python(term.factor) if term.factor > 0 else f"({python(term.factor)})"
-            code = Code(f"{number} * {code.at(PRODUCT)}", PRODUCT)
+            code = Code(f"{number} * {code.at(PRODUCT + 1)}", PRODUCT)
         return code
 
     def _pairs(self, code: Code, own: Sequence[Axis]) -> Code:

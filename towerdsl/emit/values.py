@@ -314,7 +314,7 @@ class ValueWriter:
         if value.op in STRENGTH:
             strength = STRENGTH[value.op]
             left, right = (self.code(a) for a in value.args)
-            tight = ATOM if value.op == "**" else strength
+            tight = {POWER: ATOM, COMPARE: COMPARE + 1}.get(strength, strength)  # a < b < c is no comparison of a < b
             return Code(f"{left.at(tight)} {value.op} {right.at(strength + 1)}", strength)
         entry = ELEMENTWISE[value.op]
         codes = {str(k): self.code(a) for k, a in enumerate(value.args[: entry.arity])}

@@ -75,7 +75,8 @@ class Speller:
         return self._code(value)[0]
 
     def factor(self, value: n.Value) -> str:
-        return self._inside(value, LEVELS["*"])
+        """A value as an operand behind `*`."""
+        return self._inside(value, LEVELS["*"] + 1)
 
     def _inside(self, value: n.Value, level: int) -> str:
         text, own = self._code(value)

@@ -141,10 +141,11 @@ class _Printer:
 
 
 def _atom(value: n.Value) -> str:
-    """A value as an operand: what is written with an operator is put in parentheses."""
+    """A value as an operand: what is written with an operator is put in parentheses, but for a minus or `not`."""
     text = show_value(value)
-    plain = n.plain(value)
-    return f"({text})" if isinstance(plain, n.Pointwise) and plain.op in INFIX and text[0] != "(" else text
+    plain = value if isinstance(value, n.Shared) else n.plain(value)
+    operator = isinstance(plain, n.Pointwise) and plain.op in INFIX
+    return f"({text})" if operator or (isinstance(plain, n.SizeOf) and not plain.size.is_atom) else text
 
 
 def _list(values: tuple[n.Value, ...]) -> str:
@@ -189,7 +190,8 @@ def _cast(v: n.Cast) -> str:
 
 def _pointwise(v: n.Pointwise) -> str:
     if v.op in INFIX and len(v.args) == 2:
-        return f"{_atom(v.args[0])} {v.op} {_atom(v.args[1])}"
+        left = _atom(v.args[0])
+        return f"{f'({left})' if v.op == '**' and left[0] == '-' else left} {v.op} {_atom(v.args[1])}"
     if v.op in ("neg", "not") and len(v.args) == 1:
         return f"{'-' if v.op == 'neg' else 'not '}{_atom(v.args[0])}"
     return f"{v.op}({_list(v.args)})"

@@ -22,12 +22,21 @@ class Atom:
     args: tuple[Size, ...] = ()
 
     def __str__(self) -> str:
+        return self.render(lambda name: name)
+
+    def render(self, free: Callable[[str], str]) -> str:
+        """Text with free lengths written by `free`; a quotient or remainder binds like a product."""
         if self.op == "free":
-            return self.name
-        a, b = (f"({x})" if x.is_sum else str(x) for x in self.args)
+            return free(self.name)
+        a, b = (x.render(free) for x in self.args)
         if self.op in ("min", "max"):
-            return f"{self.op}({self.args[0]}, {self.args[1]})"
-        return f"{a} {self.op} {b}"
+            return f"{self.op}({a}, {b})"
+        return f"{f'({a})' if self.args[0].is_sum else a} {self.op} {b if self.args[1].is_atom else f'({b})'}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a whole number for sure: `max(n / 2, 1)` may be none."""
+        return self.op in ("free", "//") or all(x.is_whole for x in self.args)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -131,8 +140,8 @@ class Size:
                 raise ZeroDivisionError
             return Size.of(Fraction(OPAQUE[op](a, b)))  # type: ignore[arg-type]
         if op in ("//", "%") and b:
-            divisible = [(m, c) for m, c in self.terms if c % b == 0]
-            rest = Size(tuple((m, c) for m, c in self.terms if c % b != 0))
+            divisible = [(m, c) for m, c in self.terms if c % b == 0 and all(x.is_whole for x, _ in m)]
+            rest = Size(tuple(t for t in self.terms if t not in divisible))
             whole = Size(tuple((m, c / b) for m, c in divisible))
             if rest.constant is not None:  # (4 n + 3) // 4 == n + 3 // 4
                 return whole + rest.opaque("//", other) if op == "//" else rest.opaque("%", other)
@@ -159,6 +168,11 @@ class Size:
         return int(c) if c is not None and c.denominator == 1 else None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is a whole number whatever its lengths are, as far as its coefficients show."""
+        return all(c.denominator == 1 and all(a.is_whole for a, _ in m) for m, c in self.terms)
+
+    @property
     def is_free(self) -> bool:
         """Whether this is a free length and nothing else."""
         return len(self.free_names) == 1 and self == Size.free(next(iter(self.free_names)))
@@ -166,6 +180,16 @@ class Size:
     @property
     def is_sum(self) -> bool:
         return len(self.terms) > 1
+
+    @property
+    def is_atom(self) -> bool:
+        """Whether its text is one number or name, or a call."""
+        if self.integer is not None:
+            return True
+        if len(self.terms) != 1 or len(self.terms[0][0]) != 1:
+            return False
+        (((atom, power),), coefficient) = self.terms[0]
+        return power == coefficient == 1 and atom.op not in ("//", "%")
 
     @property
     def free_names(self) -> set[str]:
@@ -194,36 +218,21 @@ class Size:
             total = total + product
         return total
 
-    def render(self, free: Callable[[str], str], times: str = " * ", power: str = " ** ") -> str:
+    def render(self, free: Callable[[str], str]) -> str:
         """Text of the polynomial, with free lengths written by `free`; also valid Python."""
-
-        def atom_text(atom: Atom) -> str:
-            if atom.op == "free":
-                return free(atom.name)
-            a, b = (x.render(free, times, power) for x in atom.args)
-            if atom.op in ("min", "max"):
-                return f"{atom.op}({a}, {b})"
-            wrap_a = f"({a})" if atom.args[0].is_sum else a
-            wrap_b = f"({b})" if atom.args[1].constant is None else b
-            return f"{wrap_a} {atom.op} {wrap_b}"
-
-        parts = []
+        text = ""
         for m, c in self.terms:
-            factors = []
+            factors = [] if m and abs(c.numerator) == 1 else [str(abs(c.numerator))]
             for a, p in m:
-                text = atom_text(a)
-                if a.op in ("//", "%") and (len(m) > 1 or p > 1 or abs(c) != 1):
-                    text = f"({text})"
-                factors.append(text if p == 1 else f"{text}{power}{p}")
-            number = str(abs(c.numerator)) if abs(c.numerator) != 1 or not m else ""
-            text = times.join(([number] if number else []) + factors)
-            if c.denominator != 1:
-                text += f" / {c.denominator}"
-            parts.append(("-" if c < 0 else "+", text))
-        if not parts:
-            return "0"
-        first = ("-" if parts[0][0] == "-" else "") + parts[0][1]
-        return first + "".join(f" {sign} {text}" for sign, text in parts[1:])
+                factor = a.render(free)
+                # -x // y is (-x) // y, and x * y // z is (x * y) // z
+                if a.op in ("//", "%") and (len(m) > 1 or p > 1 or abs(c) != 1 or (c < 0 and not text)):
+                    factor = f"({factor})"
+                factors.append(factor if p == 1 else f"{factor} ** {p}")
+            part = " * ".join(factors) + (f" / {c.denominator}" if c.denominator != 1 else "")
+            sign = "-" if c < 0 else "+" if text else ""
+            text += f" {sign} {part}" if text else sign + part
+        return text or "0"
 
     def __str__(self) -> str:
         return self.render(lambda name: name)

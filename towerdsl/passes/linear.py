@@ -20,6 +20,8 @@ from towerdsl.ir.types import Axis
 from towerdsl.passes.intervals import Interval, Order
 
 ZERO, ONE = Size.of(0), Size.of(1)
+#: the largest denominator of a number that is none of the whole ones
+FINEST = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Linear:
     def whole(self) -> bool:
         """Whether it is a whole number for sure: `n / 2` may be none."""
         inner = (f for a, _ in self.terms if isinstance(a, (Larger, Choice)) for f in a.forms)
-        return whole(self.constant) and all(f.whole for f in inner)
+        return self.constant.is_whole and all(f.whole for f in inner)
 
     def __add__(self, other: Linear) -> Linear:
         factors = dict(self.terms)
@@ -157,8 +159,8 @@ class Reader:
         match inner:
             case n.Const():
                 number = inner.value
-                if isinstance(number, bool) or not math.isfinite(number) or number * 4 != int(number * 4):
-                    return None  # 0.1 is none of the numbers that it is compared with
+                if isinstance(number, bool) or not abs(number) < 2**53 or Fraction(number).denominator > FINEST:
+                    return None  # 0.1 is not what is written
                 return Linear(constant=Size.of(Fraction(number)))
             case n.SizeOf():
                 return Linear(constant=inner.size)
@@ -191,7 +193,7 @@ class Reader:
                 return a - b
             case "*", [a, b]:
                 a, b = (b, a) if a.terms else (a, b)
-                return b.times(a.constant) if not a.terms and whole(a.constant) else None
+                return b.times(a.constant) if not a.terms and a.constant.is_whole else None
             case "//", [a, b]:
                 return None if b.terms else self.floor(a, b.constant)
             case "%", [a, b]:
@@ -206,7 +208,7 @@ class Reader:
                 return self.larger(a, Linear())
             case "clip", [a, low, high]:
                 return -self.larger(-self.larger(a, low), -high)
-            case (("floor" | "round" | "int"), [a]):
+            case (("floor" | "round" | "int"), [a]) if a.whole:
                 return a
         return None
 
@@ -234,7 +236,7 @@ class Reader:
 
     def floor(self, form: Linear, by: Size) -> Linear | None:
         """floor(form / by); None where the sign of `by` is not known."""
-        sign = self.sign(by) if form.whole and whole(by) else 0
+        sign = self.sign(by) if form.whole and by.is_whole else 0
         return self.floor_of(form.times(Size.of(sign)), by * sign) if sign else None
 
     def floor_of(self, form: Linear, by: Size) -> Linear:
@@ -261,7 +263,7 @@ class Reader:
 
     def modulo(self, form: Linear, by: Size) -> Linear | None:
         """form % by; None where the sign of `by` is not known."""
-        sign = self.sign(by) if form.whole and whole(by) else 0
+        sign = self.sign(by) if form.whole and by.is_whole else 0
         return self.modulo_of(form.times(Size.of(sign)), by * sign).times(Size.of(sign)) if sign else None
 
     def modulo_of(self, form: Linear, by: Size) -> Linear:
@@ -364,11 +366,6 @@ def _replaced(reader: Reader, atom: Atom, atoms: dict[Atom, Linear]) -> Linear:
 # --- arithmetic of factors -------------------------------------------------------------------------------------
 
 
-def whole(size: Size) -> bool:
-    """Whether a size has whole coefficients, so that it is a whole number whatever its lengths are."""
-    return all(c.denominator == 1 for _, c in size.terms)
-
-
 def negative(size: Size) -> bool:
     """Whether the first coefficient is below 0: of a size and its negative this is one."""
     return bool(size.terms) and size.terms[0][1] < 0
@@ -380,7 +377,7 @@ def quotient(size: Size, by: Size) -> Size | None:
         found = size / by
     except ValueError:
         return None
-    return found if whole(found) else None
+    return found if found.is_whole else None
 
 
 def common(form: Linear) -> Size:

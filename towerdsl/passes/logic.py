@@ -10,10 +10,8 @@ have in common stands in front of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.printer import show_value
@@ -37,7 +35,6 @@ from towerdsl.passes.linear import (
     replaced,
     sides_of,
     single,
-    whole,
 )
 
 #: the longest condition that is worth the algebra
@@ -98,27 +95,17 @@ class Logic:
                 if isinstance(truth, n.Const):
                     found = self._formula(other)
                     return found if truth.value else self.negated(found)
-        x, y = self._number(a), self._number(b)
+        x, y = self.reader.linear(a), self.reader.linear(b)
         if x is None or y is None:
             if value.op == "==":
                 first, second = sorted(value.args, key=lambda v: ("ij".find(sides_of(v.axes)) % 3, show_value(v)))
                 value = replace(value, args=(first, second))
             return Fact(value)
-        difference = y - x
         if value.op == "==":
-            return self.compared(difference, ONLY_ZERO)
-        if value.op == "<":
-            scale = math.lcm(*(c.denominator for _, c in difference.constant.terms))
-            difference = difference.times(Size.of(scale)).plus(-1)  # n / 2 - x > 0 --> n - 2 * x >= 1
-        return self.compared(difference, NOT_BELOW)
-
-    def _number(self, value: n.Value) -> Linear | None:
-        """A form, or a number that need not be whole, to compare a form with."""
-        inner = n.plain(value)
-        if isinstance(inner, n.Const) and isinstance(inner.value, float) and abs(inner.value) < 2**53:
-            number = Fraction(inner.value)
-            return Linear(constant=Size.of(number)) if number.denominator <= 2**20 else None
-        return self.reader.linear(value)
+            return self.compared(y - x, ONLY_ZERO)
+        if value.op == "<=":
+            return self.compared(y - x, NOT_BELOW)
+        return self.negated(self.compared(x - y, NOT_BELOW))  # so that no bound of what need not be whole is left out
 
     def _chosen(self, condition: n.Value, yes: Formula, no: Formula) -> Formula:
         holds = self._formula(condition)
@@ -161,12 +148,14 @@ class Logic:
         if not form.terms:
             return self.either_of([self._zero_in(x) for x in sets])
         form, sets = self.in_units(form, sets)
+        sets = self.order.union(sets)  # 2 * x == 3 has no numbers
+        if sets in (EVERY, NONE):
+            return _literal(form, sets)
         for rule in (self._one_floor, self._residue, self._digits):
             found = rule(form, sets)
             if found is not None:
                 return found
-        sets = self.order.within(sets, (self.reader.range(form),))
-        return TRUE if sets == EVERY else FALSE if sets == NONE else Within(form, sets)
+        return _literal(form, self.order.within(sets, (self.reader.range(form),)))
 
     def in_units(self, form: Linear, sets: Intervals) -> tuple[Linear, Intervals]:
         """`4 * i - 4 * j <= 9` --> `i - j <= 2`; the first factor is positive."""
@@ -175,7 +164,7 @@ class Logic:
             form, sets, unit = -form, _mirrored(sets), -unit
         if not self.reader.sign(unit):
             unit = ONE
-        if unit != ONE or not all(whole(x) for ends in sets for x in ends if x is not None):
+        if unit != ONE or not all(x.is_whole for ends in sets for x in ends if x is not None):
             form = Linear(tuple((a, f / unit) for a, f in form.terms))
             sets = tuple(
                 (None if a is None else -self._part(-a, unit), None if b is None else self._part(b, unit))
@@ -188,7 +177,7 @@ class Logic:
         if unit.integer is not None:
             return floored(size, unit.integer)
         exact = quotient(size, unit)
-        if exact is None and not whole(size):
+        if exact is None and not size.is_whole:
             raise TooComplex
         if self.order.at_most(ZERO, size) and self.order.below(size, unit):
             return ZERO
@@ -294,8 +283,7 @@ class Logic:
     def _opposite(self, formula: Formula) -> Formula:
         match formula:
             case Within():
-                sets = self.order.complement(formula.sets)
-                return replace(formula, sets=sets) if sets not in (EVERY, NONE) else TRUE if sets else FALSE
+                return _literal(formula.form, self.order.complement(formula.sets))
             case Fact():
                 return replace(formula, holds=not formula.holds)
         other = Either if isinstance(formula, All) else All
@@ -370,9 +358,7 @@ class Logic:
         match formula:
             case Within() if formula.form in known.forms:
                 sets = self.order.within(formula.sets, known.forms[formula.form])
-                if sets in (EVERY, NONE):
-                    return TRUE if sets else FALSE
-                return formula if sets == formula.sets else replace(formula, sets=sets)
+                return formula if sets == formula.sets else _literal(formula.form, sets)
             case Fact() if n.plain(formula.value) in known.facts:
                 return TRUE if known.facts[n.plain(formula.value)].holds == formula.holds else FALSE
             case All() | Either():
@@ -423,6 +409,11 @@ class _Known:
 
     forms: dict[Linear, Intervals] = field(default_factory=dict)
     facts: dict[n.Value, Fact] = field(default_factory=dict)
+
+
+def _literal(form: Linear, sets: Intervals) -> Formula:
+    """form in one of the intervals, true or false where these are everything or nothing."""
+    return TRUE if sets == EVERY else Within(form, sets) if sets else FALSE
 
 
 def _children(part: Formula) -> tuple[Formula, ...]:
