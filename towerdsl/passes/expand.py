@@ -47,6 +47,8 @@ class _Expander:
             func = bound.get(e.func.id, replace(e.func, span=at or e.func.span))
             return t.Call(at or e.span, func, args, kwargs)
         changes: dict[str, Any] = {"span": at or e.span}
+        if isinstance(e, t.Pick) and e.axis in bound:
+            changes["axis"] = self._axis(e.axis, bound[e.axis], at or e.span)
         for f in fields(e):
             value = getattr(e, f.name)
             if isinstance(value, t.Expr):
@@ -54,6 +56,13 @@ class _Expander:
             elif isinstance(value, tuple) and value and isinstance(value[0], t.Expr):
                 changes[f.name] = tuple(self.expand(v, bound, at) for v in value)
         return replace(e, **changes)
+
+    def _axis(self, parameter: str, argument: t.Expr, at: Span) -> str:
+        """`x[n=0]` with a parameter `n`: the axis that it stands for."""
+        if isinstance(argument, t.Name):
+            return argument.id
+        message = f"the definition picks along its parameter `{parameter}`, but `{argument.span.text}` is no axis"
+        raise TowerError([Diagnostic("axis", message, at, (), "give it the name of an axis")])
 
     def _count(self, repeated: t.Expr | None, span: Span) -> None:
         """Count what the formula has grown by: one node, or all of an argument that is put in once more."""

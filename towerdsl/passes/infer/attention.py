@@ -191,7 +191,8 @@ class _Typer:
             if axis.name == e.id or (wanted is not None and axis.name is not None and axis == wanted):
                 return axis
         names = [a.name for a in axes if a.name]
-        help = did_you_mean(e.id, names, f"the axes are {shown(axes)}")
+        hidden = self.expressions.hidden_axis(e.id, axes, self.scope)
+        help = hidden or did_you_mean(e.id, names, f"the axes are {shown(axes)}")
         raise Fault("axis", f"`{what}`: there is no axis `{e.id}` here", e.span, (), help)
 
     def _features(self, value: n.Value, span: Span) -> tuple[Axis, ...]:

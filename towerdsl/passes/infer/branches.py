@@ -69,7 +69,7 @@ class Branches:
     def _taken(self, e: t.Expr, scope: Scope) -> t.Expr:
         if isinstance(e, t.Cond):
             test = self._taken(e.test, scope)
-            if self._is_static(test, scope):
+            if self.is_static(test, scope):
                 value = self.infer.expressions.any(test, scope)
                 if not isinstance(value, n.Value | n.Relation):
                     taken = self.truth(value, e.test.span)
@@ -91,22 +91,22 @@ class Branches:
             return new if any(a is not b for a, b in zip(new, value, strict=True)) else value
         return value
 
-    def _is_static(self, e: t.Expr, scope: Scope) -> bool:
+    def is_static(self, e: t.Expr, scope: Scope) -> bool:
         """Whether it is made of numbers, words, sizes and what is computed from them."""
         if isinstance(e, t.Name):
             if e.id in scope.names:
                 return isinstance(scope.names[e.id], int | float | str | Size | Poison)
             return e.id in self.infer.sizes or (e.id in scope.axes and e.id not in RESERVED)
         if isinstance(e, t.Index) and isinstance(e.base, t.List):
-            return all(self._is_static(x, scope) for x in (*e.base.items, *e.items))
+            return all(self.is_static(x, scope) for x in (*e.base.items, *e.items))
         if isinstance(e, t.Call):
             if e.func == t.Name(e.func.span, "len"):
                 return True
             known = isinstance(e.func, t.Name) and e.func.id in ELEMENTWISE and e.func.id not in scope.names
-            return known and all(self._is_static(a, scope) for a in (*e.args, *(v for _, v in e.kwargs)))
+            return known and all(self.is_static(a, scope) for a in (*e.args, *(v for _, v in e.kwargs)))
         if isinstance(e, t.Index | t.List | t.Attribute | t.Pick):
             return False
-        return all(self._is_static(c, scope) for c in e.children())
+        return all(self.is_static(c, scope) for c in e.children())
 
     # --- what a reader is shown -------------------------------------------------------------------------------
 
@@ -163,13 +163,13 @@ class Branches:
             return False
         given = dict(zip([*op.tensors, *(p.name for p in op.statics)], e.args, strict=False)) | dict(e.kwargs)
         number = self.infer.expand(given[op.idle], scope)
-        return self._is_static(number, scope) and self.infer.expressions.any(number, scope) == 0
+        return self.is_static(number, scope) and self.infer.expressions.any(number, scope) == 0
 
     def _decided(self, test: t.Expr, scope: Scope) -> bool | None:
         if isinstance(test, t.Bool):
             return test.value
         test = self.infer.expanded(test, scope)
-        if any(isinstance(x, t.Cond) for x in walk(test)) or not self._is_static(test, scope):
+        if any(isinstance(x, t.Cond) for x in walk(test)) or not self.is_static(test, scope):
             return None
         value = self.infer.expressions.any(test, scope)
         return value if isinstance(value, bool) else None

@@ -37,11 +37,18 @@ class _Bound:
     constants: list[tuple[str, Static]]
     outer: dict[str, Size]  # inner free name -> length outside
     axes: dict[Axis, Axis]  # inner axis -> axis outside
+    numbers: dict[str, Size | None]  # parameters that are no tensors -> their length outside, where they are one
     scope: Scope
 
     def inner_name(self, axis: Axis) -> str | None:
-        """What an axis outside is called inside: what a parameter named it, or its own name."""
-        return next((i.name for i, o in self.axes.items() if o == axis and i.name is not None), axis.name)
+        """What an axis outside is called inside: what a parameter named it, or its own name, where that is no number
+        of another parameter."""
+        named = next((i.name for i, o in self.axes.items() if o == axis and i.name is not None), None)
+        return named or (None if self.hides(axis.name, axis.size) else axis.name)
+
+    def hides(self, name: str | None, size: Size) -> bool:
+        """Whether a name means a number in the block that is not this length outside."""
+        return name in self.numbers and self.numbers[name] != size
 
 
 def plural(number: int, noun: str) -> str:
@@ -352,7 +359,7 @@ class Calls:
         values = self.infer.every(partial(self.infer.expressions.any, expr, scope) for expr in given.values())
         found: dict[str, Result] = dict(zip(given, values, strict=True))
         inner = Scope({}, {}, Builder(), signature=signature)
-        bound = _Bound([], [], [], {}, {}, inner)
+        bound = _Bound([], [], [], {}, {}, self._numbers(signature, found), inner)
         lengths: dict[tuple[str | None, Size], Size] = {}
         named: dict[str, TensorType] = {}  # parameters that name their axes come first: the others follow their names
         for p in signature.parameters:
@@ -399,6 +406,23 @@ class Calls:
                 inner.names[p.name] = value
         return bound
 
+    def _numbers(self, signature: t.Signature, given: Mapping[str, Result]) -> dict[str, Size | None]:
+        """The parameters that are no tensors, and the lengths that they are, None where they are none."""
+        found: dict[str, Size | None] = {}
+        nothing = Scope({}, {}, Builder())
+        for p in signature.parameters:
+            value = given.get(p.name)
+            if value is None and p.default is not None:
+                default = self.infer.expand(p.default, nothing)
+                if not self.infer.branches.is_static(default, nothing):
+                    continue  # made of the lengths of other arguments
+                value = self.infer.expressions.any(default, nothing)
+            if isinstance(value, n.Value) and value.type.scalar:
+                found[p.name] = None
+            elif value is not None and not isinstance(value, n.Value | n.Relation):
+                found[p.name] = st.as_size(value)
+        return found
+
     def _no_axes(self, p: t.Parameter, what: str) -> None:
         if p.axes is not None:
             message = f"the parameter `{p.name}` names axes, but it is given {what}"
@@ -430,8 +454,15 @@ class Calls:
                 raise Fault("rank", message, span, notes)
             for k, (decl, axis) in enumerate(zip(p.axes, kind.axes, strict=True)):
                 names[k] = decl.name if decl.name is not None else axis.name
-                shadowed = decl.name in bound.scope.names
-                wanted = None if shadowed else self._declared(decl, bound.scope)
+                if decl.size is None and bound.hides(decl.name, axis.size):
+                    number = bound.numbers[decl.name or ""]
+                    is_now = f"is {number}" if number is not None else "is no length"
+                    has = f"axis `{decl.name}` of `{p.name}` has length {axis.size}"
+                    message = f"{has}, but the parameter `{decl.name}` {is_now}"
+                    notes = (f"got:    {shown(kind.axes)}", f"wanted: {p.span.text}, {p.span}")
+                    help = "call the axis or the parameter otherwise, if they are not one length"
+                    raise Fault("axis-mismatch", message, span, notes, help)
+                wanted = None if decl.name in bound.numbers else self._declared(decl, bound.scope)
                 if wanted is not None and wanted != axis.size:
                     notes = (f"got: {shown(kind.axes)}", f"wanted: {decl.span.text} = {wanted}, {p.span}")
                     message = f"axis {k + 1} of `{p.name}` has length {axis.size}, not {wanted}"
@@ -449,9 +480,7 @@ class Calls:
     def _declared(self, decl: t.AxisDecl, scope: Scope) -> Size | None:
         if decl.size is not None:
             return self.infer.expressions.size(self.infer.expand(decl.size, scope), scope, "the length of an axis")
-        if decl.name in self.infer.sizes:
-            return st.as_size(self.infer.size_value(decl.name, decl.span))
-        return None
+        return self.infer.number(decl, scope)
 
     def _inner_axis(
         self, axis: Axis, name: str | None, lengths: dict[tuple[str | None, Size], Size], bound: _Bound
@@ -463,7 +492,7 @@ class Calls:
             if key not in lengths:
                 base = name or "length"
                 label, number = base, 1
-                while label in bound.outer:
+                while label in bound.outer or bound.hides(label, size):
                     number += 1
                     label = f"{base}_{number}"
                 bound.outer[label] = size

@@ -527,7 +527,7 @@ class ExpressionTyper:
         self._arguments(e, 1, 1, "range(n)")
         size = self.size(e.args[0], scope, "the length of `range`")
         name = e.args[0].id if isinstance(e.args[0], t.Name) else None
-        axis = scope.axes.get(name) if name else None
+        axis = self.infer.known_axis(name, scope)
         if axis is None or axis.size != size:
             axis = Axis(name, size, origin=f"{e.args[0].span.text}, line {e.span.line}")
         return n.Range(TensorType("int", (axis,)), e.span)
@@ -549,13 +549,10 @@ class ExpressionTyper:
         assert isinstance(e.func, t.Name)
         self._arguments(e, 1, 1, f"{e.func.id}([b, n])")
         items = e.args[0].items if isinstance(e.args[0], t.List) else (e.args[0],)
-        found = [
-            scope.axes.get(x.id)
-            if isinstance(x, t.Name) and x.id in scope.axes
-            else None or Axis(x.id if isinstance(x, t.Name) else None, self.size(x, scope, "an axis"))
-            for x in items
-        ]
-        return n.Fill(TensorType("float", tuple(a for a in found if a is not None)), e.span, value)
+        names = [x.id if isinstance(x, t.Name) else None for x in items]
+        axes = [self.infer.known_axis(name, scope) for name in names]
+        made = (a or Axis(name, self.size(x, scope, "an axis")) for a, name, x in zip(axes, names, items, strict=True))
+        return n.Fill(TensorType("float", tuple(made)), e.span, value)
 
     def _call_reduce(self, e: t.Call, scope: Scope) -> Result:
         assert isinstance(e.func, t.Name)
@@ -589,10 +586,25 @@ class ExpressionTyper:
             if axis.name is not None and (axis.name == e.id or (wanted is not None and axis == wanted)):
                 return axis
         names = [a.name for a in value.axes if a.name]
-        help = did_you_mean(e.id, names, f"it has {shown_names(value)}")
+        help = self.hidden_axis(e.id, value.axes, scope) or did_you_mean(e.id, names, f"it has {shown_names(value)}")
         raise Fault(
             "axis", f"{what}: there is no axis `{e.id}` here", e.span, (combining.describe("tensor", value),), help
         )
+
+    def hidden_axis(self, name: str, axes: Sequence[Axis], scope: Scope) -> str | None:
+        """Help for the name of an axis that a parameter hides."""
+        known = scope.names.get(name)
+        number = known.type.scalar if isinstance(known, n.Value) else isinstance(known, int | float | Size)
+        if not number or scope.signature is None or name not in {p.name for p in scope.signature.parameters}:
+            return None
+        parts = []
+        for p in scope.signature.parameters:
+            own = scope.names.get(p.name)
+            whole = isinstance(own, n.Value) and own.axes == tuple(axes)
+            default = f" = {p.default.span.text}" if p.default is not None else ""
+            parts.append(f"{p.name}[{', '.join(map(str, axes))}]" if whole else f"{p.name}{default}")
+        written = f"{scope.signature.name}({', '.join(parts)})"
+        return f"`{name}` is a parameter here, a number: name the axes where the block begins, as in `{written}`"
 
     def axes_of(self, e: t.Expr, value: n.Value, scope: Scope, what: str) -> tuple[Axis, ...]:
         items = e.items if isinstance(e, t.List) else (e,)

@@ -164,8 +164,8 @@ class Infer:
         name = decl.name
         if scope.heads is not None and name == "head":
             return scope.heads[1]
-        if name in scope.axes:
-            return scope.axes[name]
+        if (own := self.known_axis(name, scope)) is not None:
+            return own
         known = scope.names.get(name, self.sizes.get(name))
         if isinstance(known, Poison):
             raise Unknown
@@ -188,6 +188,24 @@ class Infer:
             help = did_you_mean(name, {*scope.axes, *self.sizes}, "axes here are those of the arguments, and sizes")
             raise Fault("unknown-name", f"there is no axis or size `{name}` here", decl.span, (), help)
         return Axis(name, Size.free(name), origin=f"the axis {name} at run time")
+
+    def number(self, decl: t.AxisDecl, scope: Scope) -> Size | None:
+        """The length that the name of an axis has here as a number: a parameter or a size. Raises Unknown."""
+        if decl.name in scope.names:
+            known = scope.names[decl.name]
+            return st.as_size(known) if isinstance(known, int | float | Size) else None
+        return st.as_size(self.size_value(decl.name, decl.span)) if decl.name in self.sizes else None
+
+    def known_axis(self, name: str | None, scope: Scope) -> Axis | None:
+        """The axis that a name stands for where a length is expected: not where that name is another number."""
+        axis = scope.axes.get(name or "")
+        if axis is None or name is None:
+            return None
+        known = scope.names.get(name, self.sizes.get(name))
+        if isinstance(known, n.Value):
+            return None if known.type.scalar else axis
+        differs = isinstance(known, int | float | str | Size) and st.as_size(known) != axis.size
+        return None if differs else axis
 
     def declared_type(self, decl: t.TypeDecl, scope: Scope, new_free: bool) -> Type:
         """Raises Fault."""

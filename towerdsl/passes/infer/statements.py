@@ -97,7 +97,7 @@ class Statements:
             if target.name in {*scope.along, *(index for index, _ in scope.builder.loops)}:
                 message = f"`{target.name}` is the index of a loop, it cannot be assigned"
                 raise Fault("name-reused", message, target.span, (), "choose another name")
-            if target.name in self.infer.sizes:
+            if target.name in self.infer.sizes and target.name not in scope.names:
                 message = f"`{target.name}` is a size, it cannot be assigned"
                 raise Fault("name-reused", message, target.span, (), "choose another name")
             if isinstance(scope.names.get(target.name), (SharedModule, n.Weight)):
@@ -160,8 +160,8 @@ class Statements:
                 declared = self.infer.expressions.size(
                     self.infer.expand(decl.size, scope), scope, "the length of an axis"
                 )
-            elif decl.name in self.infer.sizes:
-                declared = st.as_size(self.infer.size_value(decl.name, decl.span))
+            else:
+                declared = self.infer.number(decl, scope)
             if declared is not None and declared != axis.size:
                 known = declared.integer is not None and axis.size.integer is not None
                 if known or decl.size is None:

@@ -1,0 +1,93 @@
+"""What a name means: parameters that are numbers beside axes of the same name."""
+
+import pytest
+import torch
+
+import towerdsl
+
+SPEC = """
+tower: named
+sizes: {{c: 4, d: 8}}
+inputs:
+  x: float[b, c, h]
+blocks:
+  block({signature}):
+{body}
+outputs: {call}
+"""
+
+
+def model(signature: str, *statements: str, call: str) -> torch.nn.Module:
+    body = "\n".join(f"    {s}" for s in statements)
+    return towerdsl.compile(SPEC.format(signature=signature, body=body, call=call))().double().eval()
+
+
+X = torch.arange(2 * 4 * 6, dtype=torch.float64).reshape(2, 4, 6)
+
+#: A block with a number of the name of an axis that its argument brings along, and the shape of what it gives.
+PARAMETERS = {
+    "a length": ("x, h", ['- resize(x, [h], "linear")'], "block(x, 3 * h)", (2, 4, 18)),
+    "a number": ("x, h", ['- resize(x, [h], "linear")'], "block(x, 7)", (2, 4, 7)),
+    "in front": ("h, x", ['- resize(x, [h], "linear")'], "block(3 * h, x)", (2, 4, 18)),
+    "a default": ("x, h = 9", ['- resize(x, [h], "linear")'], "block(x)", (2, 4, 9)),
+    "zeros": ("x, h", ["- x[h=0] + zeros([c])"], "block(rearrange(x, 'b c h -> b h c'), h)", (2, 4)),
+    "zeros of it": ("x, h", ["- zeros([h])"], "block(x, 3 * h)", (18,)),
+    "a range": ("x, h", ["- float(range(h))"], "block(x, h + 1)", (7,)),
+    "of a type": ("x, c", ["params: {w: 'float[c]'}", "flow:", "  - zeros([c]) + w"], "block(x, 5)", (5,)),
+    "a loop": ("x, h", ["- for l in h:", "    - x = x + 1", "- x"], "block(x, 3)", (2, 4, 6)),
+    "along it": ("x, h", ["- y = mean(x)", "- for t along h:", "    - y = y + 1", "- y"], "block(x, 3)", (2, 4)),
+    "a comparison": ("x, h", ["- x if h == 6 else zeros([h])"], "block(x, 3)", (3,)),
+    "the same length": ("x, h", ["- x + zeros([h])"], "block(x, h)", (2, 4, 6)),
+    "heads": ("x, h", ["value: linear(x, 8)", "heads: h", "score: head * h"], "block(zeros([b, h, 8]), 2)", (2, 8)),
+    "a window": (
+        "x, c",
+        ["value: x", "key: x", "query: x", "locality: abs(i - j) < c"],
+        "block(x, 2)",
+        (2, 4, 6),
+    ),
+    "a size of the file": ("x[b, d], d", ["- zeros([d]) + x"], "block(linear(x[h=0], 16), 16)", (2, 16)),
+    "its own names": ("x[b, m, n], h", ["- sum(x, n) * h"], "block(x, 3)", (2, 4)),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_parameter_hides_an_axis_that_an_argument_brings_along(name):
+    signature, statements, call, shape = PARAMETERS[name]
+    assert model(signature, *statements, call=call)(X).shape == shape
+
+
+def test_the_values_of_what_a_parameter_makes():
+    up = model("x, h", '- resize(x, [h], "linear")', call="block(x, 3 * h)")
+    torch.testing.assert_close(up(X), torch.nn.functional.interpolate(X, 18, mode="linear"))
+    window = model("x, c", "query: x", "key: x", "value: x", "score: 0", "locality: j < c", call="block(x, 2)")
+    torch.testing.assert_close(window(X), X[:, :2].mean(1, keepdim=True).expand(X.shape))
+
+
+def test_nested_blocks_have_numbers_of_their_own():
+    spec = """
+tower: nested
+inputs: {x: "float[b, c, h]"}
+blocks:
+  up(x, h):
+    - resize(x, [h], "linear")
+  twice(x, h):
+    - up(up(x, 2 * h), h + 1)
+outputs: twice(x, 3 * h)
+"""
+    assert towerdsl.compile(spec)()(torch.randn(2, 4, 6)).shape == (2, 4, 19)
+
+
+def test_a_number_in_a_flow_hides_an_axis():
+    spec = "tower: t\ninputs: {x: 'float[b, n]'}\nflow:\n  - n = 3\n  - y = zeros([n]) + sum(x)[b=0]\noutputs: y\n"
+    assert towerdsl.compile(spec)()(torch.randn(2, 5)).shape == (3,)
+
+
+def test_a_definition_picks_along_the_axis_that_it_is_given():
+    spec = """
+tower: picked
+define: {"first(x, n)": "x[n=0]"}
+inputs: {x: "float[b, n, m, d]"}
+outputs: first(x, m)
+"""
+    x = torch.randn(2, 5, 3, 4)
+    torch.testing.assert_close(towerdsl.compile(spec)()(x), x[:, :, 0])
