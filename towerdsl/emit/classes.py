@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.code import MARK, mark, unmark
+from towerdsl.emit.code import MARK, full, mark, unmark, unused
 from towerdsl.emit.describe import docstring
 from towerdsl.emit.frame import LIKE, MODULE_NAMES, Frame
 from towerdsl.emit.layout import tidy, wrapped
@@ -52,7 +52,6 @@ class Draft:
     signature: str
     returns: str
     helpers: set[str] = field(default_factory=set)
-    prelude: int = 0  # how many lines of `forward` read lengths
 
     @property
     def skeleton(self) -> tuple[str, ...]:
@@ -160,9 +159,15 @@ class ClassWriter:
         plans: Mapping[int, Plan],
         constructors: Mapping[int, str],
         optional: Optional,
+        inputs: Sequence[n.InputDecl] = (),
     ) -> None:
         self.block, self.plans, self.constructors = block, plans, constructors
-        self.frame = Frame(block, optional.parameters(block), merged=_without_weights(block))
+        self.defaults = [i for i in inputs if i.default is not None]
+        missing = optional.parameters(block)
+        if inputs:  # of the model: only what its caller may leave out is None
+            missing &= {i.name for i in self.defaults if i.default is True}
+        names = frozenset(i.name for i in self.defaults)
+        self.frame = Frame(block, missing, names, merged=_without_weights(block))
         self.values = ValueWriter(self.frame)
 
     def draft(self) -> Draft:
@@ -176,7 +181,8 @@ class ClassWriter:
         result = ", ".join(results)
         forward = [*self.frame.lines]
         forward.append(f"return {result}")
-        prelude = self.frame.prelude()
+        filled = self._filled()
+        prelude = [*self.frame.prelude(), *filled]
         forward = [*prelude, *tidy(forward)]
         returns = "Tensor" if len(results) == 1 else f"tuple[{', '.join('Tensor' for _ in results)}]"
         arguments = [
@@ -186,17 +192,16 @@ class ClassWriter:
         signature = ", ".join(["self", *arguments])
         return Draft(
             block,
-            self._init(),
+            self._init(forward),
             forward,
             signature,
             returns,
             self.frame.helpers,
-            len(prelude),
         )
 
     # --- __init__ ---------------------------------------------------------------------------------------------
 
-    def _init(self) -> list[str]:
+    def _init(self, forward: Sequence[str]) -> list[str]:
         lines = []
         for w in self.block.weights:
             sizes = ", ".join(mark(s.integer, a.name or "size") for s, a in zip(w.type.shape, w.type.axes, strict=True))
@@ -213,11 +218,29 @@ class ClassWriter:
             if kept == name:
                 lines.append(f"self.{name} = {module_code(slot, self.constructors)}")
                 self.frame.helpers |= {h for leaf in _leaves(slot) if leaf.result for h in leaf.result.helpers}
-        if any(f"{LIKE}." in line for line in (*self.frame.lines, *self.frame.prelude())):
+        if any(f"{LIKE}." in line for line in forward):
             lines.append(f'self.register_buffer("{LIKE.removeprefix("self.")}", torch.empty(0), persistent=False)')
         return lines
 
     # --- forward ----------------------------------------------------------------------------------------------
+
+    def _filled(self) -> list[str]:
+        """Inputs that were left out are filled with their defaults."""
+        frame = self.frame
+        found: list[str] = []
+        for i in self.defaults:
+            if not isinstance(i.type, TensorType):
+                continue
+            variable = frame.variable(i.name)
+            if i.default is True and i.name in frame.optional:
+                frame.helpers.add("holds_everywhere")
+                found.append(f"if holds_everywhere({variable}):")
+                found.append(f"    {variable} = None  # attention is faster without a mask that hides nothing")
+                continue
+            dtype = {"int": "torch.long", "bool": "torch.bool"}.get(i.type.dtype, frame.dtype)
+            value = full(frame.sizes(i.type.axes), len(i.type.axes), python(i.default), frame.device, dtype)
+            found += [f"if {variable} is None:", f"    {variable} = {value}"]
+        return found
 
     def _step(self, step: n.Step, loops: tuple[int, ...]) -> None:
         frame = self.frame
@@ -379,9 +402,8 @@ def merge(drafts: Sequence[Draft], name: str, about: Sequence[str]) -> Written:
     """
     columns = list(zip(*(d.numbers for d in drafts), strict=True))
     arguments: dict[tuple[str, ...], str] = {}
-    hints: dict[str, int] = {}
     block = drafts[0].block
-    own = {*MODULE_NAMES, *(name for name, _ in block.modules), *(w.name for w in block.weights)}
+    taken = {*MODULE_NAMES, *(name for name, _ in block.modules), *(w.name for w in block.weights)}
     chosen: list[str | None] = []
     for column in columns:
         values = tuple(value for value, _ in column)
@@ -391,9 +413,8 @@ def merge(drafts: Sequence[Draft], name: str, about: Sequence[str]) -> Written:
         if values not in arguments:
             known = [k for k, _ in drafts[0].block.constants]
             fitting = [k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values]
-            hint = safe(fitting[0] if fitting else column[0][1], own)
-            hints[hint] = hints.get(hint, 0) + 1
-            arguments[values] = hint if hints[hint] == 1 else f"{hint}_{hints[hint]}"
+            arguments[values] = unused(safe(fitting[0] if fitting else column[0][1], taken), taken)
+            taken.add(arguments[values])
         chosen.append(arguments[values])
     at = iter(chosen)
     used_in_forward: list[str] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from towerdsl.emit.code import mark
+from towerdsl.emit.code import mark, unused
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
@@ -24,6 +24,7 @@ class Frame:
 
     block: n.BlockInstance
     optional: frozenset[str] = frozenset()  # parameters that may be None
+    filled: frozenset[str] = frozenset()  # inputs that are None until they are filled with their defaults
     lines: list[str] = field(default_factory=list)
     depth: int = 0
     lengths: dict[str, str] = field(default_factory=dict)  # free name -> code that reads it
@@ -50,7 +51,7 @@ class Frame:
             if kind.scalar:
                 self.lengths.setdefault(name, variable)
                 continue
-            if name in self.optional:
+            if name in self.optional | self.filled:
                 continue
             self.device_from = self.device_from or variable
             if kind.dtype == "float" and not self.dtype_from:
@@ -134,10 +135,7 @@ class Frame:
 
     def fresh(self, name: str) -> str:
         """A variable name that is not in use."""
-        base, number = name, 1
-        while name in self.taken or name in MODULE_NAMES:
-            number += 1
-            name = f"{base}_{number}"
+        name = unused(name, self.taken | MODULE_NAMES)
         self.taken.add(name)
         return name
 

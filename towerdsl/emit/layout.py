@@ -32,7 +32,8 @@ def _counted_once(lines: Sequence[str]) -> list[str]:
     found: list[str] = []
     for line in lines:
         this, before = _ASSIGN.match(line), _ASSIGN.match(found[-1]) if found else None
-        if this and before and this[3].startswith("torch.arange(") and this.group(1, 3) == before.group(1, 3):
+        counted = this is not None and this[3].startswith("torch.arange(") and _is_chain(this[3])
+        if this and before and counted and this.group(1, 3) == before.group(1, 3):
             found[-1] = f"{this[1]}{' = '.join(sorted((before[2], this[2])))} = {this[3]}"
         else:
             found.append(line)
@@ -49,7 +50,7 @@ def _joined(lines: list[str], at: int) -> bool:
     for k in range(at + 1, len(lines)):
         second = _ASSIGN.match(lines[k])
         same = second is not None and second[2] == first[2] and second[1] == first[1]
-        if same and second is not None and len(word.findall(second[3])) == 1:
+        if same and second is not None and _reads_once(second[3], word):
             together = f"{first[1]}{first[2]} = {word.sub(lambda _: first[3], second[3])}"
             late = any(re.search(rf"\b{name}\b", second[3]) for name in between)
             if late or length(together) + 8 > WIDTH:  # inside a class, two levels deep
@@ -62,6 +63,15 @@ def _joined(lines: list[str], at: int) -> bool:
         if word.search(lines[k]) or second is None or re.search(rf"\b{second[2]}\b", first[3]):
             return False
     return False
+
+
+def _reads_once(code: str, word: re.Pattern[str]) -> bool:
+    """Whether a variable stands in the code once, and is read there: it is no attribute, argument name or letter."""
+    found = list(word.finditer(code))
+    if len(found) != 1:
+        return False
+    before, after = code[: found[0].start()], code[found[0].end() :]
+    return before.count('"') % 2 == 0 and not before.endswith(".") and re.match("=(?!=)", after) is None
 
 
 def _is_chain(code: str) -> bool:
@@ -79,21 +89,21 @@ def length(line: str) -> int:
     return len(MARK.sub(lambda m: m[1], line))
 
 
-def wrapped(line: str) -> list[str]:
-    """A statement in lines of at most `WIDTH`, broken inside its longest bracket, or before operators."""
+def wrapped(line: str, inside: bool = False) -> list[str]:
+    """A statement, or what stands inside a bracket, in lines of at most `WIDTH`: broken inside its longest bracket, or
+    before operators."""
     if length(line) <= WIDTH or '"""' in line:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
     group = _longest_group(line)
     operators = _operators(line)
-    if operators:
-        head = re.match(r"^(\s*)((?:[\w, .\[\]]+ = )|return )?", line)
-        assert head is not None
+    head = re.match(r"\s*((?:[\w, .\[\]]+ = )+|return )", line)
+    if operators and inside:
+        return [x for piece in _split_at(line, operators) for x in wrapped(f"{indent}{piece.strip()}", True)]
+    if operators and head is not None:
         start = head.end()
         pieces = _split_at(line[start:], [o - start for o in operators])
-        if not head[2]:  # inside a bracket already
-            return [x for piece in pieces for x in wrapped(f"{indent}{piece.strip()}")]
-        inner = [x for piece in pieces for x in wrapped(f"{indent}    {piece.strip()}")]
+        inner = [x for piece in pieces for x in wrapped(f"{indent}    {piece.strip()}", True)]
         return [f"{line[:start].rstrip()} (", *inner, f"{indent})"]
     if group is None:
         return [line]
@@ -107,10 +117,10 @@ def wrapped(line: str) -> list[str]:
         pieces = [p.lstrip(", ") for p in _split_at(inside, commas)] if commas else [inside]
         inner = []
         for piece in pieces:
-            inner += wrapped(f"{indent}    {piece}{',' if len(pieces) > 1 else ''}")
+            inner += wrapped(f"{indent}    {piece}{',' if len(pieces) > 1 else ''}", True)
         if not commas and inner == [body]:
             return [line]
-    tail = wrapped(f"{indent}{line[closing:]}")
+    tail = wrapped(f"{indent}{line[closing:]}", inside)
     return [line[: opening + 1], *inner, *tail]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read, statements
+from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.passes.locality import conjuncts, joined
 
@@ -52,7 +53,7 @@ class Optional:
             needed = set(self._needed(block, conditions)) | {
                 v.name for r in block.results if isinstance(r, n.Value) for v in self._read(r)
             }
-            self.known[id(block)] = conditions - needed
+            self.known[id(block)] = conditions - needed - _only_sources(block, conditions)
         return self.known[id(block)]
 
     def _needed(self, block: n.BlockInstance, conditions: frozenset[str]) -> Iterator[str]:
@@ -80,3 +81,15 @@ class Optional:
         else:
             for operand in value.operands:
                 yield from self._read(operand)
+
+
+def _only_sources(block: n.BlockInstance, conditions: frozenset[str]) -> set[str]:
+    """Those of the conditions that a length is read from, which no other parameter has."""
+    kinds = {name: kind for name, kind in block.parameters if isinstance(kind, TensorType)}
+    known = {x for name, kind in kinds.items() if name not in conditions for x in (name, *_lengths(kind))}
+    return {name for name in conditions if not _lengths(kinds[name]) <= known}
+
+
+def _lengths(kind: TensorType) -> set[str]:
+    """The free lengths that a tensor of this type tells."""
+    return {name for a in kind.axes for name in a.size.free_names if a.size == Size.free(name)}

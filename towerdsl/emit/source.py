@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
-from towerdsl.emit.code import full, unmark
+from towerdsl.emit.code import unmark, unused
 from towerdsl.emit.describe import described, docstring
 from towerdsl.emit.helpers import copied
 from towerdsl.emit.helpers import imports as imports_of
@@ -16,7 +16,6 @@ from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import tied_tables
-from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Plan
 from towerdsl.ops import python
 from towerdsl.passes.resolve import Resolved
@@ -42,7 +41,8 @@ def write_source(
             drafts.setdefault(draft.skeleton, []).append(draft)
         for group in drafts.values():
             own = camel(name)
-            class_name = _unique(f"{own}Block" if own == camel(model.name) else own, taken)
+            class_name = unused(f"{own}Block" if own == camel(model.name) else own, taken, "")
+            taken.add(class_name)
             blocks = [d.block for d in group]
             about = described(blocks, plans.get(id(blocks[0])), resolved, dict(model.sizes))
             found = merge(group, class_name, about)
@@ -54,15 +54,6 @@ def write_source(
     texts = copied(helpers) if standalone else []
     body = "\n\n\n".join([*texts, *("\n".join(lines) for lines in classes)])
     return _header(model, body, helpers, standalone) + body + "\n"
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    base, number = name, 1
-    while name in taken:
-        number += 1
-        name = f"{base}{number}"
-    taken.add(name)
-    return name
 
 
 def _groups(root: n.BlockInstance) -> dict[str, list[n.BlockInstance]]:
@@ -130,7 +121,7 @@ class _Root:
         optional: Optional,
         checkpoints: Mapping[str, Any],
     ) -> None:
-        writer = ClassWriter(model.root, plans, constructors, optional)
+        writer = ClassWriter(model.root, plans, constructors, optional, model.inputs)
         draft = writer.draft()
         self.helpers = draft.helpers
         name, base = camel(model.name), "nn.Module"
@@ -161,30 +152,8 @@ class _Root:
         lines += [f"        {line}" for line in draft.init]
         lines.append("")
         lines.append(f"    def forward({', '.join(arguments)}) -> {returns}:")
-        lines += [f"        {line}" for line in self._defaults(model, writer, draft)]
+        lines += [f"        {line}" for line in draft.forward]
         self.lines_of_classes.append([*head, *(x for line in lines for x in wrapped(unmark(line)))])
-
-    def _defaults(self, model: n.Model, writer: ClassWriter, draft: Draft) -> list[str]:
-        """Inputs that were left out are filled; then the statements of the flow."""
-        frame = writer.frame
-        filled: list[str] = []
-        for i in model.inputs:
-            if i.default is None or not isinstance(i.type, TensorType):
-                continue
-            variable = frame.variable(i.name)
-            if i.default is True and i.name in frame.optional:
-                self.helpers.add("holds_everywhere")
-                filled.append(f"if holds_everywhere({variable}):")
-                filled.append(f"    {variable} = None  # attention is faster without a mask that hides nothing")
-                continue
-            dtype = {"int": "torch.long", "bool": "torch.bool"}.get(i.type.dtype, frame.dtype)
-            sizes = ", ".join(unmark(frame.size(a.size)) for a in i.type.axes)
-            required = next((frame.variable(x.name) for x in model.inputs if x.default is None), variable)
-            filled.append(f"if {variable} is None:")
-            value = full(sizes, len(i.type.axes), python(i.default), f"{required}.device", dtype)
-            filled.append(f"    {variable} = {value}")
-        prelude = frame.prelude()
-        return [*prelude, *filled, *draft.forward[draft.prelude :]]
 
 
 #: What the docstring of a model in its inference form says.

@@ -244,7 +244,7 @@ class Infer:
                 default = None
                 if decl.default is not None:
                     default_expr = self.branches.expression(decl.default, scope)
-                    if not isinstance(default_expr, t.Number | t.Bool | t.Unary | t.Name):
+                    if isinstance(default_expr, t.Call):
                         help = "write `bool[b, n] = true`"
                         message = "the default of an input is a number, true or false"
                         raise Fault("arguments", message, default_expr.span, (), help)

@@ -1,0 +1,1 @@
+"""Emitted source: whatever `check` says ok to runs."""
