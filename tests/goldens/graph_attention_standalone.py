@@ -9,16 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def widened(x: Tensor) -> Tensor:
+    """Halves as float32, in which sums over many keys are made; others as they are."""
+    return x.float() if x.element_size() < 4 else x
+
+
 def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
     """The entries of `values` along one axis at an index for each pair: [..., K, ...] --> [..., E, ...]."""
     if dim == -1:
         return values.gather(-1, index_E.expand(*values.shape[:-1], -1))
-    return values.index_select(dim, index_E)
+    return widened(values).index_select(dim, index_E).to(values.dtype)  # the gradient is a sum over pairs
 
 
 def itself(size: int, device: torch.device) -> Tensor:
     """The pairs `i == j`, [2, size]."""
     return torch.arange(size, device=device).expand(2, size)
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward mode is at work, which know all of plain operations."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -33,7 +43,7 @@ def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any
     Nothing may write to `edges`. Numbers are compared on a CPU only, and never while a graph is captured.
     """
     capturing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if capturing or edges.device.type != "cpu" or type(edges) is not Tensor:
+    if capturing or transformed() or edges.device.type != "cpu" or type(edges) is not Tensor:
         return function(edges, *others)
     given = (edges, *others)
     known, result = getattr(function, "last", ((), None))
@@ -82,6 +92,7 @@ def pairs_by_query(queries: int, keys: int, *lists: Tensor) -> Pairs:
 
 
 def _sums(values: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
+    values = widened(values)
     return values.new_zeros(*values.shape[:-1], start.shape[0] - 1).index_add(-1, query_E, values)
 
 
@@ -91,7 +102,8 @@ SPREAD = 80.0
 
 def _subtracted(score: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
     """The largest score of each pair's row, or of all rows where that serves: a softmax may subtract any."""
-    if not torch.compiler.is_compiling() and score.device.type == "cpu" and score.numel():
+    unread = torch.compiler.is_compiling() or transformed() or score.device.type != "cpu"
+    if not unread and score.numel():
         low, high = score.aminmax()
         if high - low < SPREAD:
             return high
@@ -106,10 +118,10 @@ class SoftmaxOfRows(torch.autograd.Function):
 
     @staticmethod
     def forward(score, visible, query_E, start):
-        wide = score.detach().to(torch.promote_types(score.dtype, torch.float32))
+        wide = widened(score)
         if visible is not None:
             wide = wide.masked_fill(~visible, float("-inf"))
-        weight = (wide - _subtracted(wide, query_E, start)).exp()
+        weight = (wide - _subtracted(wide.detach(), query_E, start)).exp()
         total = _sums(weight, query_E, start)
         share = total.masked_fill(total == 0, 1.0).reciprocal()  # 0 in a row that sees nothing
         return (weight * entries(share, query_E)).to(score.dtype)
@@ -121,14 +133,35 @@ class SoftmaxOfRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         weight, query, start = ctx.saved_tensors
-        grad = weight * grad
-        return grad - weight * entries(_sums(grad, query, start), query), None, None, None
+        wide = widened(weight) * grad
+        grad = wide - weight * entries(_sums(wide, query, start), query)
+        return grad.to(weight.dtype), None, None, None
 
 
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """exp(f) / sum of exp(f) over the visible pairs of a query."""
-    every = visible is pairs.once and pairs.distinct
-    return SoftmaxOfRows.apply(score, None if every else visible, pairs.query, pairs.start)
+    shown = None if visible is pairs.once and pairs.distinct else visible
+    function = SoftmaxOfRows.forward if transformed() else SoftmaxOfRows.apply
+    return function(score, shown, pairs.query, pairs.start)
+
+
+def alike(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Factors of one product in one dtype: that of autocast, where float64 stays, or their widest."""
+    dtype = tensors[0].dtype
+    for x in tensors[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    device = tensors[0].device.type
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return tuple(x.to(dtype) for x in tensors)
+
+
+def sum_of_messages(weights: Tensor, messages: Tensor, pairs: Pairs) -> Tensor:
+    """y[q] = sum over the pairs (q, k) of w[q, k] * messages[q, k]: [..., E], [..., E, D] --> [..., Q, D]."""
+    weighted = widened(weights[..., None] * messages)
+    *lead, _, width = weighted.shape
+    y = weighted.new_zeros(*lead, pairs.start.shape[0] - 1, width).index_add(-2, pairs.query, weighted)
+    return y.to(messages.dtype)
 
 
 def _bags(weights_E: Tensor, values_KD: Tensor, index_E: Tensor, start: Tensor) -> Tensor:
@@ -224,8 +257,11 @@ def _by_position(vectors: Tensor, lead: torch.Size) -> Tensor:
 
 def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
     """y[q] = sum over the pairs (q, k) of w[q, k] * values[k]: [..., E], [..., K, D] --> [..., Q, D]."""
+    weights, values = alike(weights, values)
+    if transformed():
+        return sum_of_messages(weights, entries(values, pairs.key, -2), pairs)
     lead = torch.broadcast_shapes(weights.shape[:-1], values.shape[:-2])
-    weights_LE = weights.to(values.dtype).expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
+    weights_LE = weights.expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
     y_QLD = WeightedSum.apply(weights_LE, _by_position(values, lead), pairs.query, pairs.key, pairs.start)
     return y_QLD.unflatten(1, lead or (1,)).movedim(0, -2) if lead else y_QLD.squeeze(1)
 

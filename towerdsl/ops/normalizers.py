@@ -61,6 +61,11 @@ def normalizer(
     return register
 
 
+def widened(x: Tensor) -> Tensor:
+    """Halves as float32, in which sums over many keys are made; others as they are."""
+    return x.float() if x.element_size() < 4 else x
+
+
 @normalizer("softmax", "convex", "exp(f) / sum of exp(f)", "{0}.softmax(-1)")
 def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
     """exp(f) / sum of exp(f) over the visible keys."""

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from towerdsl.ops.normalizers import widened
 from towerdsl.runtime.blocks import blocked, joined
+from towerdsl.runtime.dtypes import alike, transformed
 
 
 def attend(
@@ -56,7 +58,9 @@ def attend_with_lse(
         return y[0], sums[0] if lse else sums
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     masks = tuple(x for x in visible if x is not None)
-    if torch.compiler.is_compiling() or dropout or q.device.type != "cpu":
+    q, k, v, *added = alike(q, k, v, *([bias] if bias is not None else []))
+    bias = added[0] if added else None
+    if transformed() or torch.compiler.is_compiling() or dropout or q.device.type != "cpu":
         return _attend_at_once(q, k, v, size, before, after, masks, bias, scale, dropout)
     y, sums = Attend.apply(q, k, v, bias, size, before, after, scale, lse, *masks)
     return y, sums
@@ -83,7 +87,7 @@ def _attend_at_once(
         there = blocked(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
         masks = (*masks, there.unsqueeze(-2))  # not the padding
         k, v = (blocked(x, x.ndim - 2, (size,), (before,), (after,)) for x in (k, v))
-    score = q @ k.transpose(-1, -2) * scale
+    score = (q * scale) @ k.transpose(-1, -2)
     if bias is not None:
         score = score + bias
     shown = None
@@ -157,10 +161,11 @@ def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
     shares = [(s - highest).exp() for s in sums]
     total = sum(shares[1:], shares[0])
     total = total.masked_fill(total == 0, 1.0)  # a query that no part has keys for
-    found = parts[0][0] * (shares[0] / total).unsqueeze(-1)
+    shares = [(share / total).to(parts[0][0].dtype) for share in shares]
+    found = parts[0][0] * shares[0].unsqueeze(-1)
     for (y, _), share in zip(parts[1:], shares[1:], strict=True):
         few = y.shape[-2]
-        share = (share / total)[..., :few, None]
+        share = share[..., :few, None]
         if torch.compiler.is_compiling():
             found = found + F.pad(y * share, (0, 0, 0, length - few))
         elif not (found.requires_grad or y.requires_grad or share.requires_grad):
@@ -190,7 +195,7 @@ class Attend(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         tiles = Tiles(q, k, size, before, after, scale, bias, masks)
         y = heads_last(q, v.shape[-1])
-        sums = q.new_empty(q.shape[:-1] if lse else (0,))
+        sums = widened(q.new_empty(q.shape[:-1] if lse else (0,)))
         for t in range(tiles.count):
             score, empty, rows, columns = tiles.score(t)
             if not score.shape[-1]:
@@ -201,7 +206,7 @@ class Attend(torch.autograd.Function):
             weights = score.softmax(-1)
             if empty is not None:
                 weights = weights.masked_fill(empty, 0.0)
-            y[..., rows, :] = torch.bmm(weights, flat(v[..., columns, :])).unflatten(0, q.shape[:-2])
+            y[..., rows, :] = bmm(weights, flat(v[..., columns, :])).unflatten(0, q.shape[:-2])
             if lse:  # the largest weight of a row is exp(its largest score - lse)
                 found = score.amax(-1) - weights.amax(-1).log()
                 found = found if empty is None else found.masked_fill(empty.squeeze(-1), float("-inf"))
@@ -210,19 +215,39 @@ class Attend(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, bias, *ctx.options, ctx.lse = inputs[:9]
+        q, k, v, bias, *ctx.options = inputs[:9]
         ctx.save_for_backward(q, k, v, bias, *inputs[9:])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, *masks = ctx.saved_tensors
-        size, before, after, scale = ctx.options
-        tiles = Tiles(q, k, size, before, after, scale, bias, tuple(masks))
-        grad_q, grad_k, grad_v = heads_last(q, q.shape[-1]), heads_last(k, k.shape[-1]), heads_last(v, v.shape[-1])
-        grad_k.zero_()
-        grad_v.zero_()
-        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
+        grads = GradientsOfAttend.apply(grad_y, grad_sums, q, k, v, bias, ctx.needs_input_grad[3], *ctx.options, *masks)
+        return (*grads, *(None,) * (5 + len(masks)))
+
+
+class GradientsOfAttend(torch.autograd.Function):
+    """The gradients of `Attend`, block after block; those of them are taken through plain operations, all at once."""
+
+    @staticmethod
+    def forward(
+        grad_y: Tensor,
+        grad_sums: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        learned: bool,
+        size: int,
+        before: int | None,
+        after: int | None,
+        scale: float,
+        lse: bool,
+        *masks: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        tiles = Tiles(q, k, size, before, after, scale, bias, masks)
+        grad_q = heads_last(q, q.shape[-1])
+        grad_k, grad_v = (widened(heads_last(x, x.shape[-1])).zero_() for x in (k, v))  # blocks add up in them
+        grad_bias = widened(torch.zeros_like(bias)) if bias is not None and learned else None
         lead = q.shape[:-2]
         for t in range(tiles.count):
             score, empty, rows, columns = tiles.score(t)
@@ -233,17 +258,52 @@ class Attend(torch.autograd.Function):
             if empty is not None:
                 weights = weights.masked_fill(empty, 0.0)
             grad = flat(grad_y[..., rows, :])
-            grad_v[..., columns, :] += torch.bmm(weights.transpose(-1, -2), grad).unflatten(0, lead)
-            grad = torch.bmm(grad, flat(v[..., columns, :]).transpose(-1, -2))
-            grad = torch._softmax_backward_data(grad, weights, -1, weights.dtype)
-            if ctx.lse:
+            grad_v[..., columns, :] += bmm(weights.transpose(-1, -2), grad).unflatten(0, lead)
+            grad = bmm(grad, flat(v[..., columns, :]).transpose(-1, -2))
+            grad = torch._softmax_backward_data(grad.to(weights.dtype), weights, -1, weights.dtype)
+            if lse:
                 grad = grad.addcmul_(weights, flat(grad_sums[..., rows, None]))
             if grad_bias is not None:
                 part = tiles.part(grad_bias, t)
                 part += grad.unflatten(0, lead).sum_to_size(part.shape)
-            grad_q[..., rows, :] = torch.bmm(grad, flat(k[..., columns, :])).unflatten(0, lead)
-            grad_k[..., columns, :] += torch.bmm(grad.transpose(-1, -2), flat(q[..., rows, :])).unflatten(0, lead)
-        return (grad_q.mul_(scale), grad_k.mul_(scale), grad_v, grad_bias, *(None,) * (5 + len(masks)))
+            grad_q[..., rows, :] = bmm(grad, flat(k[..., columns, :])).unflatten(0, lead)
+            grad_k[..., columns, :] += bmm(grad.transpose(-1, -2), flat(q[..., rows, :])).unflatten(0, lead)
+        grad_k, grad_v = grad_k.mul_(scale).to(k.dtype), grad_v.to(v.dtype)
+        return grad_q.mul_(scale), grad_k, grad_v, None if grad_bias is None else grad_bias.to(q.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        *tensors, ctx.learned, ctx.size, ctx.before, ctx.after, ctx.scale, ctx.lse = inputs[:12]
+        ctx.save_for_backward(*tensors, *inputs[12:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()
+        with torch.enable_grad():
+            # each by another name, as one may be made of another
+            own: list[Any] = [None if x is None else renamed(x) for x in ctx.saved_tensors[:6]]
+            of_y, of_sums, q, k, v, bias = own
+            masks = ctx.saved_tensors[6:]
+            found = _attend_at_once(q, k, v, ctx.size, ctx.before, ctx.after, masks, bias, ctx.scale, 0.0)
+            count = 2 if ctx.lse else 1
+            wanted = (q, k, v, bias) if ctx.learned else (q, k, v)
+            first = torch.autograd.grad(found[:count], wanted, (of_y, of_sums)[:count], create_graph=True)
+        given = [x for x in own if x is not None]
+        pairs = [(x, g) for x, g in zip(first, grads, strict=False) if g is not None]
+        second = torch.autograd.grad(
+            [x for x, _ in pairs], given, [g for _, g in pairs], create_graph=again, allow_unused=True
+        )
+        return (*second, *(None,) * (12 - len(second) + len(masks)))
+
+
+def renamed(x: Tensor) -> Tensor:
+    """The same tensor, that derivatives can be taken for, and go on from."""
+    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+
+
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """Their product, where one of them may be wider than halves."""
+    return torch.bmm(a.to(b.dtype), b)
 
 
 def flat(x: Tensor) -> Tensor:
@@ -297,7 +357,7 @@ class Tiles:
     def score(self, t: int) -> tuple[Tensor, Tensor | None, slice, slice]:
         """scale * q k^T + bias of block t, -inf where hidden; which rows are empty (None: none); queries and keys.
 
-        An empty row has scores of 0, so that its softmax is a number.
+        Of halves they are float32. An empty row has scores of 0, so that its softmax is a number.
         """
         rows, columns, first = self.ends(t)
         q, k = flat(self.q[..., rows, :]), flat(self.k[..., columns, :]).transpose(-1, -2)
@@ -306,12 +366,12 @@ class Tiles:
             return q.new_zeros(q.shape[0], shape[-2], 0), None, rows, columns
         added, empty = self.added(t, (first, *shape[-2:]))
         if added is None:
-            return torch.bmm(q * self.scale, k), None, rows, columns
+            return widened(torch.bmm(q * self.scale, k)), None, rows, columns
         if added.ndim > 2:
             added = flat(added.expand(shape))
         if empty is not None:
             empty = flat(empty.expand(*shape[:-1], 1))
-        return torch.baddbmm(added, q, k, alpha=self.scale), empty, rows, columns
+        return widened(torch.baddbmm(added, q, k, alpha=self.scale)), empty, rows, columns
 
     def added(self, t: int, place: tuple[int, ...]) -> tuple[Tensor | None, Tensor | None]:
         """What is added to the scores of a block, and its empty rows; kept while blocks do not differ."""

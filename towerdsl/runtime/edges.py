@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from towerdsl.ops.normalizers import widened
+from towerdsl.runtime.dtypes import alike, transformed
+
 
 class Pairs(NamedTuple):
     """Pairs of a query and one of `keys` keys, sorted by query: query q has `start[q]:start[q + 1]`."""
@@ -51,7 +54,7 @@ def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any
     Nothing may write to `edges`. Numbers are compared on a CPU only, and never while a graph is captured.
     """
     capturing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if capturing or edges.device.type != "cpu" or type(edges) is not Tensor:
+    if capturing or transformed() or edges.device.type != "cpu" or type(edges) is not Tensor:
         return function(edges, *others)
     given = (edges, *others)
     known, result = getattr(function, "last", ((), None))
@@ -95,25 +98,27 @@ def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
     """The entries of `values` along one axis at an index for each pair: [..., K, ...] --> [..., E, ...]."""
     if dim == -1:
         return values.gather(-1, index_E.expand(*values.shape[:-1], -1))
-    return values.index_select(dim, index_E)
+    return widened(values).index_select(dim, index_E).to(values.dtype)  # the gradient is a sum over pairs
 
 
 # --- weights of rows ---------------------------------------------------------------------------------
 
 
 def row_sums(values: Tensor, pairs: Pairs) -> Tensor:
-    """The sum over each query's pairs: [..., E] --> [..., Q]."""
+    """The sum over each query's pairs: [..., E] --> [..., Q], of halves in float32."""
     return _sums(values, pairs.query, pairs.start)
 
 
 def _sums(values: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
+    values = widened(values)
     return values.new_zeros(*values.shape[:-1], start.shape[0] - 1).index_add(-1, query_E, values)
 
 
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """exp(f) / sum of exp(f) over the visible pairs of a query."""
-    every = visible is pairs.once and pairs.distinct
-    return SoftmaxOfRows.apply(score, None if every else visible, pairs.query, pairs.start)
+    shown = None if visible is pairs.once and pairs.distinct else visible
+    function = SoftmaxOfRows.forward if transformed() else SoftmaxOfRows.apply
+    return function(score, shown, pairs.query, pairs.start)
 
 
 #: Of numbers this far apart, exp(x - the largest) is still a normal number in float32.
@@ -125,10 +130,10 @@ class SoftmaxOfRows(torch.autograd.Function):
 
     @staticmethod
     def forward(score, visible, query_E, start):
-        wide = score.detach().to(torch.promote_types(score.dtype, torch.float32))
+        wide = widened(score)
         if visible is not None:
             wide = wide.masked_fill(~visible, float("-inf"))
-        weight = (wide - _subtracted(wide, query_E, start)).exp()
+        weight = (wide - _subtracted(wide.detach(), query_E, start)).exp()
         total = _sums(weight, query_E, start)
         share = total.masked_fill(total == 0, 1.0).reciprocal()  # 0 in a row that sees nothing
         return (weight * entries(share, query_E)).to(score.dtype)
@@ -140,13 +145,15 @@ class SoftmaxOfRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         weight, query, start = ctx.saved_tensors
-        grad = weight * grad
-        return grad - weight * entries(_sums(grad, query, start), query), None, None, None
+        wide = widened(weight) * grad
+        grad = wide - weight * entries(_sums(wide, query, start), query)
+        return grad.to(weight.dtype), None, None, None
 
 
 def _subtracted(score: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
     """The largest score of each pair's row, or of all rows where that serves: a softmax may subtract any."""
-    if not torch.compiler.is_compiling() and score.device.type == "cpu" and score.numel():
+    unread = torch.compiler.is_compiling() or transformed() or score.device.type != "cpu"
+    if not unread and score.numel():
         low, high = score.aminmax()
         if high - low < SPREAD:
             return high
@@ -158,16 +165,16 @@ def _subtracted(score: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
 
 def sum_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """f / sum of f over the visible pairs of a query; zeros where the sum is zero."""
-    score = score.masked_fill(~visible, 0.0)
-    total = row_sums(score, pairs)
+    wide = widened(score).masked_fill(~visible, 0.0)
+    total = row_sums(wide, pairs)
     share = total.masked_fill(total == 0, 1.0).reciprocal().masked_fill(total == 0, 0.0)
-    return score * entries(share, pairs.query)
+    return (wide * entries(share, pairs.query)).to(score.dtype)
 
 
 def count_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """f / number of visible pairs of a query."""
-    count = row_sums(visible.to(score.dtype), pairs).clamp(min=1)
-    return score.masked_fill(~visible, 0.0) * entries(count.reciprocal(), pairs.query)
+    count = row_sums(visible.to(torch.promote_types(score.dtype, torch.float32)), pairs).clamp(min=1)
+    return (score.masked_fill(~visible, 0.0) * entries(count.reciprocal(), pairs.query)).to(score.dtype)
 
 
 # --- products over pairs -----------------------------------------------------------------------------
@@ -175,21 +182,28 @@ def count_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
 
 def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
     """y[q] = sum over the pairs (q, k) of w[q, k] * values[k]: [..., E], [..., K, D] --> [..., Q, D]."""
+    weights, values = alike(weights, values)
+    if transformed():
+        return sum_of_messages(weights, entries(values, pairs.key, -2), pairs)
     lead = torch.broadcast_shapes(weights.shape[:-1], values.shape[:-2])
-    weights_LE = weights.to(values.dtype).expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
+    weights_LE = weights.expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
     y_QLD = WeightedSum.apply(weights_LE, _by_position(values, lead), pairs.query, pairs.key, pairs.start)
     return y_QLD.unflatten(1, lead or (1,)).movedim(0, -2) if lead else y_QLD.squeeze(1)
 
 
 def sum_of_messages(weights: Tensor, messages: Tensor, pairs: Pairs) -> Tensor:
     """y[q] = sum over the pairs (q, k) of w[q, k] * messages[q, k]: [..., E], [..., E, D] --> [..., Q, D]."""
-    weighted = weights[..., None] * messages
+    weighted = widened(weights[..., None] * messages)
     *lead, _, width = weighted.shape
-    return weighted.new_zeros(*lead, pairs.start.shape[0] - 1, width).index_add(-2, pairs.query, weighted)
+    y = weighted.new_zeros(*lead, pairs.start.shape[0] - 1, width).index_add(-2, pairs.query, weighted)
+    return y.to(messages.dtype)
 
 
 def pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
     """dot(left[q], right[k]) for each pair (q, k): [..., Q, D], [..., K, D] --> [..., E]."""
+    left, right = alike(left, right)
+    if transformed():
+        return (entries(left, pairs.query, -2) * entries(right, pairs.key, -2)).sum(-1)
     lead = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     vectors = _by_position(left, lead), _by_position(right, lead)
     score_LE = PairDot.apply(*vectors, pairs.query, pairs.key, pairs.start)

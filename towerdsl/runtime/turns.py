@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from towerdsl.runtime.dtypes import transformed
+
 
 def in_turn(function: Callable[[slice], Tensor], length: int, size: int, dim: int) -> Tensor:
     """The results of `function` for each part of `length`, joined along `dim`.
@@ -18,6 +20,6 @@ def in_turn(function: Callable[[slice], Tensor], length: int, size: int, dim: in
     if torch.compiler.is_compiling() or length <= size:
         return function(slice(0, length))
     parts = [slice(start, min(start + size, length)) for start in range(0, length, size)]
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not transformed():
         return torch.cat([checkpoint(function, part, use_reentrant=False) for part in parts], dim)
     return torch.cat([function(part) for part in parts], dim)
