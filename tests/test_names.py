@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import towerdsl
+from towerdsl.diagnostics import TowerError
 
 SPEC = """
 tower: named
@@ -91,3 +92,57 @@ outputs: first(x, m)
 """
     x = torch.randn(2, 5, 3, 4)
     torch.testing.assert_close(towerdsl.compile(spec)()(x), x[:, :, 0])
+
+
+# --- patterns --------------------------------------------------------------------------------------------------
+
+PATTERNS = """
+tower: patterns
+sizes: {{c: 4, d: 8, heads: 2}}
+inputs: {{x: "float[b, n, d]", z: "float[b, m, d]", g: "float[b, c, h, w]"}}
+outputs: {output}
+"""
+#: Known names of other axes, and what to write instead.
+BOUND_OTHERWISE = {
+    'rearrange(x, "b d n -> b n d")': "b n d -> b d n",
+    'rearrange(x, "n b d -> b (n d)")': "b n d -> n (b d)",
+    'rearrange(x, "b m d -> b m d")': "b n d -> b n d",
+    'rearrange(x, "b c d -> b d c")': "b n d -> b d n",
+    'rearrange(x, "b (d k) n -> b d k n", k=1)': "b (n k) d -> b n k d",
+    'rearrange(g, "b h w c -> b (h w) c")': "b c h w -> b (c h) w",
+    'rearrange(g, "b c w h -> b (w h) c")': "b c h w -> b (h w) c",
+    'rearrange(conv(g, d, 2, stride=2), "b c y x -> b (y x) c")': None,
+    'rearrange(linear(x, 16), "b n d -> b d n")': "b n d2 -> b d2 n",
+    'rearrange(mean(g, h), "b c h -> b h c")': "b c w -> b w c",
+}
+NAMED = {
+    'rearrange(x, "batch word feature -> batch feature word")': (2, 8, 5),
+    'rearrange(x, "b n (heads d) -> b heads n d", heads=heads)': (2, 2, 5, 4),
+    'rearrange(linear(x, 3 * d), "b n (three heads d) -> three b heads n d", three=3, heads=heads)': (3, 2, 2, 5, 4),
+    'rearrange(linear(x, 2 * c), "b n d -> b d n")': (2, 8, 5),
+    'rearrange(conv(g, d, 2, stride=2), "b d h w -> b (h w) d")': (2, 9, 8),
+    'rearrange(g, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)': (2, 9, 16),
+    'rearrange(conv(g, d, 2, stride=2), "b k h w -> b (h w) k")': (2, 9, 8),
+}
+
+
+def rearranged(output: str) -> tuple[int, ...]:
+    compiled = towerdsl.compile(PATTERNS.format(output=output))()
+    return compiled(torch.randn(2, 5, 8), torch.randn(2, 3, 8), torch.randn(2, 4, 6, 6)).shape
+
+
+@pytest.mark.parametrize("output", BOUND_OTHERWISE)
+def test_a_pattern_gives_no_known_name_to_another_axis(output):
+    with pytest.raises(TowerError) as caught:
+        rearranged(output)
+    (mistake,) = caught.value.diagnostics
+    assert mistake.code == "axis-mismatch"
+    pattern = output.split('"')[1]
+    wanted = mistake.help.split('"')[1]
+    assert BOUND_OTHERWISE[output] in (None, wanted)
+    assert rearranged(output.replace(pattern, wanted))  # the next step can be taken
+
+
+@pytest.mark.parametrize("output", NAMED)
+def test_a_pattern_names_axes_as_they_are_or_anew(output):
+    assert rearranged(output) == NAMED[output]

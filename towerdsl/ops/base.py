@@ -38,13 +38,16 @@ class OpCall:
     """The arguments of one call: tensor types by name (a tuple for a variadic one), and static values by name.
 
     A static value of kind "size" is a `SizeArg`, of "sizes" a tuple of them, of "axis" an `Axis`, of "axes" a tuple.
-    `texts` holds how arguments are written in the spec, for messages.
+    `texts` holds how arguments are written in the spec, for messages; `sizes` and `axes` what lengths the names of
+    numbers and of axes have where the call stands.
     """
 
     op: Op
     tensors: Mapping[str, Any]
     statics: Mapping[str, Any]
     texts: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    axes: Mapping[str, Size] = field(default_factory=dict)
 
     @property
     def x(self) -> TensorType:

@@ -201,7 +201,49 @@ def _checked(call: OpCall) -> tuple[Groups, Groups]:
                 help="name the axis",
                 argument="pattern",
             )
+    _check_names(call, left, right)
     return left, right
+
+
+def _check_names(call: OpCall, left: Groups, right: Groups) -> None:
+    """A name of the pattern that is known already stands for what it is known for: another axis never gets it."""
+    own = [{a.name, a.side or None} for a in call.x.axes]  # in a score `i` is the position of the query
+    kept = {group[0] for group in right if len(group) == 1}
+    for dim, (group, axis) in enumerate(zip(left, call.x.axes, strict=True)):
+        for name in group:
+            if name in own[dim]:
+                continue
+            other = next((a for a, names in zip(call.x.axes, own, strict=True) if name in names), None)
+            if other is not None:
+                _bound_otherwise(call, left, right, name, axis, f"which is the name of axis {other.shown}")
+            # a name for what has none is new, and may take the place of an axis; a length is the same for all
+            known = call.sizes.get(name, call.axes.get(name) if axis.name is not None else None)
+            if known is not None and len(group) == 1 and name in kept and known != axis.size:
+                number = known.integer
+                meaning = "another axis here" if number is None else str(number)
+                _bound_otherwise(call, left, right, name, axis, f"but `{name}` is {meaning}")
+
+
+def _bound_otherwise(call: OpCall, left: Groups, right: Groups, name: str, axis: Axis, known: str) -> NoReturn:
+    """The failure of a name that is bound to an axis and is known for something else."""
+    names = {*(n for group in left for n in group), *(a.name for a in call.x.axes), *call.sizes, *call.axes}
+    given: dict[str, str] = {}
+    for group, a in zip(left, call.x.axes, strict=True):
+        label = (a.side if sum(x.side == a.side for x in call.x.axes) == 1 else None) or a.name
+        if len(group) == 1 and label is not None:
+            given[group[0]] = label
+        elif name in group and a is axis:
+            free = a.name if a.name and all(a.name not in g for g in left if len(g) > 1) else None
+            given[name] = free or next(f"{name}{k}" for k in itertools.count(2) if f"{name}{k}" not in names)
+    sides = (" ".join(_written([given.get(n, n) for n in group]) for group in side) for side in (left, right))
+    call.fail(
+        "axis-mismatch",
+        f"the pattern calls axis {axis.detailed} `{name}`, {known}",
+        f'got "{call.statics["pattern"]}"',
+        f"{call.text('x')}: {shown(call.x.axes)}",
+        help=f'axes are matched in order: write "{" -> ".join(sides)}"',
+        argument="pattern",
+    )
 
 
 def _runs(group: list[str], right: Groups) -> list[list[str]]:

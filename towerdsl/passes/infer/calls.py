@@ -71,7 +71,7 @@ class Calls:
             raise Unknown  # `resolve` has said so
         name = next((v for k, v in e.kwargs if k == "name"), None)
         tensors, statics, spans, texts = self._op_arguments(operation, e, scope, True)
-        result = self._apply_rule(operation, e, tensors, statics, spans, texts)
+        result = self._apply_rule(operation, e, scope, tensors, statics, spans, texts)
         reference = None
         if result.module is not None:
             attribute = scope.builder.name(operation.name, name)
@@ -210,6 +210,7 @@ class Calls:
         self,
         operation: Op,
         e: t.Call,
+        scope: Scope,
         tensors: Mapping[str, Any],
         statics: Mapping[str, Any],
         spans: Mapping[str, Span],
@@ -217,7 +218,8 @@ class Calls:
     ) -> OpResult:
         types = {k: tuple(x.type for x in v) if isinstance(v, tuple) else v.type for k, v in tensors.items()}
         try:
-            result = operation.rule(OpCall(operation, types, statics, texts))
+            sizes, named = self.infer.lengths(scope)
+            result = operation.rule(OpCall(operation, types, statics, texts, sizes, named))
         except OpError as error:
             span = spans.get(error.argument or "", e.span)
             raise Fault(error.code, error.message, span, error.notes, error.help) from None
@@ -262,7 +264,7 @@ class Calls:
             raise Fault("arguments", f"`{module.name}` takes {plural(len(tensor_names), 'tensor')}", extra, (), help)
         tensors_call = t.Call(e.span, module.call.func, (*e.args, *module.call.args), (*e.kwargs, *module.call.kwargs))
         tensors, statics, spans, texts = self._op_arguments(module.op, tensors_call, scope, True)
-        result = self._apply_rule(module.op, tensors_call, tensors, statics, spans, texts)
+        result = self._apply_rule(module.op, tensors_call, scope, tensors, statics, spans, texts)
         if result.module is None:
             raise Fault("form", f"`{module.op.name}` has no weights to share", module.call.span)
         if module.result is None:
@@ -280,7 +282,7 @@ class Calls:
                 scope = module.scope
                 ids = n.Local(TensorType("int", ()), span, "ids")
                 _, statics, spans, texts = self._op_arguments(module.op, module.call, scope, False)
-                module.result = self._apply_rule(module.op, module.call, {"ids": ids}, statics, spans, texts)
+                module.result = self._apply_rule(module.op, module.call, scope, {"ids": ids}, statics, spans, texts)
                 scope.builder.place_shared(module.name, n.ModuleSlot(op=module.op, result=module.result))
             else:
                 message = f"`{module.name}` has not been used yet, so the shape of its weights is not known"

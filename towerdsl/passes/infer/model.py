@@ -7,7 +7,7 @@ a name of its own, bound to a dim of an argument, so that two calls that differ 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
@@ -195,6 +195,12 @@ class Infer:
             known = scope.names[decl.name]
             return st.as_size(known) if isinstance(known, int | float | Size) else None
         return st.as_size(self.size_value(decl.name, decl.span)) if decl.name in self.sizes else None
+
+    def lengths(self, scope: Scope) -> tuple[dict[str, Size], dict[str, Size]]:
+        """The lengths that names have here: of numbers, that is of sizes and of parameters, and of axes."""
+        numbers = {name: st.as_size(v) for name, v in {**self.sizes, **scope.names}.items() if _is_length(v)}
+        known = {name: size for name, size in numbers.items() if size is not None}
+        return known, {name: axis.size for name, axis in scope.axes.items() if name not in known}
 
     def known_axis(self, name: str | None, scope: Scope) -> Axis | None:
         """The axis that a name stands for where a length is expected: not where that name is another number."""
@@ -459,6 +465,10 @@ class Infer:
             d = error.diagnostics[0]
             assert d.span is not None
             raise Fault(d.code, d.message, d.span, d.notes, d.help) from None
+
+
+def _is_length(value: object) -> TypeGuard[int | float | Size]:
+    return isinstance(value, int | float | Size) and not isinstance(value, bool)
 
 
 def _called(e: t.Expr) -> str:
