@@ -1,6 +1,7 @@
 """The kernel of relations: graphs with repeated edges, loops, lonely nodes and two kinds of nodes."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -185,6 +186,54 @@ def test_dropout_drops_weights():
     heads = found.unflatten(-1, (2, 6))
     assert (heads[:, :, 0] != heads[:, :, 1]).any()
     torch.testing.assert_close(model.eval()(**inputs | {"edges": edges}), torch.ones(5, 12))
+
+
+# --- graphs that change ------------------------------------------------------------------------------------------
+
+
+def in_place(edges, _):
+    edges[1, 0] = 3
+
+
+def through_a_view(edges, _):
+    edges[1][:1].fill_(3)
+
+
+def through_numpy(_, array):
+    array[1, 0] = 3
+
+
+def without_a_count(edges, _):
+    edges.data[1, 0] = 3  # torch counts no version
+
+
+@pytest.mark.parametrize("change", [in_place, through_a_view, through_numpy, without_a_count])
+@pytest.mark.parametrize("name", ["one relation", "a union", "read backwards", "both directions and itself"])
+def test_edges_that_change_give_the_answer_of_the_new_graph(name, change):
+    fields = (ATTENTIONS | OF_NODES)[name]
+    nodes = "m" if name in OF_NODES else "n"
+    text = spec(fields, nodes)
+    model, dense = compare.build(text, "edges"), compare.build(text, "reference")
+    dense.load_state_dict(model.state_dict())
+    inputs = drawn(5)
+    arrays = {name: inputs[name].numpy().copy() for name in PAIRS}
+    given = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    relation = "back" if name == "read backwards" else "edges"
+    before = model(**inputs | given)
+    torch.testing.assert_close(before, dense(**inputs | given))
+    change(given[relation], arrays[relation])
+    x = inputs["x"].requires_grad_()
+    after, expected = (m(**inputs | given) for m in (model, dense))
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(after, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(y.cos().sum(), x)[0] for y in (after, expected)))
+
+
+def test_a_graph_that_is_gone_is_not_held():
+    model, inputs = compare.build(spec(ATTENTIONS["one relation"]), "edges"), drawn(4)
+    model(**inputs).sum().backward()
+    gone = weakref.ref(inputs.pop("edges"))
+    assert gone() is None
 
 
 # --- what it costs ---------------------------------------------------------------------------------------------

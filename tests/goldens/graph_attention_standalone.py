@@ -26,9 +26,25 @@ def itself(size: int, device: torch.device) -> Tensor:
     return torch.arange(size, device=device).expand(2, size)
 
 
-def transformed() -> bool:
-    """Whether torch.func or forward mode is at work, which know all of plain operations."""
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+def traced() -> bool:
+    """Whether `torch.jit.trace`, torch's older ONNX exporter or `make_fx` records each plain operation."""
+    if torch.compiler.is_compiling():
+        return False
+    key = torch._C._TorchDispatchModeKey.PROXY
+    return torch._C._get_tracing_state() is not None or torch._C._get_dispatch_mode(key) is not None
+
+
+def plain() -> bool:
+    """Whether torch has to see plain operations: it traces, torch.func is at work, or tangents go along."""
+    mapped = torch._C._are_functorch_transforms_active()
+    return mapped or torch.autograd.forward_ad._current_level >= 0 or traced()
+
+
+def readable(x: Tensor) -> bool:
+    """Whether a decision may rest on the values of a tensor: it is on a CPU and stands for no others."""
+    if torch.compiler.is_compiling() or not x.is_cpu or type(x) not in (Tensor, torch.nn.Parameter):
+        return False
+    return not plain()
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -37,20 +53,20 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any:
-    """`function(edges, *others)`, computed once while the numbers stay the same: layers share a graph.
+def remembered(function: Callable[..., Any], *given: Any) -> Any:
+    """`function(*given)`, computed once while the numbers stay the same: layers share a graph.
 
-    Nothing may write to `edges`. Numbers are compared on a CPU only, and never while a graph is captured.
+    They are compared with copies, as whoever holds a list, or an array with the same memory, may write to it.
+    The last graph is kept, and none where numbers may not be looked at.
     """
-    capturing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if capturing or transformed() or edges.device.type != "cpu" or type(edges) is not Tensor:
-        return function(edges, *others)
-    given = (edges, *others)
+    if not all(readable(x) for x in given if isinstance(x, Tensor)):
+        return function(*given)
     known, result = getattr(function, "last", ((), None))
     if len(known) != len(given) or not all(map(_same, known, given)):
         with torch.inference_mode(False):  # they may be read in training next
-            result = function(*given)
-        function.last = given, result  # type: ignore[attr-defined]
+            known = tuple(x.clone() if isinstance(x, Tensor) else x for x in given)
+            result = function(*known)
+        function.last = known, result  # type: ignore[attr-defined]
     return result
 
 
@@ -82,8 +98,7 @@ def _sorted_by_query(*lists_and_sizes: Any) -> Pairs:
     place = (query * keys + key).sort().values
     once = torch.cat([place[:1] >= 0, place.diff() != 0])
     query, key = place // keys, place % keys
-    known = not torch.compiler.is_compiling() and place.device.type == "cpu" and not place.is_meta
-    return Pairs(query, key, row_starts(query, queries), once, keys, known and bool(once.all()))
+    return Pairs(query, key, row_starts(query, queries), once, keys, readable(place) and bool(once.all()))
 
 
 def pairs_by_query(queries: int, keys: int, *lists: Tensor) -> Pairs:
@@ -102,8 +117,7 @@ SPREAD = 80.0
 
 def _subtracted(score: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
     """The largest score of each pair's row, or of all rows where that serves: a softmax may subtract any."""
-    unread = torch.compiler.is_compiling() or transformed() or score.device.type != "cpu"
-    if not unread and score.numel():
+    if readable(score) and score.numel():
         low, high = score.aminmax()
         if high - low < SPREAD:
             return high
@@ -141,7 +155,7 @@ class SoftmaxOfRows(torch.autograd.Function):
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """exp(f) / sum of exp(f) over the visible pairs of a query."""
     shown = None if visible is pairs.once and pairs.distinct else visible
-    function = SoftmaxOfRows.forward if transformed() else SoftmaxOfRows.apply
+    function = SoftmaxOfRows.forward if plain() else SoftmaxOfRows.apply
     return function(score, shown, pairs.query, pairs.start)
 
 
@@ -258,7 +272,7 @@ def _by_position(vectors: Tensor, lead: torch.Size) -> Tensor:
 def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
     """y[q] = sum over the pairs (q, k) of w[q, k] * values[k]: [..., E], [..., K, D] --> [..., Q, D]."""
     weights, values = alike(weights, values)
-    if transformed():
+    if plain():
         return sum_of_messages(weights, entries(values, pairs.key, -2), pairs)
     lead = torch.broadcast_shapes(weights.shape[:-1], values.shape[:-2])
     weights_LE = weights.expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])

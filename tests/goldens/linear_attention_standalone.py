@@ -7,25 +7,52 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def traced() -> bool:
+    """Whether `torch.jit.trace`, torch's older ONNX exporter or `make_fx` records each plain operation."""
+    if torch.compiler.is_compiling():
+        return False
+    key = torch._C._TorchDispatchModeKey.PROXY
+    return torch._C._get_tracing_state() is not None or torch._C._get_dispatch_mode(key) is not None
+
+
+def captured() -> bool:
+    """Whether torch records the operations, for other values and lengths: compiling, exporting, tracing."""
+    return torch.compiler.is_compiling() or traced()
+
+
 def causal_product(left: Tensor, right: Tensor, values: Tensor, block: int) -> Tensor:
     """y[i] = sum over j <= i of dot(left[i], right[j]) * values[j]: [..., N, D], [..., N, D] and [..., N, V].
 
     In blocks: the keys of earlier blocks by the sum of right[j] values[j]^T, those inside by their weights.
     """
     length = left.shape[-2]
-    padded = (torch.nn.functional.pad(x, (0, 0, 0, -length % block)) for x in (left, right, values))
+    # recorded code holds for all lengths, so there are some blocks more, and never one
+    many = length // block + 2 if captured() else -(-length // block)
+    padded = (torch.nn.functional.pad(x, (0, 0, 0, many * block - length)) for x in (left, right, values))
     left, right, values = (torch.unflatten(x, -2, (-1, block)) for x in padded)  # [..., blocks, block, D]
-    sums = (right.transpose(-2, -1) @ values).cumsum(-3)
-    before = torch.nn.functional.pad(sums[..., :-1, :, :], (0, 0, 0, 0, 1, 0))
+    sums = right.transpose(-2, -1) @ values
+    before = torch.nn.functional.pad(sums, (0, 0, 0, 0, 1, 0))[..., :-1, :, :].cumsum(-3)
     inside = (left @ right.transpose(-2, -1)).tril()
-    return (left @ before + inside @ values).flatten(-3, -2)[..., :length, :]
+    y = (left @ before + inside @ values).flatten(-3, -2)
+    return y.index_select(-2, torch.arange(length, device=y.device)) if captured() else y[..., :length, :]
+
+
+def plain() -> bool:
+    """Whether torch has to see plain operations: it traces, torch.func is at work, or tangents go along."""
+    mapped = torch._C._are_functorch_transforms_active()
+    return mapped or torch.autograd.forward_ad._current_level >= 0 or traced()
+
+
+def readable(x: Tensor) -> bool:
+    """Whether a decision may rest on the values of a tensor: it is on a CPU and stands for no others."""
+    if torch.compiler.is_compiling() or not x.is_cpu or type(x) not in (Tensor, torch.nn.Parameter):
+        return False
+    return not plain()
 
 
 def holds_everywhere(condition: Tensor | None) -> bool:
-    """Whether a condition is true everywhere, where that is cheap to know: on a CPU, not while compiling."""
-    if condition is None or condition.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return bool(condition.all())
+    """Whether a condition is true everywhere, where its values may be looked at."""
+    return condition is not None and readable(condition) and bool(condition.all())
 
 
 class Performer(nn.Module):

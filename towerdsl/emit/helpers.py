@@ -6,6 +6,7 @@ They are read, not imported: what handles tensors needs torch, which compiling d
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,9 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent.parent
 _FILES = (_PACKAGE / "ops" / "normalizers.py", *sorted((_PACKAGE / "runtime").glob("*.py")))
+
+#: What a function imports before its statements, because its module can be imported without torch.
+IMPORTED = re.compile(r"(    (import torch|from towerdsl\S* import .*)\n)+\n")
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,11 @@ def helpers() -> dict[str, Helper]:
             name = _name(node)
             if name is not None:
                 assert name not in found, f"{module}: {name} is in {found[name][0]} too"
-                # decorators register; what is copied has no register. The emitted module imports torch itself
+                # decorators register; what is copied has no register, and its imports stand in the emitted module
                 first = node.lineno - 1
                 while lines[first - 1].startswith("#:"):
                     first -= 1
-                text = "\n".join(lines[first : node.end_lineno]).replace("    import torch\n\n", "")
+                text = IMPORTED.sub("", "\n".join(lines[first : node.end_lineno]))
                 found[name] = (module, text, node)
     return {name: Helper(name, module, text, _names(node, found, name)) for name, (module, text, node) in found.items()}
 

@@ -14,12 +14,10 @@ def adjacency(edges: Tensor, sources: int, targets: int) -> Tensor:
 
 
 def holds_everywhere(condition: Tensor | None) -> bool:
-    """Whether a condition is true everywhere, where that is cheap to know: on a CPU, not while compiling."""
-    import torch
+    """Whether a condition is true everywhere, where its values may be looked at."""
+    from towerdsl.runtime.captured import readable
 
-    if condition is None or condition.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return bool(condition.all())
+    return condition is not None and readable(condition) and bool(condition.all())
 
 
 def causal_product(left: Tensor, right: Tensor, values: Tensor, block: int) -> Tensor:
@@ -29,13 +27,18 @@ def causal_product(left: Tensor, right: Tensor, values: Tensor, block: int) -> T
     """
     import torch
 
+    from towerdsl.runtime.captured import captured
+
     length = left.shape[-2]
-    padded = (torch.nn.functional.pad(x, (0, 0, 0, -length % block)) for x in (left, right, values))
+    # recorded code holds for all lengths, so there are some blocks more, and never one
+    many = length // block + 2 if captured() else -(-length // block)
+    padded = (torch.nn.functional.pad(x, (0, 0, 0, many * block - length)) for x in (left, right, values))
     left, right, values = (torch.unflatten(x, -2, (-1, block)) for x in padded)  # [..., blocks, block, D]
-    sums = (right.transpose(-2, -1) @ values).cumsum(-3)
-    before = torch.nn.functional.pad(sums[..., :-1, :, :], (0, 0, 0, 0, 1, 0))
+    sums = right.transpose(-2, -1) @ values
+    before = torch.nn.functional.pad(sums, (0, 0, 0, 0, 1, 0))[..., :-1, :, :].cumsum(-3)
     inside = (left @ right.transpose(-2, -1)).tril()
-    return (left @ before + inside @ values).flatten(-3, -2)[..., :length, :]
+    y = (left @ before + inside @ values).flatten(-3, -2)
+    return y.index_select(-2, torch.arange(length, device=y.device)) if captured() else y[..., :length, :]
 
 
 def picked_sum(values: Tensor, picked: Tensor, weights: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from towerdsl.ops.normalizers import widened
 from towerdsl.runtime.blocks import blocked, joined
-from towerdsl.runtime.dtypes import alike, transformed
+from towerdsl.runtime.captured import captured, plain, readable
+from towerdsl.runtime.dtypes import alike
 
 
 def attend(
@@ -60,7 +61,7 @@ def attend_with_lse(
     masks = tuple(x for x in visible if x is not None)
     q, k, v, *added = alike(q, k, v, *([bias] if bias is not None else []))
     bias = added[0] if added else None
-    if transformed() or torch.compiler.is_compiling() or dropout or q.device.type != "cpu":
+    if captured() or plain() or dropout or q.device.type != "cpu":
         return _attend_at_once(q, k, v, size, before, after, masks, bias, scale, dropout)
     y, sums = Attend.apply(q, k, v, bias, size, before, after, scale, lse, *masks)
     return y, sums
@@ -78,7 +79,7 @@ def _attend_at_once(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """All blocks at once, in plain operations: what a compiler reads, and where weights are dropped."""
+    """All blocks at once, in plain operations: where torch has to see these, and where weights are dropped."""
     length = q.shape[-2]
     q = blocked(q, q.ndim - 2, (size,))
     if before is None or after is None:
@@ -120,7 +121,7 @@ def attention_of_batches(
     """
     graded = attn_mask is not None and attn_mask.requires_grad and torch.is_grad_enabled()
     plain = full and q.device.type == "cpu" and not options.keys() - {"scale"}
-    if torch.compiler.is_compiling() or (graded and not plain):
+    if captured() or (graded and not plain):
         return F.scaled_dot_product_attention(q, k, v, attn_mask, **options)
     lead = q.shape[:-3]
     if attn_mask is not None and attn_mask.ndim > 3:
@@ -166,7 +167,7 @@ def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
     for (y, _), share in zip(parts[1:], shares[1:], strict=True):
         few = y.shape[-2]
         share = share[..., :few, None]
-        if torch.compiler.is_compiling():
+        if captured() or plain():
             found = found + F.pad(y * share, (0, 0, 0, length - few))
         elif not (found.requires_grad or y.requires_grad or share.requires_grad):
             found[..., :few, :].addcmul_(y, share)
@@ -392,7 +393,7 @@ class Tiles:
             hidden = ~(shown | empty)
             added = self.q.new_zeros(()) if added is None else added
             added = added.masked_fill(hidden, float("-inf"))
-            if self.q.device.type == "cpu" and not empty.any():
+            if readable(empty) and not empty.any():
                 empty = None
         self.known = place, added, empty
         return added, empty

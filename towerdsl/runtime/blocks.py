@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from towerdsl.runtime.captured import captured
+
 
 def blocked(
     x: Tensor,
@@ -44,9 +46,9 @@ def blocked(
 
 
 def blocks_of(length: int, size: int, shift: int = 0) -> int:
-    """How many blocks there are; for a compiler some more, a multiple of a rounded quotient, which is never 1: it knows
-    no length, but how a product divides."""
-    if torch.compiler.is_compiling():
+    """How many blocks there are; recorded some more, a multiple of a rounded quotient, which is never 1: no length is
+    known, but how a product divides."""
+    if captured():
         return (length + 2 * size - 1) // (2 * size) * (3 if shift else 2)
     return (length + shift + size - 1) // size
 
@@ -54,7 +56,7 @@ def blocks_of(length: int, size: int, shift: int = 0) -> int:
 def cut(x: Tensor, dim: int, count: int, size: int, front: int, width: int) -> Tensor:
     """[..., T, width, ...]: block t of `count` has the places from t * size - front on; zeros where there are none."""
     length = x.shape[dim]
-    if torch.compiler.is_compiling():  # a compiler knows no length, so nothing may depend on how it divides
+    if captured():  # a compiler knows no length, so nothing may depend on how it divides
         blocks, places = torch.arange(count, device=x.device), torch.arange(width, device=x.device)
         places = blocks[:, None] * size + places - front
         there = (places >= 0) & (places < length)
@@ -90,7 +92,7 @@ def joined(
             continue
         if wrap:
             x = x.roll(-first, dim + k) if first else x
-        elif torch.compiler.is_compiling():
+        elif captured():
             x = x.index_select(dim + k, torch.arange(first, first + length, device=x.device))
         elif x.shape[dim + k] != length:
             x = x.narrow(dim + k, first, length)

@@ -1,4 +1,4 @@
-"""In which dtype tensors meet, and whether they are what they seem."""
+"""In which dtype tensors meet."""
 
 from __future__ import annotations
 
@@ -15,8 +15,3 @@ def alike(*tensors: Tensor) -> tuple[Tensor, ...]:
     if dtype != torch.float64 and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     return tuple(x.to(dtype) for x in tensors)
-
-
-def transformed() -> bool:
-    """Whether torch.func or forward mode is at work, which know all of plain operations."""
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from towerdsl.ops.normalizers import widened
-from towerdsl.runtime.dtypes import alike, transformed
+from towerdsl.runtime.captured import plain, readable
+from towerdsl.runtime.dtypes import alike
 
 
 class Pairs(NamedTuple):
@@ -38,8 +39,7 @@ def _sorted_by_query(*lists_and_sizes: Any) -> Pairs:
     place = (query * keys + key).sort().values
     once = torch.cat([place[:1] >= 0, place.diff() != 0])
     query, key = place // keys, place % keys
-    known = not torch.compiler.is_compiling() and place.device.type == "cpu" and not place.is_meta
-    return Pairs(query, key, row_starts(query, queries), once, keys, known and bool(once.all()))
+    return Pairs(query, key, row_starts(query, queries), once, keys, readable(place) and bool(once.all()))
 
 
 def _sorted_by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, ...]:
@@ -48,20 +48,20 @@ def _sorted_by_key(query_E: Tensor, key_E: Tensor, keys: int) -> tuple[Tensor, .
     return key_E, query_E[order], row_starts(key_E, keys), order
 
 
-def remembered(function: Callable[..., Any], edges: Tensor, *others: Any) -> Any:
-    """`function(edges, *others)`, computed once while the numbers stay the same: layers share a graph.
+def remembered(function: Callable[..., Any], *given: Any) -> Any:
+    """`function(*given)`, computed once while the numbers stay the same: layers share a graph.
 
-    Nothing may write to `edges`. Numbers are compared on a CPU only, and never while a graph is captured.
+    They are compared with copies, as whoever holds a list, or an array with the same memory, may write to it.
+    The last graph is kept, and none where numbers may not be looked at.
     """
-    capturing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if capturing or transformed() or edges.device.type != "cpu" or type(edges) is not Tensor:
-        return function(edges, *others)
-    given = (edges, *others)
+    if not all(readable(x) for x in given if isinstance(x, Tensor)):
+        return function(*given)
     known, result = getattr(function, "last", ((), None))
     if len(known) != len(given) or not all(map(_same, known, given)):
         with torch.inference_mode(False):  # they may be read in training next
-            result = function(*given)
-        function.last = given, result  # type: ignore[attr-defined]
+            known = tuple(x.clone() if isinstance(x, Tensor) else x for x in given)
+            result = function(*known)
+        function.last = known, result  # type: ignore[attr-defined]
     return result
 
 
@@ -117,7 +117,7 @@ def _sums(values: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """exp(f) / sum of exp(f) over the visible pairs of a query."""
     shown = None if visible is pairs.once and pairs.distinct else visible
-    function = SoftmaxOfRows.forward if transformed() else SoftmaxOfRows.apply
+    function = SoftmaxOfRows.forward if plain() else SoftmaxOfRows.apply
     return function(score, shown, pairs.query, pairs.start)
 
 
@@ -152,8 +152,7 @@ class SoftmaxOfRows(torch.autograd.Function):
 
 def _subtracted(score: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
     """The largest score of each pair's row, or of all rows where that serves: a softmax may subtract any."""
-    unread = torch.compiler.is_compiling() or transformed() or score.device.type != "cpu"
-    if not unread and score.numel():
+    if readable(score) and score.numel():
         low, high = score.aminmax()
         if high - low < SPREAD:
             return high
@@ -183,7 +182,7 @@ def count_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
 def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
     """y[q] = sum over the pairs (q, k) of w[q, k] * values[k]: [..., E], [..., K, D] --> [..., Q, D]."""
     weights, values = alike(weights, values)
-    if transformed():
+    if plain():
         return sum_of_messages(weights, entries(values, pairs.key, -2), pairs)
     lead = torch.broadcast_shapes(weights.shape[:-1], values.shape[:-2])
     weights_LE = weights.expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
@@ -202,7 +201,7 @@ def sum_of_messages(weights: Tensor, messages: Tensor, pairs: Pairs) -> Tensor:
 def pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
     """dot(left[q], right[k]) for each pair (q, k): [..., Q, D], [..., K, D] --> [..., E]."""
     left, right = alike(left, right)
-    if transformed():
+    if plain():
         return (entries(left, pairs.query, -2) * entries(right, pairs.key, -2)).sum(-1)
     lead = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     vectors = _by_position(left, lead), _by_position(right, lead)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.runtime.captured import captured, plain
+
 
 class InferenceModel(nn.Module):
     """A model without gradients: its parameters are frozen, and it is always in evaluation mode."""
@@ -22,7 +24,7 @@ class InferenceModel(nn.Module):
 
 def on_onednn(*tensors: Tensor | None) -> bool:
     """Whether oneDNN's fused operations take these: float32 on a CPU, no gradients, not while torch reads the code."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if captured() or plain() or torch.is_autocast_enabled("cpu"):
         return False
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # torch was built without it
         return False

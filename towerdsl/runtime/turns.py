@@ -7,19 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from towerdsl.runtime.dtypes import transformed
+from towerdsl.runtime.captured import captured, plain
 
 
 def in_turn(function: Callable[[slice], Tensor], length: int, size: int, dim: int) -> Tensor:
     """The results of `function` for each part of `length`, joined along `dim`.
 
-    For its gradients a part is computed again, so that one part is held at a time. A compiler gets all as one part.
+    For its gradients a part is computed again, so that one part is held at a time. Recorded, all is one part.
     """
     from torch.utils.checkpoint import checkpoint
 
-    if torch.compiler.is_compiling() or length <= size:
+    if captured() or length <= size:
         return function(slice(0, length))
     parts = [slice(start, min(start + size, length)) for start in range(0, length, size)]
-    if torch.is_grad_enabled() and not transformed():
+    if torch.is_grad_enabled() and not plain():
         return torch.cat([checkpoint(function, part, use_reentrant=False) for part in parts], dim)
     return torch.cat([function(part) for part in parts], dim)
