@@ -83,13 +83,11 @@ class Performer(nn.Module):
         if keep is not None:
             v = v.masked_fill(~keep[:, None, :, None], 0.0)
         right = torch.exp(
-            torch.einsum("fd,bhjd->bhjf", self.w, k)
-            - (torch.einsum("bhjd,bhjd->bhj", k, k) / 2)[:, :, :, None]
+            torch.einsum("fd,bhjd->bhjf", self.w, k) - torch.einsum("bhjd,bhjd->bhj", k / 2, k)[:, :, :, None]
         )
         kv = torch.einsum("bhja,bhjd->bhad", right, v)
         left = torch.exp(
-            torch.einsum("fd,bhid->bhif", self.w, q)
-            - (torch.einsum("bhid,bhid->bhi", q, q) / 2)[:, :, :, None]
+            torch.einsum("fd,bhid->bhif", self.w, q) - torch.einsum("bhid,bhid->bhi", q / 2, q)[:, :, :, None]
         )
         y = torch.einsum("bhia,bhad->bhid", left, kv)
         total = y[..., -1:]

@@ -34,7 +34,7 @@ class Glimpse(nn.Module):
         q = self.query(x).unflatten(-1, (2, 4)).transpose(1, 2)
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2)
         v = x.unflatten(-1, (2, 4)).transpose(1, 2)
-        score = torch.einsum("bhid,bhjd->bhij", q, k) / 2.0
+        score = torch.einsum("bhid,bhjd->bhij", q / 2.0, k)
         visible = None if keep is None else keep[:, None, None, :]
         chosen, weights, log_prob = pick_scored(score, visible, self.training)
         y = picked_sum(v, chosen, weights).transpose(1, 2).flatten(-2)

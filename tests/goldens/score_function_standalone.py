@@ -44,15 +44,25 @@ def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
     return score.masked_fill(empty, 0.0).softmax(-1).masked_fill(~visible, 0.0)
 
 
+def widened(x: Tensor) -> Tensor:
+    """Halves as float32, in which sums over many keys are made; others as they are."""
+    return x.float() if x.element_size() < 4 else x
+
+
+def _noise(wide: Tensor) -> Tensor:
+    """Gumbel noise in the shape of scores that are no halves, which have few numbers between 0 and 1."""
+    return -wide.new_empty(wide.shape).exponential_().log()
+
+
 def _choice(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The key of each query, drawn while training, else the largest, and its weight, [..., 1]; softmax(f)."""
-    probability = softmax(score, visible)
+    probability = softmax(widened(score), visible)
     if training:
-        noise = -probability.new_empty(probability.shape).exponential_().log()
-        chosen = (probability.detach().log() + noise).argmax(-1, keepdim=True)  # the Gumbel-max trick
+        noisy = probability.detach().log() + _noise(probability)  # the Gumbel-max trick
+        chosen = noisy.argmax(-1, keepdim=True)
     else:
         chosen = probability.detach().argmax(-1, keepdim=True)
-    weight = probability.new_ones(chosen.shape)
+    weight = score.new_ones(chosen.shape)
     if visible is not None:
         weight = weight * visible.expand(probability.shape).gather(-1, chosen)
     return chosen, weight, probability
@@ -62,7 +72,7 @@ def pick_scored(score: Tensor, visible: Tensor | None, training: bool) -> tuple[
     """The key of each query and its weight, [..., 1], and the log of its probability, [..., Q...]."""
     chosen, weight, probability = _choice(score, visible, training)
     of_chosen = (probability.gather(-1, chosen) * weight).squeeze(-1)
-    return chosen, weight, of_chosen.masked_fill(of_chosen == 0, 1.0).log()
+    return chosen, weight, of_chosen.masked_fill(of_chosen == 0, 1.0).log().to(score.dtype)
 
 
 def picked_sum(values: Tensor, picked: Tensor, weights: Tensor) -> Tensor:
@@ -96,7 +106,7 @@ class Glimpse(nn.Module):
         q = self.query(x).unflatten(-1, (2, 4)).transpose(1, 2)
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2)
         v = x.unflatten(-1, (2, 4)).transpose(1, 2)
-        score = torch.einsum("bhid,bhjd->bhij", q, k) / 2.0
+        score = torch.einsum("bhid,bhjd->bhij", q / 2.0, k)
         visible = None if keep is None else keep[:, None, None, :]
         chosen, weights, log_prob = pick_scored(score, visible, self.training)
         y = picked_sum(v, chosen, weights).transpose(1, 2).flatten(-2)

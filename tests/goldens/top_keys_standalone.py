@@ -92,7 +92,7 @@ class Look(nn.Module):
         q = self.query(x).unflatten(-1, (2, 4)).transpose(1, 2)
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2)
         v = self.value(x).unflatten(-1, (2, 4)).transpose(1, 2)
-        score = torch.einsum("bhid,bhjd->bhij", q, k) / 2.0
+        score = torch.einsum("bhid,bhjd->bhij", q / 2.0, k)
         visible = None if keep is None else keep[:, None, None, :]
         chosen, weights = pick_topk(score, visible, k=4)
         return picked_sum(v, chosen, weights).transpose(1, 2).flatten(-2)

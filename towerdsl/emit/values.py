@@ -32,6 +32,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.ops import ELEMENTWISE, python
 from towerdsl.passes.bounds import bounds
+from towerdsl.passes.score import scaled_first
 
 
 class ValueWriter:
@@ -229,6 +230,8 @@ class ValueWriter:
         op, axes = value.op, value.axes
         if value.type.scalar:
             return self._scalar(value)
+        if (early := scaled_first(value)) != value:
+            return self.code(early)
         if op == "neg":
             return Code(f"-{self.aligned(value.args[0], axes).at(UNARY)}", UNARY)
         if op == "not":

@@ -80,10 +80,11 @@ def softmax(score: Tensor, visible: Tensor | None) -> Tensor:
 @normalizer("sum", "convex where f is not negative", "f / sum of f")
 def normalize_sum(score: Tensor, visible: Tensor | None) -> Tensor:
     """f / sum of f over the visible keys; zeros where the sum is zero."""
+    wide = widened(score)
     if visible is not None:
-        score = score.masked_fill(~visible, 0.0)
-    total = score.sum(-1, keepdim=True)
-    return (score / total.masked_fill(total == 0, 1.0)).masked_fill(total == 0, 0.0)
+        wide = wide.masked_fill(~visible, 0.0)
+    total = wide.sum(-1, keepdim=True)
+    return (wide / total.masked_fill(total == 0, 1.0)).masked_fill(total == 0, 0.0).to(score.dtype)
 
 
 @normalizer("count", "convex where f is 1", "f / number of visible j")
@@ -91,9 +92,9 @@ def normalize_count(score: Tensor, visible: Tensor | None) -> Tensor:
     """f / number of visible keys."""
     if visible is None:
         return score / score.shape[-1]
-    score = score.masked_fill(~visible, 0.0)
-    count = score.new_ones(score.shape).masked_fill(~visible, 0.0).sum(-1, keepdim=True)
-    return score / count.clamp(min=1)
+    wide = widened(score).masked_fill(~visible, 0.0)
+    count = wide.new_ones(wide.shape).masked_fill(~visible, 0.0).sum(-1, keepdim=True)
+    return (wide / count.clamp(min=1)).to(score.dtype)
 
 
 @normalizer("sigmoid", "bounded", "1 / (1 + exp(-f))", "{0}.sigmoid()")
@@ -112,21 +113,22 @@ def normalize_none(score: Tensor, visible: Tensor | None) -> Tensor:
 @normalizer("sparsemax", "convex", "the projection of f on the simplex")
 def sparsemax(score: Tensor, visible: Tensor | None) -> Tensor:
     """max(f - t, 0), with t such that the weights sum to 1 (Martins and Astudillo 2016, equation 2 and algorithm 1)."""
-    empty = None
-    if visible is not None:
-        empty = ~visible.any(-1, keepdim=True)
-        # far below the largest score a key has weight 0; -inf would make the cumulative sum nan
-        low = score.masked_fill(~visible, float("inf")).amin(-1, keepdim=True).masked_fill(empty, 0.0) - 2.0
-        score = score.where(visible, low)
-    ordered = score.sort(-1, descending=True).values
+    wide = widened(score)
+    if visible is None:
+        ordered = wide.sort(-1, descending=True).values
+        top = ordered[..., :1].detach()  # from there on sums of large scores are exact
+        wide, ordered = wide - top, ordered - top
+    else:
+        top = wide.detach().masked_fill(~visible, float("-inf")).amax(-1, keepdim=True)
+        wide = (wide - top).where(visible, -2.0)  # further below the largest score than 1 a key has weight 0
+        ordered = wide.sort(-1, descending=True).values
     count = ordered.new_ones(ordered.shape[-1]).cumsum(-1)
     total = ordered.cumsum(-1) - 1
-    support = (count * ordered > total).sum(-1, keepdim=True)
-    threshold = total.gather(-1, support - 1) / support
-    weight = (score - threshold).clamp(min=0)
-    if visible is not None and empty is not None:
+    support = (count * ordered > total).sum(-1, keepdim=True).clamp(min=1)
+    weight = (wide - total.gather(-1, support - 1) / support).clamp(min=0)
+    if visible is not None:
         weight = weight.masked_fill(~visible, 0.0)
-    return weight
+    return weight.to(score.dtype)
 
 
 def _spread(keys: int, picked: Tensor, weight: Tensor) -> Tensor:
@@ -162,16 +164,21 @@ def topk(score: Tensor, visible: Tensor | None, k: int = 8) -> Tensor:
 
 def _choice(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The key of each query, drawn while training, else the largest, and its weight, [..., 1]; softmax(f)."""
-    probability = softmax(score, visible)
+    probability = softmax(widened(score), visible)
     if training:
-        noise = -probability.new_empty(probability.shape).exponential_().log()
-        chosen = (probability.detach().log() + noise).argmax(-1, keepdim=True)  # the Gumbel-max trick
+        noisy = probability.detach().log() + _noise(probability)  # the Gumbel-max trick
+        chosen = noisy.argmax(-1, keepdim=True)
     else:
         chosen = probability.detach().argmax(-1, keepdim=True)
-    weight = probability.new_ones(chosen.shape)
+    weight = score.new_ones(chosen.shape)
     if visible is not None:
         weight = weight * visible.expand(probability.shape).gather(-1, chosen)
     return chosen, weight, probability
+
+
+def _noise(wide: Tensor) -> Tensor:
+    """Gumbel noise in the shape of scores that are no halves, which have few numbers between 0 and 1."""
+    return -wide.new_empty(wide.shape).exponential_().log()
 
 
 def pick_hard(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
@@ -191,23 +198,24 @@ def hard(score: Tensor, visible: Tensor | None, training: bool) -> Tensor:
 def hard_straight_through(score: Tensor, visible: Tensor | None, training: bool) -> Tensor:
     """One key for each query, with the gradient of softmax (Bengio et al. 2013)."""
     chosen, weight, probability = _choice(score, visible, training)
-    return _spread(score.shape[-1], chosen, weight) + probability - probability.detach()
+    return _spread(score.shape[-1], chosen, weight) + (probability - probability.detach()).to(score.dtype)
 
 
 @normalizer("hard(gumbel)", "convex", "1 for the largest f + noise; the gradient is that of its softmax")
 def hard_gumbel(score: Tensor, visible: Tensor | None, training: bool, temperature: float = 1.0) -> Tensor:
     """The largest of f + Gumbel noise, with the gradient of softmax((f + noise) / temperature) (Jang et al. 2017)."""
+    wide = widened(score)
     if training:
-        score = score - score.new_empty(score.shape).exponential_().log()
-    weights: Tensor = hard_straight_through(score / temperature, visible, False)
-    return weights
+        wide = wide + _noise(wide)
+    weights: Tensor = hard_straight_through(wide / temperature, visible, False)
+    return weights.to(score.dtype)
 
 
 def pick_scored(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The key of each query and its weight, [..., 1], and the log of its probability, [..., Q...]."""
     chosen, weight, probability = _choice(score, visible, training)
     of_chosen = (probability.gather(-1, chosen) * weight).squeeze(-1)
-    return chosen, weight, of_chosen.masked_fill(of_chosen == 0, 1.0).log()
+    return chosen, weight, of_chosen.masked_fill(of_chosen == 0, 1.0).log().to(score.dtype)
 
 
 @normalizer(

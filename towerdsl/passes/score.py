@@ -90,6 +90,64 @@ def _sided(dot: n.Dot) -> bool:
     return ("j" in a) != ("j" in b) and not (a == {"i", "j"} or b == {"i", "j"})
 
 
+# --- numbers in front of a dot product ---------------------------------------------------------------------------
+
+
+def scaled_first(value: n.Value) -> n.Value:
+    """The same value, in which a number that makes a dot product smaller goes to one of its factors.
+
+    A half precision has no large numbers: dot(q, k) may be none that it has where dot(q / 8, k) is one.
+    """
+    if not isinstance(value, n.Pointwise) or value.type.scalar:
+        return value
+    args = tuple(map(scaled_first, value.args))
+    if value.op in ("*", "/"):
+        first, number = args if args[1].type.scalar else args[::-1]
+        if number.type.scalar and (value.op == "*" or number is args[1]) and _lessens(value.op, number):
+            found = _through(first, value.op, number)
+            if found is not None:
+                return found
+    return replace(value, args=args)
+
+
+def _lessens(op: str, number: n.Value) -> bool:
+    """Whether a factor or divisor makes numbers smaller; one that sizes make is taken to."""
+    if not isinstance(number, n.Const) or not number.value:
+        return not isinstance(number, n.Const)
+    return abs(number.value) < 1 if op == "*" else abs(number.value) > 1
+
+
+def _through(value: n.Value, op: str, number: n.Value) -> n.Value | None:
+    """`value op number` with the number inside its dot products; None where it has none."""
+    match value:
+        case n.Dot():
+            left, right = value.left, value.right
+            if len(left.axes) > len(right.axes):
+                return replace(value, right=_scaled(right, op, number))
+            return replace(value, left=_scaled(left, op, number))
+        case n.Rename() | n.Cast():
+            inner = _through(value.arg, op, number)
+            return None if inner is None else replace(value, arg=inner)
+        case n.Pointwise(op="neg" | "+" | "-") if not value.type.scalar:
+            parts = [_through(x, op, number) for x in value.args]
+            if all(x is None for x in parts):
+                return None
+            scaled = (x or _scaled(y, op, number) for x, y in zip(parts, value.args, strict=True))
+            return replace(value, args=tuple(scaled))
+        case n.Reduce(op="sum", arg=n.Pointwise(op="*", args=(first, second)) as product):
+            if any(x.type.scalar or x.type.dtype != "float" for x in (first, second)):
+                return None
+            return replace(value, arg=replace(product, args=(_scaled(first, op, number), second)))
+    return None
+
+
+def _scaled(value: n.Value, op: str, number: n.Value) -> n.Value:
+    if isinstance(value, n.AtPairs):
+        return replace(value, arg=_scaled(value.arg, op, number))
+    dtype = "wide" if value.type.dtype in ("int", "bool") else value.type.dtype
+    return n.Pointwise(replace(value.type, dtype=dtype), value.span, op, (value, number))
+
+
 # --- sums of products ------------------------------------------------------------------------------------------
 
 
