@@ -87,3 +87,56 @@ outputs: look(x, seen)
 @pytest.mark.parametrize("name", FOUND)
 def test_runs(name):
     runs(FOUND[name], traced=True)
+
+
+ATTENTION = """
+tower: lengths
+sizes: {{d: 4}}
+inputs: {{x: "float[b, n, d]", keep: "bool[b, n] = true"}}
+blocks:
+  look(x, keep):
+    query: x
+    key: x
+    value: x
+    {fields}
+outputs: look(x, keep)
+"""
+OF_LENGTHS = {
+    "a condition of a length": ("mask: n == 2",),
+    "of two, with heads": ("mask: n == 2 or n > b", "heads: 2"),
+    "beside data": ("mask: n > 4 and keep[j]", "heads: 2"),
+    "beside data, with a bias": ("mask: n > 2 and keep[j]", "score: dot(q, k) + i"),
+    "with every normalizer": ("mask: n != 3", "normalize: sparsemax"),
+    "with another": ("mask: n != 3", "normalize: topk(k=2)"),
+    "counted": ("mask: n == 2", "score: exp(dot(q, k))", "normalize: count"),
+    "of a score of lengths": ("mask: keep[j] and n > 1", "score: 1 if n == 2 else 0", "normalize: sum"),
+    "of a message": ("mask: n == 2", "score: 0", "message: v if n == 2 else -v"),
+    "of windows": ("mask: n == 2 or abs(i - j) < 2",),
+    "two alike": ("mask: (n > 3) == (n < 9)",),
+    "and with positions": ("mask: (n > 3) != (i <= j)", "heads: 2"),
+    "and with data": ("mask: keep[j] == (n > 2)",),
+}
+
+
+@pytest.mark.parametrize("name", OF_LENGTHS)
+def test_conditions_of_lengths_run(name):
+    runs(ATTENTION.format(fields="\n    ".join(OF_LENGTHS[name])), lengths=(2, 1, 4))
+
+
+VALUES = """
+tower: values
+inputs: {{x: "float[b, n]", ids: "int[b, n]", keep: "bool[b, n] = true"}}
+outputs:
+{outputs}
+"""
+NUMBERS = """where((n > 3) == (n < 9), x, -x) | where((n > 3) != (b > 2), x, 1) | (n > 3) == keep
+not ((n > 3) == keep) | keep // (b + 1)
+(n > 2) <= (b > 2) | x - (n > 2) | keep - (n > 2) | x - keep | -keep | keep + keep | keep * (n > 2) | keep / keep
+abs(keep) | relu(keep) | clip(keep, 0, 1) | max(keep, n > 2) | min(keep, x > 0) | mean(keep) | mean(ids) | n | n > 2
+n / 2 | x * (n > 3) ** 2 | x if (n > 3) == (b > 2) else -x"""
+
+
+def test_truth_values_and_lengths_are_numbers_where_numbers_are_read():
+    values = [value.strip() for line in NUMBERS.split("\n") for value in line.split("|")]
+    outputs = "\n".join(f'  out{k}: "{value}"' for k, value in enumerate(values))
+    runs(VALUES.format(outputs=outputs), traced=True)

@@ -117,6 +117,14 @@ class AttentionWriter:
             return False  # the mask is made of all heads
         return len(self.lead) == 2 and all(isinstance(v, n.Local) and v.name == "k" for v in leaves)
 
+    # --- conditions -------------------------------------------------------------------------------------------
+
+    def condition(self, value: n.Value, axes: Sequence[Axis]) -> Code:
+        """The code of a part of the condition, a tensor that broadcasts against one with `axes`, also where it is a
+        truth value of lengths alone."""
+        code = self.values.aligned(value, axes)
+        return Code(f"torch.tensor({code.text}, device={self.frame.device})") if value.type.scalar else code
+
     # --- tensors with all axes --------------------------------------------------------------------------------
 
     def lined(self, value: n.Value, positions: Sequence[Axis]) -> Code:

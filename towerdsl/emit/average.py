@@ -162,9 +162,7 @@ class AverageWriter(DenseWriter):
         apart = self.left_out
         for part in conjuncts(average.visible) if average.visible is not None else []:
             optional = apart is not None and part is apart.value
-            code = self.values.aligned(tiling.value(part), axes)
-            if part.type.scalar:
-                code = Code(f"torch.tensor({code.text}, device={frame.device})")
+            code = self.condition(tiling.value(part), axes)
             name = frame.variable(apart.name) if apart is not None and optional else ""
             text = f"None if {name} is None else {code.text}" if optional else code.text
             masks.append(text if text.isidentifier() else frame.assign(frame.fresh("visible"), text))

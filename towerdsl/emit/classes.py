@@ -159,12 +159,13 @@ class ClassWriter:
         plans: Mapping[int, Plan],
         constructors: Mapping[int, str],
         optional: Optional,
-        inputs: Sequence[n.InputDecl] = (),
+        model: n.Model | None = None,
     ) -> None:
         self.block, self.plans, self.constructors = block, plans, constructors
-        self.defaults = [i for i in inputs if i.default is not None]
+        self.model = model
+        self.defaults = [i for i in model.inputs if i.default is not None] if model is not None else []
         missing = optional.parameters(block)
-        if inputs:  # of the model: only what its caller may leave out is None
+        if model is not None:  # only what its caller may leave out is None
             missing &= {i.name for i in self.defaults if i.default is True}
         names = frozenset(i.name for i in self.defaults)
         self.frame = Frame(block, missing, names, merged=_without_weights(block))
@@ -175,16 +176,15 @@ class ClassWriter:
         self.frame.taken |= {self.frame.variable(x) for step in statements(block.body) for x in step.names}
         for step in block.body:
             self._step(step, ())
-        results = [
-            self.frame.variable(r.name) if isinstance(r, n.Relation) else self.values.text(r) for r in block.results
-        ]
+        results = [self._result(r) for r in block.results]
         result = ", ".join(results)
         forward = [*self.frame.lines]
         forward.append(f"return {result}")
         filled = self._filled()
         prelude = [*self.frame.prelude(), *filled]
         forward = [*prelude, *tidy(forward)]
-        returns = "Tensor" if len(results) == 1 else f"tuple[{', '.join('Tensor' for _ in results)}]"
+        kinds = ["Tensor" if self.model is not None else _annotation(r.type) for r in block.results]
+        returns = kinds[0] if len(kinds) == 1 else f"tuple[{', '.join(kinds)}]"
         arguments = [
             f"{self.frame.variable(name)}: {_annotation(kind)}{' | None' if name in self.frame.optional else ''}"
             for name, kind in block.parameters
@@ -198,6 +198,16 @@ class ClassWriter:
             returns,
             self.frame.helpers,
         )
+
+    def _result(self, result: n.Value | n.Relation) -> str:
+        """The code of a result; a model gives tensors only."""
+        if isinstance(result, n.Relation):
+            return self.frame.variable(result.name)
+        code = self.values.text(result)
+        if self.model is None or not result.type.scalar:
+            return code
+        dtype = {"int": "torch.long", "bool": "torch.bool"}.get(result.type.dtype, self.frame.dtype)
+        return f"torch.tensor({code}, device={self.frame.device}, dtype={dtype})"
 
     # --- __init__ ---------------------------------------------------------------------------------------------
 

@@ -164,7 +164,7 @@ class DotWriter:
             return None
         if bias is None:
             assert visible is not None
-            code, mask = self.values.code(visible), frame.fresh("mask")
+            code, mask = self.writer.condition(visible, visible.axes), frame.fresh("mask")
             if code.strength < ATOM:
                 code = Code(frame.assign(mask, code.text))
             return frame.assign(mask, self._pairs(code, visible.axes).text)
@@ -172,7 +172,7 @@ class DotWriter:
             name = Code(frame.assign(frame.fresh("bias"), bias.text))
             every = tuple(a for a in axes if a in own or a in visible.axes)
             spread_bias = spread(name, own, every) if own else name
-            hidden = self.values.aligned(visible, every)
+            hidden = self.writer.condition(visible, every)
             bias = Code(f'{spread_bias.atom}.masked_fill(~{hidden.at(ATOM)}, float("-inf"))')
             own = every
         mask = frame.assign(frame.fresh("mask"), bias.text)

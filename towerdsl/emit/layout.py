@@ -89,7 +89,7 @@ def length(line: str) -> int:
     return len(MARK.sub(lambda m: m[1], line))
 
 
-def wrapped(line: str, inside: bool = False) -> list[str]:
+def wrapped(line: str, bracketed: bool = False) -> list[str]:
     """A statement, or what stands inside a bracket, in lines of at most `WIDTH`: broken inside its longest bracket, or
     before operators."""
     if length(line) <= WIDTH or '"""' in line:
@@ -98,7 +98,7 @@ def wrapped(line: str, inside: bool = False) -> list[str]:
     group = _longest_group(line)
     operators = _operators(line)
     head = re.match(r"\s*((?:[\w, .\[\]]+ = )+|return )", line)
-    if operators and inside:
+    if operators and bracketed:
         return [x for piece in _split_at(line, operators) for x in wrapped(f"{indent}{piece.strip()}", True)]
     if operators and head is not None:
         start = head.end()
@@ -120,7 +120,7 @@ def wrapped(line: str, inside: bool = False) -> list[str]:
             inner += wrapped(f"{indent}    {piece}{',' if len(pieces) > 1 else ''}", True)
         if not commas and inner == [body]:
             return [line]
-    tail = wrapped(f"{indent}{line[closing:]}", inside)
+    tail = wrapped(f"{indent}{line[closing:]}", bracketed)
     return [line[: opening + 1], *inner, *tail]
 
 

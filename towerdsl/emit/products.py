@@ -92,10 +92,7 @@ class ProductWriter:
             self.order = order
         for condition in conditions:
             optional = self.apart is not None and condition == self.apart.value
-            if condition.type.scalar:
-                holds = f"torch.tensor({self.values.text(condition)}, device={frame.device})"
-            else:
-                holds = self.values.aligned(condition, self.order).at(UNARY)
+            holds = self.writer.condition(condition, self.order).at(UNARY)
             frame.assign(name, text)
             if optional:
                 assert self.apart is not None

@@ -121,7 +121,7 @@ class _Root:
         optional: Optional,
         checkpoints: Mapping[str, Any],
     ) -> None:
-        writer = ClassWriter(model.root, plans, constructors, optional, model.inputs)
+        writer = ClassWriter(model.root, plans, constructors, optional, model)
         draft = writer.draft()
         self.helpers = draft.helpers
         name, base = camel(model.name), "nn.Module"

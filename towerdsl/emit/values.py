@@ -29,7 +29,7 @@ from towerdsl.emit.frame import Frame
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
 from towerdsl.ir.size import Size
-from towerdsl.ir.types import Axis, TensorType
+from towerdsl.ir.types import Axis
 from towerdsl.ops import ELEMENTWISE, python
 from towerdsl.passes.bounds import bounds
 from towerdsl.passes.score import scaled_first
@@ -223,6 +223,8 @@ class ValueWriter:
         return Code(frame.shared[value.key])
 
     def _cast(self, value: n.Cast) -> Code:
+        if value.type.dtype == "int":
+            return Code(f"{self.code(value.arg).atom}.long()")
         dtype = self.frame.wide if value.type.dtype == "wide" else self.frame.dtype
         return Code(f"{self.code(value.arg).atom}.to({dtype})")
 
@@ -290,8 +292,6 @@ class ValueWriter:
         if entry.code_number is not None and any(a.type.scalar for a in tensors):
             tensors.sort(key=lambda a: a.type.scalar)
             template = entry.code_number
-        elif entry.arity == 1 and entry.reads != "bool" and tensors[0].type.dtype == "bool":
-            tensors[0] = n.Cast(TensorType("wide", tensors[0].axes), tensors[0].span, tensors[0])
         codes = [self.aligned(a, value.axes) for a in tensors]
         if value.op == "where" and value.type.dtype == "wide" and all(a.type.scalar for a in tensors[1:]):
             # of two Python numbers torch makes float32: the first says what is wanted
@@ -314,6 +314,8 @@ class ValueWriter:
         if value.op in ("and", "or"):
             strength = AND if value.op == "and" else OR
             return Code(f" {value.op} ".join(self.code(a).at(strength + 1) for a in value.args), strength)
+        if value.op in ("==", "!=") and all(a.type.dtype == "bool" for a in value.args):
+            return self._alike(value)
         if value.op in STRENGTH:
             strength = STRENGTH[value.op]
             left, right = (self.code(a) for a in value.args)
@@ -327,6 +329,14 @@ class ValueWriter:
             return Code(filled(entry.scalar, codes, fields))
         tensor = {k: Code(f"torch.tensor({c.text}, dtype={self.frame.wide})") for k, c in codes.items()}
         return Code(filled(entry.code, tensor, fields))
+
+    def _alike(self, value: n.Pointwise) -> Code:
+        """Whether two truth values are the same, or not: torch compares those of free lengths with nothing else."""
+        left, right = (self.code(a) for a in value.args)
+        same, other = right.at(OR), f"not {right.at(NOT)}"
+        if value.op == "!=":
+            same, other = other, same
+        return Code(f"{same} if {left.at(OR)} else {other}", CHOICE)
 
     # --- contractions, reductions, lookups ----------------------------------------------------------------------
 

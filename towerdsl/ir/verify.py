@@ -264,8 +264,8 @@ class _Block:
         self.same_type(v, v.arg.type, "a value that is computed once")
 
     def _cast(self, v: n.Cast) -> None:
-        if v.type.dtype not in ("wide", "float"):
-            self.fail("numbers are cast to wide or float", v)
+        if v.type.dtype not in ("int", "wide", "float"):
+            self.fail("numbers are cast to int, wide or float", v)
         if v.axes != v.arg.axes:
             self.fail("a cast keeps the axes", v)
 

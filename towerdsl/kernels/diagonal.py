@@ -69,7 +69,8 @@ def _alone(average: Average, facts: Facts) -> Average:
         part = moved(part, tied)
         if visible is not None:
             axes = (*visible.axes, *(a for a in part.axes if a not in visible.axes))
-            part = n.Pointwise(TensorType("bool", axes), part.span, "and", (visible, part))
+            scalar = visible.type.scalar and part.type.scalar
+            part = n.Pointwise(TensorType("bool", axes, scalar), part.span, "and", (visible, part))
         visible = part
     return replace(
         average,

@@ -365,7 +365,8 @@ def joined(parts: Sequence[n.Value], axes: Sequence[Axis]) -> n.Value | None:
         return None
     result = parts[0]
     for part in parts[1:]:
-        kind = TensorType("bool", tuple(a for a in axes if a in result.axes or a in part.axes))
+        own = tuple(a for a in axes if a in result.axes or a in part.axes)
+        kind = TensorType("bool", own, result.type.scalar and part.type.scalar)
         result = n.Pointwise(kind, result.span, "and", (result, part))
     return result
 

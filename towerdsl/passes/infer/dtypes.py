@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from towerdsl.diagnostics import Span
 from towerdsl.ir import nodes as n
+from towerdsl.ir.types import TensorType
 from towerdsl.ops import ELEMENTWISE
 from towerdsl.passes.infer.scope import Fault
 
@@ -43,7 +44,7 @@ def result_dtype(op: str, args: Sequence[n.Value], span: Span) -> str:
     highest = promote(args)
     if rule == "float" and highest in ("int", "bool"):
         return "wide"
-    return "int" if highest == "bool" and rule != "same" else highest
+    return "int" if highest == "bool" else highest
 
 
 def promote(args: Sequence[n.Value]) -> str:
@@ -70,6 +71,11 @@ def converted(op: str, values: Sequence[n.Value], dtype: str) -> list[n.Value]:
     """Positions enter floating point as "wide", and what was computed from them meets tensors in the model's dtype."""
     if op == "float":  # it converts by itself
         return list(values)
+    # truth values count as 0 and 1
+    if op in ("-", "neg") or (dtype == "int" and op not in ("where", "int") and promote(values) == "bool"):
+        values = [_counted(v) for v in values]
+    elif op in ARITHMETIC or op in ("<", "<=", ">", ">="):
+        values = [_counted(v) if v.type.scalar else v for v in values]
     comparison = op in ("==", "!=", "<", "<=", ">", ">=") and promote(values) == "float"
     if dtype == "float" or comparison:
         return [cast(v, "float") if v.type.dtype == "wide" else v for v in values]
@@ -78,6 +84,15 @@ def converted(op: str, values: Sequence[n.Value], dtype: str) -> list[n.Value]:
         found = [cast(v, "wide") if v.type.dtype in ("int", "bool") else v for v in values[condition:]]
         return [*values[:condition], *found]
     return list(values)
+
+
+def _counted(value: n.Value) -> n.Value:
+    """A truth value as 0 or 1."""
+    if value.type.dtype != "bool" or isinstance(value, n.Const):
+        return value
+    if value.type.scalar:
+        return n.Pointwise(TensorType("int", (), True), value.span, "int", (value,))
+    return cast(value, "int")
 
 
 def _whole_power(args: Sequence[n.Value]) -> bool:

@@ -473,6 +473,8 @@ class ExpressionTyper:
             if decided is not None:
                 return decided
         values = [self.to_value(a, x.span) for a, x in zip(raw, e.args, strict=False)]
+        if entry.name in ("min", "max") and all(v.type.dtype == "bool" for v in values):
+            return self.pointwise("and" if entry.name == "min" else "or", values, e.span, scope)
         return self.pointwise(entry.name, values, e.span, scope, tuple(options))
 
     def _static_call(self, name: str, args: list[Static], options: list[n.Value], e: t.Call) -> Static | None:
@@ -566,7 +568,7 @@ class ExpressionTyper:
         over = (arg.axes[-1],) if where is None else self.axes_of(where, arg, scope, f"`{name}`")
         dtype = arg.type.dtype
         if name == "mean" and dtype in ("int", "bool"):
-            dtype = "wide"
+            dtype, arg = "wide", cast(arg, "wide")
         elif dtype == "bool":
             dtype = "int" if name == "sum" else "bool"
         return n.Reduce(TensorType(dtype, arg.type.without(over)), e.span, name, arg, over)
