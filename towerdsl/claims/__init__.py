@@ -4,7 +4,8 @@ For each attention, in float64, with W the weights of the reference kernel on th
 
 - values, gradients: the kernel's average of each head is W times values (or the message), and so are its gradients
   for query, key, value, what the score reads, and everything learned;
-- hidden: W is zero wherever locality or mask is false, as the condition's own formula says, evaluated over all pairs;
+- hidden, visible: W is zero wherever locality or mask is false, as the condition's own text says, evaluated over all
+  pairs, and leaves out no other pair;
 - empty: a query that sees nothing gives zeros, and zero gradients;
 - weights: W is what its normalizer and the bounds of its score make it: convex, bounded, positive or signed.
 """

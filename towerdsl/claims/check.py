@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from towerdsl.claims import probe
+from towerdsl.claims import draw, probe
 from towerdsl.claims.capture import Call
 from towerdsl.claims.claimed import GRADIENTS, VALUES, Claimed, claimed
 from towerdsl.claims.condition import Pairs, Roles, bind, heads_of, lookups
 from towerdsl.claims.data import Failure
+from towerdsl.claims.wording import Reading
 from towerdsl.compiler import Compiled
 from towerdsl.explain.spell import Speller
 from towerdsl.ir import nodes as n
@@ -22,6 +25,8 @@ from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.score import sides
 
 Named = dict[str, Tensor]
+#: Numbers of a condition up to which one of the lengths is larger than two of them.
+FAR = 512
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,27 @@ def measure(compiled: Compiled, typed: n.BlockInstance, call: Call, seed: int = 
     return _Measurement(compiled, typed, call, seed).run()
 
 
+def at_other_lengths(compiled: Compiled, typed: n.BlockInstance, call: Call, seed: int = 0) -> Iterator[Failure]:
+    """What does not hold of an attention by itself at other lengths, on random arguments; lengths that it cannot have,
+    and arguments of which it makes no numbers, say nothing."""
+    average = typed.average
+    assert average is not None
+    reach = max((x for w in average.wording for x in Reading(w).numbers() if x <= FAR), default=0)
+    for lengths in draw.further(call.block, reach):
+        given = replace(call, arguments=draw.arguments(call.block, lengths, seed))
+        found = _Measurement(compiled, typed, given, seed)
+        try:
+            weights = found.results(probe.weights(compiled, call.block))
+        except (RuntimeError, IndexError, ValueError, ZeroDivisionError):
+            continue
+        if not bool(weights["weights"].isfinite().all()):
+            continue
+        where = ", ".join(f"{name}={length}" for name, length in lengths.items())
+        for failure in found.run().failures:
+            if failure.claim in ("values", "hidden", "visible", "empty"):
+                yield replace(failure, text=f"at {where}: {failure.text}")
+
+
 class _Measurement:
     def __init__(self, compiled: Compiled, typed: n.BlockInstance, call: Call, seed: int) -> None:
         average = call.block.average
@@ -67,6 +93,7 @@ class _Measurement:
     def run(self) -> Measured:
         weights = self.results(probe.weights(self.compiled, self.call.block))
         visible = self.visible()
+        self.shown(visible)
         found = {k: v for k, v in weights.items() if k.endswith("_source")}
         W = weights["weights"]
         expected = self.weighted(W, weights["message"])
@@ -215,7 +242,8 @@ class _Measurement:
         """Who sees whom, from the condition itself, over [batch, head, positions, averaged axes]."""
         average = self.typed.average
         assert average is not None
-        outside = lookups(average.visible)
+        readings = [Reading(x) for x in average.wording]
+        outside = lookups(v for reading in readings for v in reading.data())
         inner = {id(v) for v in outside if isinstance(v, n.Local) and v.name in ("q", "k", "v")}
         asked = [v for v in outside if id(v) not in inner]
         with torch.no_grad():
@@ -236,7 +264,20 @@ class _Measurement:
                 known[id(v)] = self.one_side(average, v.name, found)
         pairs = Pairs(lengths, relations, known)
         heads = (average.heads,) if average.heads is not None else ()
-        return pairs.table(average.visible, (*average.batch, *heads, *average.positions, *average.over))
+        axes = (*average.batch, *heads, *average.positions, *average.over)
+        every = torch.ones([pairs.length(a.size) for a in axes], dtype=torch.bool)
+        return reduce(operator.and_, (reading.table(pairs, axes) for reading in readings), every)
+
+    def shown(self, visible: Tensor) -> None:
+        """The reference hides nothing that the condition lets a query see, whatever the weights are."""
+        if self.average.visible is None and bool(visible.all()):
+            return
+        found = self.results(probe.condition(self.compiled, self.call.block))["weights"] != 0
+        wrong = visible & ~found
+        if bool(wrong.any()):
+            at = tuple(wrong.nonzero()[0].tolist())
+            text = f"the key of W{self.entry(at)} is visible, but W leaves it out"
+            self.fail("visible", f"{text} ({int(wrong.sum())} of {int(visible.sum())} visible pairs are left out)")
 
     @staticmethod
     def one_side(average: n.Average, name: str, found: Mapping[str, Any]) -> Tensor:

@@ -1,14 +1,13 @@
-"""Who sees whom, evaluated from the formula of locality and mask for every pair of i and j.
-
-It reads the typed form as it was before any pass and shares no code with the emitter or with a kernel: positions are
-counted out, tables are looked up entry by entry, pairs of a relation are set one by one.
+"""Data that a condition reads, for every pair of i and j: tables are looked up entry by entry, pairs of a relation set
+one by one, lengths are counted from the terms of sizes. Nothing here is shared with the emitter or with a kernel.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import reduce
 from typing import Any
 
@@ -24,7 +23,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
-    "/": operator.truediv,
+    "/": lambda a, b: a.double() / b.double(),
     "//": lambda a, b: torch.div(a, b, rounding_mode="floor"),
     "%": torch.remainder,
     "**": operator.pow,
@@ -43,14 +42,12 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
-def lookups(value: n.Value | None) -> list[n.Value]:
-    """What a condition takes from outside itself, largest first: variables, learned tensors, and operations, whose own
+def lookups(values: Iterable[n.Value]) -> list[n.Value]:
+    """What values take from outside themselves, largest first: variables, learned tensors, and operations, whose own
     code is asked."""
-    if value is None:
-        return []
-    if isinstance(value, (n.Apply, n.Local, n.Weight)):
-        return [value]
-    found = [x for v in value.operands for x in lookups(v)]
+    found: list[n.Value] = []
+    for value in values:
+        found += [value] if isinstance(value, (n.Apply, n.Local, n.Weight)) else lookups(value.operands)
     return list({id(x): x for x in found}.values())
 
 
@@ -62,19 +59,12 @@ class Pairs:
     relations: Mapping[str, Tensor]
     known: Mapping[int, Tensor]
 
-    def table(self, value: n.Value | None, axes: Sequence[Axis]) -> Tensor:
-        """A condition over all of `axes`; without one everything is true."""
-        shape = [self.length(a.size) for a in axes]
-        if value is None:
-            return torch.ones(shape, dtype=torch.bool)
-        return self._aligned(value, axes).bool().expand(shape)
-
     def length(self, size: Size) -> int:
-        found = size.substitute({k: Size.of(v) for k, v in self.lengths.items()}).integer
-        assert found is not None, f"the length {size} is not known"
-        return found
+        found = number(size, self.lengths)
+        assert found.denominator == 1, f"the length {size} is {found}"
+        return int(found)
 
-    def _aligned(self, value: n.Value, axes: Sequence[Axis]) -> Tensor:
+    def aligned(self, value: n.Value, axes: Sequence[Axis]) -> Tensor:
         """The value with a dim for each of `axes`, of length 1 where it does not vary."""
         return spread(self.evaluate(value), value.axes, axes)
 
@@ -114,7 +104,7 @@ class Pairs:
     def _pointwise(self, v: n.Pointwise) -> Tensor:
         entry = ELEMENTWISE.get(v.op)
         count = len(v.args) if entry is None else entry.arity
-        args = [self._aligned(a, v.axes) for a in v.args[:count]]
+        args = [self.aligned(a, v.axes) for a in v.args[:count]]
         if v.op in _OPERATORS:
             found: Tensor = _OPERATORS[v.op](*args)
             return found
@@ -145,7 +135,7 @@ class Pairs:
             own = torch.arange(table.shape[dim])
             if v.lead <= dim < width:  # an index outside reads the nearest entry
                 index = v.indices[dim - v.lead]
-                places.append(self._aligned(index, v.axes).long().clamp(0, table.shape[dim] - 1))
+                places.append(self.aligned(index, v.axes).long().clamp(0, table.shape[dim] - 1))
             else:
                 places.append(spread(own, (axis,), v.axes))
         return table[tuple(places)]
@@ -168,6 +158,28 @@ class Pairs:
             return found[(slice(None),) * dim + (slice(start, stop),)]
         assert start is not None
         return found.select(dim, start)
+
+
+_OF_SIZES: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "//": lambda a, b: Fraction(a // b),
+    "%": operator.mod,
+    "min": min,
+    "max": max,
+}
+
+
+def number(size: Size, lengths: Mapping[str, int]) -> Fraction:
+    """A size as a number."""
+    total = Fraction(0)
+    for monomial, coefficient in size.terms:
+        for atom, power in monomial:
+            if atom.op == "free":
+                factor = Fraction(lengths[atom.name])
+            else:
+                factor = _OF_SIZES[atom.op](*(number(x, lengths) for x in atom.args))
+            coefficient *= factor**power
+        total += coefficient
+    return total
 
 
 def heads_of(source: Tensor, axes: Sequence[Axis], lead: Sequence[Axis], moved: Sequence[Axis], roles: Roles) -> Tensor:

@@ -14,7 +14,7 @@ from towerdsl.claims.show import text
 class Failure:
     """A claim that does not hold: which one, and what was measured where."""
 
-    claim: str  # "values", "gradients", "hidden", "empty" or "weights"
+    claim: str  # "values", "gradients", "hidden", "visible", "empty" or "weights"
     text: str
 
 

@@ -23,6 +23,10 @@ R = TypeVar("R")
 TRIED = ((9, 10, 11, 12, 13, 14), *((k,) * 6 for k in (12, 16, 8, 24, 32, 64, 128, 224, 7, 4)))
 LARGEST_INT = 4
 POOL = 1_000_003
+#: Lengths at which an attention is measured by itself: small ones, and large ones where it has one axis, two or three.
+SMALL, LARGE = (3, 5, 2, 7), (131, 19, 7)
+#: The most weights that it then has.
+MOST_FURTHER = 250_000
 #: How many keys an attention should have at least, where its axes are free.
 KEYS = 9
 
@@ -157,21 +161,55 @@ def inputs(
     """Random inputs. Ints stay below the tables that they are looked up in. A condition has a tail that is false,
     some more that are, and with `empty` is all false for the last entry of its first axis. A relation has about
     `related` pairs for each node, and leaves nodes alone."""
+    return _tensors({i.name: i.type for i in model.inputs}, _counts(model.root), found, seed, empty, related)
+
+
+def _tensors(
+    kinds: Mapping[str, Type], below: Mapping[str, int], found: Mapping[str, int], seed: int, empty: bool, related: int
+) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    below = _counts(model.root)
     values = {name: Size.of(length) for name, length in found.items()}
     result = {}
-    for i in model.inputs:
-        shape = [a.size.substitute(values).integer or 1 for a in _axes(i.type)]
-        if isinstance(i.type, RelationType):
-            result[i.name] = _relation(shape, related, draw)
-        elif i.type.dtype == "int":
-            result[i.name] = torch.randint(below.get(i.name, LARGEST_INT), shape, generator=draw)
-        elif i.type.dtype == "bool":
-            result[i.name] = _condition(shape, draw, empty)
+    for name, kind in kinds.items():
+        shape = [a.size.substitute(values).integer or 1 for a in _axes(kind)]
+        if isinstance(kind, RelationType):
+            result[name] = _relation(shape, related, draw)
+        elif kind.dtype == "int":
+            result[name] = torch.randint(below.get(name, LARGEST_INT), shape, generator=draw)
+        elif kind.dtype == "bool":
+            result[name] = _condition(shape, draw, empty)
         else:
-            result[i.name] = torch.randn(shape, generator=draw)
+            result[name] = torch.randn(shape, generator=draw)
     return result
+
+
+def arguments(block: n.BlockInstance, lengths: Mapping[str, int], seed: int) -> dict[str, Any]:
+    """Random arguments for a block by itself, in float32."""
+    found: dict[str, Any] = dict(_tensors(dict(block.parameters), _counts(block), lengths, seed, True, 2))
+    for name, kind in block.parameters:
+        if not isinstance(kind, RelationType) and kind.scalar:
+            found[name] = int(found[name])
+    return found
+
+
+def further(block: n.BlockInstance, reach: int) -> Iterator[dict[str, int]]:
+    """Lengths of the free axes of an attention at which it is measured by itself: 1; small ones, all different, that
+    few numbers divide; larger than a block of any kernel and than twice what the numbers of its condition `reach`."""
+    average = block.average
+    assert average is not None
+    moved = {x for a in (*average.positions, *average.over) for x in a.size.free_names}
+    names = dict.fromkeys(x for _, kind in block.parameters for a in _axes(kind) for x in sorted(a.size.free_names))
+    inside = [name for name in names if name in moved]
+    if not inside:
+        return
+    outside = {name: 2 for name in names if name not in moved}
+    rank = max(len(average.positions), len(average.over))
+    heads = average.heads.size.integer or 1 if average.heads is not None else 1
+    most = int((MOST_FURTHER / heads) ** (1 / max(1, len(average.positions) + len(average.over))))
+    large = min(most, max(LARGE[min(rank, len(LARGE)) - 1], 2 * reach + 3))
+    yield {**outside, **dict.fromkeys(inside, 1)}
+    yield {**outside, **{name: SMALL[k % len(SMALL)] for k, name in enumerate(inside)}}
+    yield {**dict.fromkeys(outside, 1), **{name: max(1, large - 2 * k) for k, name in enumerate(inside)}}
 
 
 def required(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from towerdsl.claims import draw
 from towerdsl.claims.capture import Call, places, watch
-from towerdsl.claims.check import Measured, measure
-from towerdsl.claims.data import Checked, Verified
+from towerdsl.claims.check import Measured, at_other_lengths, measure
+from towerdsl.claims.data import Checked, Failure, Verified
 from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.diagnostics import TowerError
 from towerdsl.emit.classes import camel
@@ -57,7 +57,7 @@ def verify_spec(
     module = load_module(replace(compiled, plans=plans).source(), compiled.model.name)
     model = draw.build(getattr(module, camel(compiled.model.name)), seed)
     lengths, seen = _captured(compiled, model, occurrences, given, seed)
-    return _verified(compiled, lengths, sizes, "random inputs", calls, seen, seed, start)
+    return _verified(compiled, lengths, sizes, "random inputs", calls, seen, seed, start, True)
 
 
 def verify_library(seed: int = 0) -> Iterator[tuple[str, str, Verified | str]]:
@@ -141,27 +141,34 @@ def _verified(
     seen: Sequence[Call],
     seed: int,
     start: float,
+    further: bool = False,
 ) -> Verified:
     typed = dict(zip(map(id, attentions(compiled.model.root)), attentions(compiled.typed.root), strict=True))
     places: dict[int, list[Occurrence]] = {}
     for o in calls.occurrences(compiled.model.root):
         places.setdefault(id(o.block), []).append(o)
     rows: dict[int, list[Measured]] = {}
+    more: dict[int, list[Failure]] = {}
     for call in seen:
-        rows.setdefault(id(call.block), []).append(measure(compiled, typed[id(call.block)], call, seed))
+        key = id(call.block)
+        rows.setdefault(key, []).append(measure(compiled, typed[key], call, seed))
+        if further and key not in more:
+            more[key] = list(at_other_lengths(compiled, typed[key], call, seed))
     checked = []
     for key, group in places.items():
         if key in rows:
             block = group[0].block
             facts = attention_facts(block, compiled.plans[key], compiled.resolved, calls, dict(group[0].lengths))
-            checked.append(_checked(facts, group, rows[key]))
+            checked.append(_checked(facts, group, rows[key], more.get(key, ())))
     never = tuple(o.path for key, group in places.items() if key not in rows for o in group)
     model = compiled.model
     seconds = time.perf_counter() - start
     return Verified(model.name, model.source_name, dict(lengths), dict(sizes), inputs, tuple(checked), never, seconds)
 
 
-def _checked(facts: Attention, group: Sequence[Occurrence], found: Sequence[Measured]) -> Checked:
+def _checked(
+    facts: Attention, group: Sequence[Occurrence], found: Sequence[Measured], more: Sequence[Failure]
+) -> Checked:
     """One row for all modules of a block: the worst of each number, every failure."""
 
     def largest(name: str) -> Any:
@@ -192,5 +199,5 @@ def _checked(facts: Attention, group: Sequence[Occurrence], found: Sequence[Meas
         rows=sum(m.rows for m in found),
         empty=sum(m.empty for m in found),
         notes=tuple(dict.fromkeys(x for m in found for x in m.notes)),
-        failures=tuple(dict.fromkeys(x for m in found for x in m.failures)),
+        failures=tuple(dict.fromkeys((*(x for m in found for x in m.failures), *more))),
     )

@@ -57,6 +57,20 @@ def weights(compiled: Compiled, block: n.BlockInstance) -> Probe:
     return _probe(compiled, block, "weights", replace(compiled.plans[id(block)], kernel=Reference()))
 
 
+def condition(compiled: Compiled, block: n.BlockInstance) -> Probe:
+    """Who sees whom on the reference: its weights where the score is 1, without a normalizer.
+
+    Results: as of `weights`.
+    """
+    average = block.average
+    assert average is not None
+    one = n.Const(TensorType("int", (), True), average.span, 1)
+    plain = replace(average, score=one, normalize="none", options=(), dropout=0.0, log_prob=False)
+    body = tuple(replace(step, average=plain) if isinstance(step, n.Evaluate) else step for step in block.body)
+    plan = Plan(Reference(), (), Facts(analyze(plain.visible), split(one)))
+    return _probe(compiled, replace(block, body=body), "weights", plan)
+
+
 def rows(compiled: Compiled, block: n.BlockInstance) -> Probe:
     """The weights of some queries: the block takes further arguments `rows_0`, ..., positions along each of their axes.
 

@@ -108,7 +108,8 @@ def _promise(v: Verified) -> str:
         return ""
     return (
         f"y is W times values on each kernel: values to {VALUES:g}, gradients to {GRADIENTS:g}; "
-        "W is 0 where locality or mask is false; empty rows give 0; W is what its normalizer makes it"
+        "W is 0 where locality or mask is false, and leaves out no other key; empty rows give 0; "
+        "W is what its normalizer makes it"
     )
 
 

@@ -173,7 +173,7 @@ class _Drawer:
         known = {id(place): torch.tensor([at[place.axes[0]]]) for place in self.places if place.axes[0] in at}
         for atom, truth in zip(self.atoms, choice, strict=True):
             places = [x for x in atom.walk() if isinstance(x, n.Position)]
-            numbers = [x for x in lookups(atom) if x.type.dtype != "bool"]
+            numbers = [x for x in lookups([atom]) if x.type.dtype != "bool"]
             if truth and places and numbers:  # positions near a number that data says: near one in the middle
                 middle = self._length(places[0].axes[0]) // 2
                 known |= {id(x): torch.full([1] * len(x.axes), middle) for x in numbers}

@@ -6,7 +6,7 @@ Every value has a type with named axes; equality ignores spans.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -295,6 +295,15 @@ class Relation:
     type: RelationType
 
 
+@dataclass(frozen=True)
+class Wording:
+    """A condition as the spec writes it, definitions put in, and what each part of it is, by the part's id: a value, or
+    a number, size or truth value that is known when compiling."""
+
+    expression: t.Expr
+    parts: Mapping[int, Any]
+
+
 # --- the attention node ----------------------------------------------------------------------------------------
 
 
@@ -328,6 +337,7 @@ class Average:
     layout: tuple[Axis, ...]  # axes of the result
     log_prob: bool
     span: Span | None = field(compare=False, repr=False)
+    wording: tuple[Wording, ...] = field(default=(), compare=False, repr=False)  # of `visible`: all hold
 
     def _find(self, name: str) -> Iterator[Local]:
         for root in (self.score, self.message, *([self.visible] if self.visible is not None else [])):

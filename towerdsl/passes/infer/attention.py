@@ -56,6 +56,7 @@ class _Typer:
     def __init__(self, infer: Infer, block: t.Block, body: t.Attention, scope: Scope) -> None:
         self.infer, self.block, self.body, self.scope = infer, block, body, scope
         self.expressions = infer.expressions
+        self.wording: list[n.Wording] = []
 
     def run(self) -> Results:
         body, scope = self.body, self.scope
@@ -115,6 +116,7 @@ class _Typer:
             layout=layout,
             log_prob=log_prob,
             span=self.block.span,
+            wording=tuple(self.wording),
         )
         names = ("y", "log_prob") if log_prob else ("y",)
         steps.append(n.Evaluate(names, average))
@@ -388,7 +390,9 @@ class _Typer:
 
     def _condition(self, field: str, e: t.Expr, scope: Scope) -> bool | n.Value:
         """One of `locality` and `mask`: decided when compiling, or a truth value for each i and j. Raises Fault."""
-        value = self.expressions.any(self.infer.expand(e, scope), scope)
+        expanded = self.infer.expand(e, scope)
+        value, wording = self.expressions.worded(expanded, scope)
+        self.wording.append(wording)
         if isinstance(value, bool):
             return value
         node = self.expressions.to_value(value, e.span)

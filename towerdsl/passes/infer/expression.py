@@ -38,6 +38,7 @@ class ExpressionTyper:
     def __init__(self, infer: Infer) -> None:
         self.infer = infer
         self.once: dict[int, Result] = {}
+        self.parts: dict[int, Result] | None = None  # while it is there, what each part of an expression is
 
     # --- entry points -----------------------------------------------------------------------------------------
 
@@ -48,7 +49,18 @@ class ExpressionTyper:
             result: Result = method(e, scope)
         except SizeLimitError as error:
             raise Fault("size", str(error), e.span, (), "real models need far simpler sizes") from None
+        if self.parts is not None:
+            self.parts[id(e)] = result
         return result
+
+    def worded(self, e: t.Expr, scope: Scope) -> tuple[Result, n.Wording]:
+        """What an expression is, and each part of it. Raises Fault, Unknown."""
+        before, parts = self.parts, dict[int, Result]()
+        self.parts = parts
+        try:
+            return self.any(e, scope), n.Wording(e, parts)
+        finally:
+            self.parts = before
 
     def tensor(self, e: t.Expr, scope: Scope) -> n.Value:
         """The value of `e` as a node; static values become constants."""
