@@ -1,21 +1,39 @@
 """Random attentions: the text of a spec, and what an evaluator needs to know of it.
 
 Sources may be self, cross, learned, without positions or absent; axes stand in any order; scores, conditions and
-messages come from small grammars. Every spec that is drawn is a legal one.
+messages come from small grammars: see `formulas` and `families`. Every spec that is drawn is a legal one.
 """
 
+import random
+import re
 from dataclasses import dataclass, field
 from itertools import permutations
-
-from hypothesis import strategies as st
 
 #: What is drawn for `normalize:`, and its name in the loop oracle: without noise, in evaluation.
 NORMALIZERS = {
     **{name: name for name in ("softmax", "sum", "count", "sigmoid", "none", "sparsemax", "hard")},
     "hard(straight_through)": "straight_through",
     "hard(gumbel, temperature=0.5)": ("straight_through", 0.5),
-    "topk(k=2)": ("topk", 2),
+    "hard(score_function)": "hard",
+    **{f"topk(k={k})": ("topk", k) for k in (1, 2, 3)},
 }
+
+
+class Choices:
+    """Which of some options is taken, by chance; the first `fixed` choices are given, and with no seed the others are
+    the first option. `taken` are all of them, so that the same can be drawn again, or something smaller."""
+
+    def __init__(self, seed: int | None, fixed: list[int] | tuple[int, ...] = ()):
+        self.random = None if seed is None else random.Random(seed)
+        self.fixed, self.taken = fixed, []
+
+    def __call__(self, count: int) -> int:
+        if len(self.taken) < len(self.fixed):
+            found = min(self.fixed[len(self.taken)], count - 1)
+        else:
+            found = self.random.randrange(count) if self.random else 0
+        self.taken.append(found)
+        return found
 
 
 @dataclass
@@ -38,7 +56,7 @@ class Source:
 class Drawn:
     """A random attention, called `look`, alone in its model."""
 
-    draw: object
+    choose: Choices
     lengths: dict[str, int] = field(default_factory=dict)
     fixed: set[str] = field(default_factory=set)
     batch: tuple[str, ...] = ()
@@ -59,19 +77,19 @@ class Drawn:
     def __repr__(self) -> str:
         return self.text + (f"# without {', '.join(sorted(self.left_out))}" if self.left_out else "")
 
-    def _repr_pretty_(self, printer, cycle: bool) -> None:
-        printer.text(repr(self))
-
     # --- drawing ----------------------------------------------------------------------------------------------
 
     def one(self, *options):
-        return self.draw(st.sampled_from(options))
+        return options[self.choose(len(options))]
+
+    def number(self, low: int, high: int) -> int:
+        return low + self.choose(high - low + 1)
 
     def chance(self) -> bool:
-        return self.draw(st.booleans())
+        return self.one(False, True)
 
     def shuffled(self, axes):
-        return self.draw(st.sampled_from(list(permutations(axes)))) if len(axes) > 1 else tuple(axes)
+        return self.one(*permutations(axes)) if len(axes) > 1 else tuple(axes)
 
     def part(self, axes):
         """Some of the axes, in order; all is the simplest."""
@@ -81,7 +99,7 @@ class Drawn:
         """`axes` in their order, `extra` anywhere between them."""
         found = list(axes)
         for a in extra:
-            found.insert(self.draw(st.integers(0, len(found))), a)
+            found.insert(self.number(0, len(found)), a)
         return tuple(found)
 
     # --- tensors ----------------------------------------------------------------------------------------------
@@ -100,6 +118,11 @@ class Drawn:
         self.params.setdefault(name, f"float[{axes}]")
         self.shapes[name] = shape
         return name
+
+    def of_heads(self, name: str, axes: str = "", *shape: int) -> str:
+        """A parameter with an entry for each head, or one entry where there are no heads."""
+        lead = "head" if self.heads else "1"
+        return self.weight(name, f"{lead}, {axes}" if axes else lead, self.heads or 1, *shape)
 
     @property
     def dk(self) -> int | None:
@@ -125,27 +148,21 @@ class Drawn:
 # --- sources ---------------------------------------------------------------------------------------------------
 
 
-@st.composite
-def attentions(draw) -> Drawn:
-    """A legal spec of one attention."""
-    a = Drawn(draw)
+def begun(a: Drawn, axes: int, kind: str, longest: int) -> str:
+    """Draw the axes and the sources of an attention; returns how the axes stand."""
     a.batch = a.one(("b",), (), ("b", "g"))
-    a.over = a.one(("n",), ("h", "w"), ("t", "h", "w"))
-    kind = a.one("self", "cross", "vector", "pooling", "learned", "extra")
+    a.over = {1: ("n",), 2: ("h", "w"), 3: ("t", "h", "w")}[axes]
     a.heads, a.key_heads = a.one((None, None), (2, None), (4, 2), (1, None), (3, 1))
     layout = a.one("last", "first", "list")
     if a.heads is not None and layout == "list":
         layout = "last"
-    longest = {1: 5, 2: 3, 3: 2}[len(a.over)]
     for name in a.over:
-        a.lengths[name] = a.draw(st.integers(2, longest))
+        a.lengths[name] = a.number(2, longest)
     for name in a.batch:
-        a.lengths[name] = a.draw(st.integers(1, 2))
+        a.lengths[name] = a.number(1, 2)
     a.fixed |= {name for name in (*a.over, *a.batch) if a.one(False, False, True)}
     _sources(a, kind, layout)
-    _fields(a, layout)
-    a.text = _written(a, layout)
-    return a
+    return layout
 
 
 def _sources(a: Drawn, kind: str, layout: str) -> None:
@@ -178,7 +195,7 @@ def _sources(a: Drawn, kind: str, layout: str) -> None:
         query_others = (*a.batch, *a.positions)
     for name in a.positions:
         if name not in a.lengths:
-            a.lengths[name] = a.draw(st.integers(2, 3))
+            a.lengths[name] = a.number(2, 3)
 
     def source(name: str, tensor: str, others, wanted) -> Source:
         """A source of `wanted` features: an input as it is, or a projection of one."""
@@ -233,307 +250,15 @@ def _sources(a: Drawn, kind: str, layout: str) -> None:
     a.positions = tuple(next(in_over) if x in a.over else x for x in a.positions)
 
 
-# --- formulas --------------------------------------------------------------------------------------------------
-
-
-def _fields(a: Drawn, layout: str) -> None:
-    apart = a.one(False, False, True)  # i and j stand apart from each other
-    a.fields["normalize"] = a.one("count", "none", "sum", "softmax") if apart else a.one(*NORMALIZERS)
-    score = _separable(a) if apart else None if a.chance() else _score(a, 2)
-    if a.fields["normalize"] == "sum":
-        score = f"exp({score or _similarity(a)})" if not apart else _positive(a)
-    if score is not None:
-        a.fields["score"] = score
-    if a.chance():
-        a.fields["mask"] = _sided(a) if apart else _condition(a, 2)
-    if apart:
-        pass
-    elif a.one(False, False, True):
-        a.fields["locality"] = _condition(a, 2)
-    elif a.positions and a.one(*[False] * 7, True):  # a gate: each position by itself
-        itself = " and ".join(f"i.{x} == j.{x}" for x in a.over if x in a.positions) or "i == j"
-        a.fields["locality"] = a.one("i == j", itself, f"i == j and {_condition(a, 1)}")
-    elif len(a.positions) == len(a.over) == 1 and a.one(False, True):  # a graph
-        a.fields["locality"] = _relation(a, 1)
-    message = _message(a) if a.one(False, False, True) else None
-    if message is not None:
-        a.fields["message"] = message
-    if a.heads is not None and a.chance():
-        a.fields["merge"] = a.one("mean", "sum", "concat")
-    if a.one(False, False, True):
-        a.fields["dropout"] = "0.3"
-    output = a.one(None, "linear(y, 3)", "tanh(y)", "2 * y")
-    if output is not None and (layout == "last" or "linear" not in output):
-        a.fields["output"] = output
-
-
-def _similarity(a: Drawn) -> str:
-    options = []
-    if "key" not in a.sources and "query" not in a.sources:
-        return a.one("1", "0", "0.5")
-    fixed = all(a.static(name) for name in ("query", "key") if name in a.sources)
-    names = [x for x in ("q", "k") if {"q": "query", "k": "key"}[x] in a.sources]
-    if len(names) == 2:
-        options += ["dot(q, k)", "scaled_dot", "dot(k, q) / 2", "cosine", "gaussian(1.5)", "-sum(abs(q - k)) / 2"]
-        options += ["sqrt(dk) * dot(q, k)", "dot(q, k) ** 2 / 9", "dot(q, k) + dot(tanh(q), k)"]
-        if a.positions:
-            options += ["turned", "shifted"]
-        if a.positions and fixed:
-            options += ["rope"]
-        if fixed:
-            options += ["additive", "bilinear", "concat", "gated", "shaw"]
-    elif fixed:
-        options += ["w1", "w2"]
-    else:
-        options += [f"sum({names[0]})", f"amax({names[0]}) - mean({names[0]})"]
-    chosen = a.one(*options)
-    w = "dk"
-    dk = a.dk or 1
-    match chosen:
-        case "rope":
-            if dk % 2:
-                return "dot(q, k)"
-            i, j = a.one(*[(f"i.{x}", f"j.{x}") for x in a.over if x in a.positions], ("i", "j"))
-            turn = a.one("rope", "rope_pairs")
-            return f"dot({turn}(q, {i}, dk), {turn}(k, {j}, dk)) / sqrt(dk)"
-        case "turned":
-            return f"dot(q * cos({_position(a, 'i')}), k + {_position(a, 'j')})"
-        case "shifted":
-            return f"dot(q * {a.data('fi', 'float', a.positions)}[i], k) / dk"
-        case "additive":
-            return f"additive({a.weight('vec', w, dk)})"
-        case "bilinear":
-            return f"bilinear({a.weight('mat', 'dk, dk', dk, dk)})"
-        case "concat":
-            return f"concat_score({a.weight('wq', w, dk)}, {a.weight('wk', w, dk)})"
-        case "gated":
-            return f"dot(q * {a.weight('gate', 'head, dk' if a.heads else '1, dk', a.heads or 1, dk)}[head], k)"
-        case "shaw":
-            return f"dot(q, k + {a.weight('rel', '5, dk', 5, dk)}[{_index(a)}])"
-        case "w1":
-            return f"dot({a.weight('vec', w, dk)}, tanh({names[0]}))"
-        case "w2":
-            heads = ("head", a.heads) if a.heads else ("1", 1)
-            return f"dot({a.weight('wh', f'{heads[0]}, dk', heads[1], dk)}[head], {names[0]})"
-    return chosen
-
-
-def _separable(a: Drawn) -> str:
-    """A sum of products of something of i and something of j."""
-    parts = [_product(a) for _ in range(a.one(1, 2, 3))]
-    return f" {a.one('+', '-')} ".join(parts)
-
-
-def _product(a: Drawn) -> str:
-    fi = f"{a.data('fi', 'float', a.positions)}[i]" if a.positions else "0.7"
-    fj = f"{a.data('fj', 'float', a.over)}[j]"
-    heads = ("head", a.heads) if a.heads else ("1", 1)
-    options = [fi, fj, f"{fi} * {fj}", f"{fj} * ({fi} - 0.5 * {fj})", f"{a.weight('tau', *heads)}[head]", "0.5", "1"]
-    options += [f"{_position(a, 'i')} * {_position(a, 'j')} / 4"]
-    if all(x in a.sources for x in ("query", "key")):
-        dot = a.one("dot(q, k)", "dot(relu(q), k)", "dot(k, cos(q) + 1)", "sum(q * k)", "dot(q * tanh(q), k)")
-        options += [dot, dot, dot, f"-{dot} * {fj}", f"{a.weight('tau', *heads)}[head] * {dot} / (1 + abs({fi}))"]
-        if a.static("query") and a.static("key"):
-            w = a.weight("vec", "dk", a.dk)
-            options += [f"dot({w}, q + k)", f"dot({w}, q * k)", f"dot({w} * q, k + {_position(a, 'j')})"]
-    return a.one(*options)
-
-
-def _positive(a: Drawn) -> str:
-    """The same, above 0."""
-    fj = f"exp({a.data('fj', 'float', a.over)}[j])"
-    if all(x in a.sources for x in ("query", "key")):
-        return a.one("dot(softplus(q), softplus(k))", f"dot(exp(q), exp(k)) * {fj}", fj)
-    return a.one(fj, "2", f"{fj} + 1")
-
-
-def _sided(a: Drawn) -> str:
-    """A condition that says something of queries, something of keys, or that only earlier keys are visible."""
-    kj = f"{a.data('kj', 'bool', a.over)}[j]"
-    options = [kj, f"{kj} and {_position(a, 'j')} > 0", f"{a.data('fj', 'float', a.over)}[j] < 0.3"]
-    if a.positions:
-        ki = f"{a.data('ki', 'bool', a.positions)}[i]"
-        options += [ki, f"{ki} and {kj}", f"{kj} and {_position(a, 'i')} > 0"]
-        if a.positions == a.over:
-            options += ["causal", "causal", f"{kj} and causal", f"{ki} and causal", f"not (j > i or not ({kj}))"]
-    return a.one(*options)
-
-
-def _position(a: Drawn, side: str) -> str:
-    axes = a.positions if side == "i" else a.over
-    return a.one(side, *(f"{side}.{x}" for x in axes)) if axes else "1"
-
-
-def _pair(a: Drawn) -> tuple[str, str]:
-    """Positions of both sides; the query may have none."""
-    if not a.positions:
-        return a.one("1", "0"), _position(a, "j")
-    shared = [(f"i.{x}", f"j.{x}") for x in a.over if x in a.positions]
-    return a.one(("i", "j"), *shared, (_position(a, "i"), _position(a, "j")))
-
-
-def _index(a: Drawn) -> str:
-    """A whole number, to read a table of 5 entries; it may be outside."""
-    i, j = _pair(a)
-    options = [f"clip({i} - {j}, -2, 2) + 2", f"{i} - {j} + 2", f"abs({i} - {j})", f"{j} % 3", f"({j} - {i}) // 2"]
-    if a.positions and a.chance():
-        return f"{a.data('di', 'int', a.positions)}[i] + {j}"
-    return a.one(*options)
-
-
-def _bias(a: Drawn) -> str:
-    i, j = _pair(a)
-    heads = ("head", a.heads) if a.heads else ("1", 1)
-    options = ["table", "relative", "distance", "fj", "tau", "pairs", "fi", "alibi", "two", "number", "outer"]
-    match a.one(*options):
-        case "table":
-            return f"{a.weight('table', f'{heads[0]}, 5', heads[1], 5)}[head, {_index(a)}]"
-        case "relative":
-            if a.positions:
-                return f"relative({a.weight('table', f'{heads[0]}, 5', heads[1], 5)}, 2)"
-        case "distance":
-            return f"0.1 * abs({i} - {j})"
-        case "tau":
-            return f"{a.weight('tau', heads[0], heads[1])}[head]"
-        case "pairs":
-            if a.positions:
-                return f"{a.data('bias', 'float', (*a.positions, *a.over))}[i, j]"
-        case "fi":
-            if a.positions:
-                return f"{a.data('fi', 'float', a.positions)}[i]"
-        case "alibi":
-            if a.positions:
-                return f"alibi({a.heads or 1})"
-        case "two":
-            return f"{a.weight('grid', '3, 3', 3, 3)}[{_index(a)}, {_index(a)}]"
-        case "number":
-            return a.one("0.3", "head", "1")
-        case "outer":
-            return f"0.2 * {i} * {j} - {j} / 3"
-    return f"{a.data('fj', 'float', a.over)}[j]"
-
-
-def _score(a: Drawn, depth: int) -> str:
-    if depth == 0:
-        return _similarity(a) if a.chance() else _bias(a)
-    inner = _score(a, depth - 1) if a.one(False, True) else _similarity(a)
-    match a.one("plain", "sum", "factor", "head", "where", "function", "minus", "decay", "max"):
-        case "sum":
-            return f"{inner} + {_bias(a)}"
-        case "factor":
-            return a.one(f"0.5 * ({inner})", f"({inner}) / 3", f"-({inner})", f"-0.25 * ({inner})")
-        case "head":
-            heads = ("head", a.heads) if a.heads else ("1", 1)
-            tau = a.weight("tau", heads[0], heads[1])
-            return a.one(f"({inner}) * {tau}[head]", f"exp({tau}[head]) * ({inner})", f"({inner}) / (1 + head)")
-        case "where":
-            condition, other = _condition(a, 1), _score(a, depth - 1)
-            return a.one(f"where({condition}, {inner}, {other})", f"({inner} if {condition} else {other})")
-        case "function":
-            return a.one(f"tanh({inner})", f"leaky_relu({inner}, 0.2)", f"softplus({inner})")
-        case "minus":
-            return f"{_bias(a)} - ({inner})"
-        case "decay":
-            i, j = _pair(a)
-            return f"({inner}) * 0.8 ** abs({i} - {j})"
-        case "max":
-            return a.one(f"max({inner}, {_bias(a)})", f"clip({inner}, -1, 1.5)")
-    return inner
-
-
-def _condition(a: Drawn, depth: int) -> str:
-    if depth and a.chance():
-        left, right = _condition(a, depth - 1), _condition(a, depth - 1)
-        return a.one(f"({left} and {right})", f"({left} or {right})", f"not ({left})")
-    i, j = _pair(a)
-    options = ["keep_j", "band", "window", "causal", "block", "residue", "shifted", "even", "head", "static", "float"]
-    if a.positions:
-        options += ["keep_i", "doc", "global", "adjacent", "rate"]
-        if len(a.positions) == len(a.over) == 1:
-            options += ["edges"]
-    match a.one(*options):
-        case "band":
-            return a.one(f"abs({i} - {j}) < 2", f"{i} - {j} >= 0", f"-1 <= {i} - {j} < 2", f"{j} < {i} + 1")
-        case "window":
-            if a.positions:
-                return a.one("window(2)", "causal_window(2)", "causal", "dilated(2, 2)", "strided(2)", "blocks(2)")
-        case "causal":
-            return a.one(f"{j} <= {i}", f"{j} < {i}", f"{i} == {j}", f"{i} != {j}", f"2 * {i} >= {j}")
-        case "block":
-            return f"{i} // 2 == {j} // 2"
-        case "residue":
-            return f"({i} - {j}) % 2 == 0"
-        case "shifted":
-            return f"({i} + 1) // 2 == ({j} + 1) // 2"
-        case "even":
-            return f"{j} % 2 == 0"
-        case "head":
-            return a.one(f"{i} - {j} < 2 ** head", "head == 0", f"{j} > head")
-        case "static":
-            return a.one("true", "false", "1 < 2", f"{j} < {a.over[0]}")
-        case "float":
-            return f"{a.data('fj', 'float', a.over)}[j] < 0.5"
-        case "keep_i":
-            return f"{a.data('ki', 'bool', a.positions)}[i]"
-        case "doc":
-            if a.positions == a.over:
-                return a.one(f"{(doc := a.data('doc', 'int', a.over))}[i] == {doc}[j]", f"same({doc})")
-            return f"{a.data('di', 'int', a.positions)}[i] == {a.data('dj', 'int', a.over)}[j]"
-        case "global":
-            return a.one("i < 1 or j < 1", "global_tokens(1)", "j == 0")
-        case "adjacent":
-            return f"{a.data('seen', 'bool', (*a.positions, *a.over))}[i, j]"
-        case "rate":
-            return f"{a.data('fi', 'float', a.positions)}[i] <= {a.data('fj', 'float', a.over)}[j]"
-        case "edges":
-            return _edges(a)
-    return f"{a.data('kj', 'bool', a.over)}[j]"
-
-
-def _relation(a: Drawn, depth: int) -> str:
-    """A condition that lists pairs; every relation is a set, however often it names a pair."""
-    first, second = _edges(a), _edges(a)
-    match a.one("one", "itself", "union", "alone", "both", "kept", "some"):
-        case "itself":
-            return f"{first} or i == j"
-        case "union":
-            return f"{first} or {second}"
-        case "alone":
-            return f"{first} and not {second}"
-        case "both":
-            return f"{first} and {second}"
-        case "kept":
-            return f"({_relation(a, depth - 1) if depth else first}) and {_condition(a, 1)}"
-        case "some":
-            return f"({first} and {_condition(a, 1)}) or {_relation(a, depth - 1) if depth else second}"
-    return first
-
-
-def _edges(a: Drawn) -> str:
-    """Whether a pair is in one of several relations, whose sources are the keys or the queries."""
-    name, forward = a.one(("edges", True), ("near", True), ("back", False))
-    ends = (*a.over, *a.positions)
-    a.inputs[name] = ("relation", ends if forward else ends[::-1])
-    return f"{name}[j, i]" if forward else f"{name}[i, j]"
-
-
-def _message(a: Drawn) -> str | None:
-    options = ["2 * v", "relu(v)", f"v * {a.data('fj', 'float', a.over)}[j]", f"v - 0.1 * {_pair(a)[1]}"]
-    dv = a.width("value") or 1
-    if a.static("value"):
-        options += ["rel", "gate"]
-    chosen = a.one(*options)
-    if chosen == "rel":
-        return f"v + {a.weight('rel_v', '5, dv', 5, dv)}[{_index(a)}]"
-    if chosen == "gate":
-        return f"v * {a.weight('gate_v', 'head, dv' if a.heads else '1, dv', a.heads or 1, dv)}[head]"
-    return chosen
-
-
 # --- text ------------------------------------------------------------------------------------------------------
 
 
-def _written(a: Drawn, layout: str) -> str:
+def written(a: Drawn, layout: str) -> str:
+    """The spec, with the inputs and parameters that something reads."""
+    read = set(re.findall(r"\w+", " ".join(a.fields.values()))) | {s.tensor for s in a.sources.values()}
+    a.inputs = {name: x for name, x in a.inputs.items() if name in read}
+    a.params = {name: x for name, x in a.params.items() if name in read}
+    a.left_out &= set(a.inputs)
     block = []
     if a.params:
         block.append("params: {" + ", ".join(f'{name}: "{kind}"' for name, kind in a.params.items()) + "}")
@@ -565,7 +290,11 @@ def _written(a: Drawn, layout: str) -> str:
         default = f" = {str(a.defaults[name]).lower()}" if name in a.defaults else ""
         lines.append(f"  {name}: {dtype}[{', '.join(axes)}]{default}")
     arguments = ", ".join(a.inputs)
-    lines += ["blocks:", f"  look({arguments}):", *(f"    {x}" for x in block), f"outputs: look({arguments})"]
+    lines += ["blocks:", f"  look({arguments}):", *(f"    {x}" for x in block)]
+    if a.fields.get("output") == "[y, log_prob]":
+        lines += ["flow:", f"  - average, chance = look({arguments})", "outputs: [average, chance]"]
+    else:
+        lines.append(f"outputs: look({arguments})")
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ Nothing here comes from towerdsl. The average itself is that of the loop oracle.
 import importlib.util
 import itertools
 import math
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,8 +45,9 @@ class Table:
         return found if found.is_floating_point() else found.item()
 
 
-def evaluate(a: Drawn, params: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
-    """The result [batch..., positions..., features], and the names of its first axes."""
+def evaluate(a: Drawn, params: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[list[str], Tensor, Tensor]:
+    """The names of [batch..., positions...], the result [batch..., positions..., features], and the log of the
+    probability of the largest score [batch..., positions..., head]."""
     tables = params | inputs
     sources = {}
     for name, source in a.sources.items():
@@ -64,7 +66,7 @@ def evaluate(a: Drawn, params: dict[str, Tensor], inputs: dict[str, Tensor]) -> 
         heads = (a.heads if name == "query" else a.key_heads or a.heads) or 1
         return loops.part(value[tuple(at[x] for x in others)], head // ((a.heads or 1) // heads), heads)
 
-    rows = []
+    rows, chosen = [], []
     for b in places(a, a.batch):
         entry = of_entry(a, tables, b)
         for i in places(a, a.positions):
@@ -81,11 +83,21 @@ def evaluate(a: Drawn, params: dict[str, Tensor], inputs: dict[str, Tensor]) -> 
                         scores.append(formula(a.fields.get("score", plain), names))
                         messages.append(message)
                 normalize = NORMALIZERS[a.fields["normalize"]]
-                found.append(loops.average(scores, messages, normalize, 0.0 * message))
+                found.append(loops.average(scores, messages, normalize, torch.zeros_like(message)))
+                chosen.append(log_probability(scores))
             rows.append(loops.merged(found, a.fields.get("merge", "concat")))
     first = (*a.batch, *a.positions)
-    y = torch.stack(rows).unflatten(0, [a.lengths[x] for x in first]) if first else rows[0]
-    return list(first), y
+    lengths = [a.lengths[x] for x in first]
+    y = torch.stack(rows).unflatten(0, lengths) if first else rows[0]
+    return list(first), y, torch.stack(chosen).unflatten(0, [*lengths, a.heads or 1])
+
+
+def log_probability(scores: list[Tensor]) -> Tensor:
+    """The log of the probability of the choice of the largest score; 0 where there is none."""
+    if not scores:
+        return torch.zeros((), dtype=torch.float64)
+    soft = loops.softmax([tensor(f) for f in scores])
+    return soft[loops.best([tensor(f) for f in scores])].log()
 
 
 def places(a: Drawn, axes) -> list[dict[str, int]]:
@@ -123,39 +135,46 @@ class Relation:
 
 def environment(a: Drawn, entry, q, k, v, i, j, head) -> dict[str, object]:
     """What names stand for in a formula."""
-    raw = SimpleNamespace(**{name: x.values for name, x in entry.items() if isinstance(x, Table)})
     names = dict(entry) | {"q": q, "k": k, "v": v, "i": i, "j": j, "head": head, "true": True, "false": False}
-    names |= {name: getattr(raw, name) for name in ("vec", "mat", "wq", "wk") if hasattr(raw, name)}
+    names |= {x: names[x].values for x in ("vec", "mat", "wq", "wk") if x in names}
     one = k if k is not None else q
-    dk = names["dk"] = len(one) if one is not None else 0
-    names["dv"] = len(v)
-    names |= {a.over[0]: a.lengths[a.over[0]]}
-    if q is not None and k is not None and len(q) == len(k):
-        names |= {
-            "scaled_dot": torch.dot(q, k) / math.sqrt(dk),
-            "cosine": torch.dot(loops.unit(q), loops.unit(k)),
-            "gaussian": lambda sigma: -(q - k).pow(2).sum() / (2 * sigma**2),
-            "additive": lambda w: torch.dot(w, torch.tanh(q + k)),
-            "bilinear": lambda m: q @ m @ k,
-            "concat_score": lambda wq, wk: torch.relu(torch.dot(wq, q) + torch.dot(wk, k)),
-        }
-    return names | {
-        "causal": j <= i,
-        "window": lambda w: abs(i - j) < w,
-        "causal_window": lambda w: 0 <= i - j < w,
-        "dilated": lambda w, r: abs(i - j) < w * r and (i - j) % r == 0,
-        "strided": lambda s: (i - j) % s == 0,
-        "blocks": lambda w: i // w == j // w,
-        "global_tokens": lambda g: i < g or j < g,
-        "same": lambda x: x[i] == x[j],
-        "relative": lambda table, reach: table[head, loops.clip(i - j, -reach, reach) + reach],
-        "alibi": lambda heads: -abs(i - j) * 2 ** (-8 * (head + 1) / heads),
-        **FUNCTIONS,
-    }
+    return names | {"dk": len(one) if one is not None else 0, "dv": len(v)} | {x: a.lengths[x] for x in a.over}
 
 
 def formula(text: str, names: dict[str, object]):
-    return eval(text, {}, names)
+    code = read(text)
+    for name in code.co_names:
+        if name in DEFINED:
+            names[name] = DEFINED[name](SimpleNamespace(**names))
+    return eval(code, FUNCTIONS, names)
+
+
+@cache
+def read(text: str):
+    return compile(text, text, "eval")
+
+
+#: Definitions of the standard library, each of what stands in the place where it is used.
+DEFINED = {
+    "scaled_dot": lambda n: torch.dot(n.q, n.k) / math.sqrt(n.dk),
+    "cosine": lambda n: torch.dot(loops.unit(n.q), loops.unit(n.k)),
+    "gaussian": lambda n: lambda sigma: -(n.q - n.k).pow(2).sum() / (2 * sigma**2),
+    "additive": lambda n: lambda w: torch.dot(w, torch.tanh(n.q + n.k)),
+    "bilinear": lambda n: lambda m: n.q @ m @ n.k,
+    "concat_score": lambda n: lambda wq, wk: torch.relu(torch.dot(wq, n.q) + torch.dot(wk, n.k)),
+    "causal": lambda n: n.j <= n.i,
+    "window": lambda n: lambda w: abs(n.i - n.j) < w,
+    "causal_window": lambda n: lambda w: 0 <= n.i - n.j < w,
+    "dilated": lambda n: lambda w, r: abs(n.i - n.j) < w * r and (n.i - n.j) % r == 0,
+    "strided": lambda n: lambda s: (n.i - n.j) % s == 0,
+    "blocks": lambda n: lambda w: n.i // w == n.j // w,
+    "global_tokens": lambda n: lambda g: n.i < g or n.j < g,
+    "same": lambda n: lambda x: x[n.i] == x[n.j],
+    "relative": lambda n: lambda table, reach: table[n.head, loops.clip(n.i - n.j, -reach, reach) + reach],
+    "bucketed": lambda n: lambda table, *of: table[n.head, loops.bucket(n.j - n.i, *of)],
+    "bucketed_causal": lambda n: lambda table, *of: table[n.head, loops.bucket_causal(n.j - n.i, *of)],
+    "alibi": lambda n: lambda heads: -abs(n.i - n.j) * 2 ** (-8 * (n.head + 1) / heads),
+}
 
 
 def tensor(x) -> Tensor:
@@ -166,6 +185,11 @@ def each(function):
     return lambda x, *more: function(tensor(x), *more)
 
 
+def of_two(numbers, tensors):
+    """A function of whole numbers, that they may index with, and of tensors."""
+    return lambda a, b: numbers(a, b) if isinstance(a, int) and isinstance(b, int) else tensors(tensor(a), tensor(b))
+
+
 FUNCTIONS = {
     "dot": lambda a, b: (a * b).sum(),
     "sum": lambda x: x.sum(),
@@ -173,15 +197,18 @@ FUNCTIONS = {
     "amax": lambda x: x.amax(),
     "abs": abs,
     "exp": each(torch.exp),
+    "log": each(torch.log),
     "sqrt": each(torch.sqrt),
     "cos": each(torch.cos),
     "tanh": each(torch.tanh),
     "relu": each(torch.relu),
     "softplus": each(F.softplus),
     "leaky_relu": each(F.leaky_relu),
-    "max": lambda a, b: torch.maximum(tensor(a), tensor(b)),
+    "max": of_two(max, torch.maximum),
     "clip": lambda x, low, high: x.clamp(low, high) if isinstance(x, Tensor) else min(max(x, low), high),
     "where": lambda c, a, b: a if c else b,
     "rope": lambda x, p, size: loops.rope(x, p),
     "rope_pairs": lambda x, p, size: loops.rope_pairs(x, p),
+    "unit": loops.unit,
+    "shifted_blocks": lambda a, b, w, s: (a + s) // w == (b + s) // w,
 }

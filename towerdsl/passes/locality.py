@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 from towerdsl.ir import nodes as n
@@ -210,6 +211,10 @@ class Locality:
 
     def has_empty_rows(self) -> bool | None:
         """Whether a query sees no key, where there are any; None where that depends on data, or is not known."""
+        return self._has_empty_rows
+
+    @cached_property
+    def _has_empty_rows(self) -> bool | None:
         return True if self.never else implied.has_empty_rows(*self._worked)
 
     @property
