@@ -54,6 +54,9 @@ FOUND = {
         "score: dot(q, k) + -dot(q, k) * f[j]", "heads: {query: 2, key: 1}", query="concat(x, x, axis=e)"
     ),
     "a condition that reads the vectors": spec("score: 1", "mask: dot(q, k) > 0"),
+    "a query that is multiplied, with two batch axes": spec(
+        "score: dot(q * f[i], k)", "mask: j <= i + 1", "heads: 2", axes="b, g, n, e"
+    ),
 }
 
 

@@ -52,7 +52,7 @@ class DotWriter:
             arguments += ["full=True"] if self.writer.full else []
         return self.unlined(f"{function}({', '.join(arguments)})")
 
-    def operands(self) -> list[tuple[str, str]]:
+    def operands(self) -> list[tuple[str, Code]]:
         """`q`, `k`, `v` with their codes, each [batch, head, position, feature]."""
         score = self.score
         return [
@@ -61,14 +61,15 @@ class DotWriter:
             ("v", self._operand(self.average.message, self.average.over)),
         ]
 
-    def assigned(self, operands: Sequence[tuple[str, str]]) -> list[str]:
+    def assigned(self, operands: Sequence[tuple[str, Code]]) -> list[str]:
         """Assign the operands; returns their variables."""
         frame = self.frame
         names = []
-        for place, (name, text) in enumerate(operands):
+        for place, (name, code) in enumerate(operands):
             # an operand may be computed from more than one source: keep what a later one still reads
-            later = any(re.search(rf"\b{name}\b(?!\.(dtype|device))", other) for _, other in operands[place + 1 :])
-            names.append(frame.assign(frame.fresh(name) if (later or frame.nested) and text != name else name, text))
+            later = any(re.search(rf"\b{name}\b(?!\.(dtype|device))", other.text) for _, other in operands[place + 1 :])
+            kept = (later or frame.nested) and code.text != name
+            names.append(frame.assign(frame.fresh(name) if kept else name, code.text))
         return names
 
     def scale(self, factor: float) -> list[str]:
@@ -103,7 +104,7 @@ class DotWriter:
         """One batch axis and no heads: a head axis of length 1 is put in, so that torch's fast paths apply."""
         return len(self.lead) == 1 and self.average.heads is None
 
-    def _operand(self, value: n.Value, positions: Sequence[Axis], negative: bool = False) -> str:
+    def _operand(self, value: n.Value, positions: Sequence[Axis], negative: bool = False) -> Code:
         """The code of an operand as [batch, head, position, feature]."""
         lead = self.lead
         code = self.writer.lined(value, positions)
@@ -117,7 +118,7 @@ class DotWriter:
             code = Code(f"{code.atom}[None, None]")
         elif len(lead) == 1:
             code = Code(f"{code.atom}[:, None]" if self._batch_only else f"{code.atom}[None]")
-        return code.text
+        return code
 
     # --- masks and biases -------------------------------------------------------------------------------------
 

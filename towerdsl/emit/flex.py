@@ -20,7 +20,7 @@ class FlexWriter(DotWriter):
         frame, apart = self.frame, self.left_out
         operands = self.operands()
         if len(self.lead) > 2:  # the batch axes are one
-            operands = [(name, f"{text}.flatten(0, {len(self.lead) - 2})") for name, text in operands]
+            operands = [(name, Code(f"{code.atom}.flatten(0, {len(self.lead) - 2})")) for name, code in operands]
         own = frame.positions.values()  # inside the functions nothing reads them
         names = {x: x if x in own else frame.fresh(x) for x in "bhij"}
         parameters = ", ".join(names.values())
