@@ -198,20 +198,29 @@ def kernels(attention: Attention, case: Case) -> None:
     agree(attention, case)
 
 
-@kind
-def lengths(attention: Attention, case: Case) -> None:
-    """Other lengths: none, one, fewer and more."""
-    free = attention.free
-    draw = torch.Generator().manual_seed(case.seed + 2)
-    one = [dict.fromkeys(free, 1)] + [case.lengths | {name: 0} for name in free]
-    some = {x: int(torch.randint(1, max(2, case.lengths[x]), (), generator=draw)) for x in free}
-    most = {x: case.lengths[x] + int(torch.randint(1, 5, (), generator=draw)) for x in free}
-    none = one[int(torch.randint(len(one), (), generator=draw))]
-    for other in (none, some, most) if free else ():
+def others(attention: Attention, case: Case, lengths: list[dict[str, int]]) -> None:
+    for other in lengths if attention.free else ():
         try:
             agree(attention, replace(case, lengths=other))
         except Exception as error:
             raise AssertionError(f"{type(error).__name__} with {other}: {error}") from error
+
+
+@kind
+def lengths(attention: Attention, case: Case) -> None:
+    """Other lengths: one, fewer, more."""
+    draw = torch.Generator().manual_seed(case.seed + 2)
+    fewer = {x: int(torch.randint(1, max(2, n), (), generator=draw)) for x, n in case.lengths.items()}
+    more = {x: n + int(torch.randint(1, 5, (), generator=draw)) for x, n in case.lengths.items()}
+    one = dict.fromkeys(case.lengths, 1)
+    others(attention, case, [one, fewer, more][case.seed % 3 :])
+
+
+@kind
+def empty(attention: Attention, case: Case) -> None:
+    """An axis of length 0."""
+    free = sorted(attention.free)
+    others(attention, case, [case.lengths | {name: 0} for name in free[case.seed % max(1, len(free)) :][:1]])
 
 
 @kind

@@ -14,6 +14,7 @@ from .families import attention, structured
 #: How often in a thousand a comparison is made.
 OFTEN = {
     "lengths": 500,
+    "empty": 200,
     "large": 100,
     "bf16": 100,
     "fp16": 100,
