@@ -8,6 +8,7 @@ import random
 import re
 from dataclasses import dataclass, field
 from itertools import permutations
+from math import prod
 
 #: What is drawn for `normalize:`, and its name in the loop oracle: without noise, in evaluation.
 NORMALIZERS = {
@@ -133,11 +134,14 @@ class Drawn:
         source = self.sources.get(name)
         if source is None:
             return None
-        total = 1
-        for a in (source.linear,) if source.linear else source.features:
-            total *= self.lengths[a]
+        total = prod(self.lengths[a] for a in ((source.linear,) if source.linear else source.features))
         heads = self.heads if name == "query" else self.key_heads or self.heads
         return total // (heads or 1)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a query and a key, of all heads and the whole batch."""
+        return (self.heads or 1) * prod(self.lengths[x] for x in (*self.batch, *self.positions, *self.over))
 
     def static(self, name: str) -> bool:
         """Whether the features of a source are known when compiling."""

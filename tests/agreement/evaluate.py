@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import compare
 from .drawing import NORMALIZERS, Drawn
 
 _path = Path(__file__).parents[1] / "oracle" / "loops.py"
@@ -98,6 +99,32 @@ def log_probability(scores: list[Tensor]) -> Tensor:
         return torch.zeros((), dtype=torch.float64)
     soft = loops.softmax([tensor(f) for f in scores])
     return soft[loops.best([tensor(f) for f in scores])].log()
+
+
+def looped(a: Drawn, results, params: compare.Named, inputs: compare.Named) -> compare.Named:
+    """Values and gradients by loops, with their axes in the order of a compiled model's `results`."""
+    params, inputs = compare.leaves(params), compare.leaves(inputs)
+    inner = {name.removeprefix("look."): p for name, p in params.items()}
+    first, y, chance = evaluate(a, inner, inputs)
+    output = a.fields.get("output", "y")
+    if "linear" in output:
+        y = F.linear(y, inner["output.weight"], inner["output.bias"])
+    elif output not in ("y", "[y, log_prob]"):
+        y = y.tanh() if "tanh" in output else 2 * y
+    axes = results[0].axes
+    features = [x.name for x in axes if x.name not in first]
+    if len(features) > 1:
+        order = a.sources["value"].features
+        y = y.unflatten(-1, [a.lengths[x] for x in order])
+        y = y.permute(*range(len(first)), *(len(first) + order.index(x) for x in features))
+    rest = iter(range(len(first), y.ndim))
+    y = y.permute([first.index(x.name) if x.name in first else next(rest) for x in axes])
+    if len(results) == 1:
+        return compare.gradients((y,), params, inputs)
+    order = [*first, "head"]
+    dims = [order.index(x.name) for x in results[1].axes]
+    chance = chance.permute(*dims, *(n for n in range(chance.ndim) if n not in dims))
+    return compare.gradients((y, chance.reshape(chance.shape[: len(dims)])), params, inputs)
 
 
 def places(a: Drawn, axes) -> list[dict[str, int]]:
@@ -187,7 +214,12 @@ def each(function):
 
 def of_two(numbers, tensors):
     """A function of whole numbers, that they may index with, and of tensors."""
-    return lambda a, b: numbers(a, b) if isinstance(a, int) and isinstance(b, int) else tensors(tensor(a), tensor(b))
+
+    def function(a, b):
+        whole = isinstance(a, int) and isinstance(b, int)
+        return int(numbers(a, b)) if whole else tensors(tensor(a), tensor(b))
+
+    return function
 
 
 FUNCTIONS = {

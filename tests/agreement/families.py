@@ -1,7 +1,8 @@
 """Random attentions: of anything, and of the structures that kernels are made for.
 
-Any score, condition or message would rarely be one of those: here the condition is a band, windows side by side, residues,
-a union, a relation and so on, with something beside it, at lengths that are shorter than windows or no multiple of them.
+Any score, condition or message would rarely be one of those: here the condition is a band, windows side by side,
+residues, a union, a relation and so on, with something beside it, at lengths that are shorter than windows or no
+multiple of them.
 """
 
 from . import formulas as f

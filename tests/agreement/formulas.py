@@ -224,9 +224,17 @@ def positive(a: Drawn) -> str:
 def of_positions(a: Drawn) -> str:
     """A score that no input changes."""
     i, j = pair(a)
-    options = [f"{a.of_heads('table', '5', 5)}[head, {index(a, data=False)}]", f"-0.3 * abs({i} - {j})", f"0.1 * {i} * {j}"]
+    options = [
+        f"{a.of_heads('table', '5', 5)}[head, {index(a, data=False)}]",
+        f"-0.3 * abs({i} - {j})",
+        f"0.1 * {i} * {j}",
+    ]
     options += [f"{a.of_heads('long', '7', 7)}[head, {a.one(f'{i} + {j}', f'max({i}, {j})', f'{i} * {j}')}]"]
-    options += [f"{a.weight('grid', '3, 3', 3, 3)}[{index(a, data=False)}, {index(a, data=False)}]", f"cos({i} - {j})", "1"]
+    options += [
+        f"{a.weight('grid', '3, 3', 3, 3)}[{index(a, data=False)}, {index(a, data=False)}]",
+        f"cos({i} - {j})",
+        "1",
+    ]
     parts = [a.one(*options) for _ in range(a.one(1, 2))]
     return " + ".join(parts)
 

@@ -45,7 +45,9 @@ class Rounded(TorchDispatchMode):
         if not isinstance(x, Tensor) or x.dtype != torch.float64 or not x.numel():
             return x
         self.largest = max(self.largest, x.abs().nan_to_num(0, 0, 0).max().item())
-        return x * (1 + self.unit * (2 * torch.rand(x.shape, generator=self.draw, dtype=x.dtype) - 1)) if self.unit else x
+        return (
+            x * (1 + self.unit * (2 * torch.rand(x.shape, generator=self.draw, dtype=x.dtype) - 1)) if self.unit else x
+        )
 
 
 def cast(tensors: Named, dtype: torch.dtype) -> Named:

@@ -1,17 +1,26 @@
-"""Every kernel against the reference, and the reference against plain loops, over random attentions."""
+"""Every kernel against the reference, and the reference against plain loops, over random attentions.
+
+An attention has a number: `case(Choices(number))` is always the same one. What disagrees is made smaller first.
+"""
 
 import os
+import time
+from collections.abc import Callable
 
 import pytest
-import torch
 
-from . import compare, driver
+from towerdsl.kernels.catalog import CATALOG
+
+from . import driver
 from .drawing import Choices, Drawn
-from .driver import Attention, Case, check
-from .evaluate import evaluate
+from .driver import COUNTED, Attention, Case, check
 from .families import attention, structured
 
-#: How often in a thousand a comparison is made.
+#: How many attentions `-m slow` compares, in how many tests; the first few of them are compared always.
+MANY = int(os.environ.get("TOWERDSL_ATTENTIONS", 20_000))
+PARTS = 40
+FEW = 120
+#: How often in a thousand a comparison is made, beside that of every kernel and that with loops.
 OFTEN = {
     "lengths": 500,
     "empty": 200,
@@ -25,72 +34,123 @@ OFTEN = {
     "eager": 4,
     "aot": 4,
 }
-#: Pairs of all heads that loops look at.
-MOST_PAIRS = 150
+#: Of a thousand attentions, how many each kernel computes at least.
+REACHED = {
+    "diagonal": 15,
+    "factored": 60,
+    "static": 20,
+    "edges": 20,
+    "partition": 60,
+    "banded": 120,
+    "merged": 20,
+    "gather": 60,
+    "flex": 10,
+    "sdpa": 60,
+    "chunked": 400,
+    "reference": 1000,
+}
 
 
-def case(choose: Choices) -> tuple[Drawn, Case, list[str]]:
-    """An attention, what it is given, and how it is compared."""
+def case(choose: Choices) -> tuple[Case, list[str]]:
+    """An attention with what it is given, and how it is compared."""
     a = Drawn(choose)
     a.one(attention, structured)(a)
-    kinds = ["kernels", *(name for name, n in OFTEN.items() if a.choose(1000) >= 1000 - n)]
+    kinds = ["loops", "kernels", *(name for name, n in OFTEN.items() if a.choose(1000) >= 1000 - n)]
     free = {n: x for n, x in a.lengths.items() if n not in a.fixed}
-    return a, Case(a.text, free, a.choose(1000), frozenset(a.left_out)), kinds
+    return Case(a.text, free, a.choose(1000), frozenset(a.left_out), a), kinds
 
 
-def compared(drawn: Drawn, case: Case, kinds: list[str]) -> None:
-    """Compare an attention in these ways. Raises AssertionError with the case."""
-    attention = Attention(case.text)
-    driver.COUNTED["attentions"] += 1
-    driver.COUNTED[f"planned {attention.planned}"] += 1
-    driver.COUNTED.update(f"kernel {name}" for name in attention.kernels)
-    if pairs(drawn) <= MOST_PAIRS:
-        driver.COUNTED["loops"] += 1
+def compared(number: int) -> None:
+    """Compare an attention. Raises AssertionError with the smallest case that disagrees in the same way."""
+    driver.forget()
+    choices = Choices(number)
+    drawn, kinds = case(choices)
+    of = Attention(drawn.text)
+    COUNTED["attentions"] += 1
+    COUNTED[f"planned: {of.planned}"] += 1
+    COUNTED.update(f"kernel: {name}" for name in ("reference", *of.kernels))
+    for kind in kinds:
         try:
-            by_loops(drawn, case, attention)
-        except Exception as error:
-            raise AssertionError(f"loops: {type(error).__name__}: {error}\n{case}") from error
-    check(case, kinds, attention)
+            check(drawn, [kind], of)
+        except AssertionError as error:
+            told = smaller(choices.taken, lambda c, kind=kind: disagreement(c, kind)) or str(error)
+            raise AssertionError(f"attention {number}: {told}") from error
 
 
-def pairs(a: Drawn) -> int:
-    total = a.heads or 1
-    for x in (*a.batch, *a.positions, *a.over):
-        total *= a.lengths[x]
-    return total
+def disagreement(choices: Choices, kind: str) -> str | None:
+    """How the attention of some choices disagrees, if it does; what cannot be drawn does not."""
+    driver.forget()
+    try:
+        drawn, _ = case(choices)
+        of = Attention(drawn.text)
+    except Exception:
+        return None
+    try:
+        check(drawn, [kind], of)
+    except AssertionError as error:
+        return str(error)
+    return None
 
 
-def by_loops(drawn: Drawn, case: Case, attention: Attention) -> None:
-    """The reference gives what plain loops give."""
-    params, inputs = attention.params(case), attention.inputs(case)
-    expected = looped(drawn, attention, params, inputs)
-    compare.compare("loops", compare.run(attention.reference, params, driver.given(case, inputs)), expected)
+def smaller(taken: list[int], told: Callable[[Choices], str | None], seconds: float = 60) -> str | None:
+    """What is told of the fewest and first choices of which something is told, as far as time allows."""
+    best, until = None, time.monotonic() + seconds
+
+    def better(fixed: list[int]) -> bool:
+        nonlocal best, taken
+        choices = Choices(None, fixed)
+        found = told(choices) if time.monotonic() < until else None
+        if found is None or best is not None and (len(choices.taken), choices.taken) >= (len(taken), taken):
+            return False
+        best, taken = found, choices.taken
+        return True
+
+    changed = better(taken)
+    while changed:
+        changed = False
+        for size in (8, 4, 2, 1):
+            at = 0
+            while at < len(taken):
+                if better(taken[:at] + taken[at + size :]):
+                    changed = True
+                else:
+                    at += size
+        for at in range(len(taken)):
+            for less in (0, taken[at] // 2) if at < len(taken) and taken[at] else ():
+                if at < len(taken) and less < taken[at] and better([*taken[:at], less, *taken[at + 1 :]]):
+                    changed = True
+                    break
+    return best
 
 
-def looped(drawn: Drawn, attention: Attention, params: compare.Named, inputs: compare.Named) -> compare.Named:
-    """The same by loops, with its axes in the order of the compiled model's result."""
-    params, inputs = compare.leaves(params), compare.leaves(inputs)
-    inner = {name.removeprefix("look."): p for name, p in params.items()}
-    first, y, chance = evaluate(drawn, inner, inputs)
-    output = drawn.fields.get("output", "y")
-    if "linear" in output:
-        y = torch.nn.functional.linear(y, inner["output.weight"], inner["output.bias"])
-    elif output not in ("y", "[y, log_prob]"):
-        y = y.tanh() if "tanh" in output else 2 * y
-    results = attention.model.root.results
-    axes = results[0].axes
-    features = [a.name for a in axes if a.name not in first]
-    if len(features) > 1:
-        order = drawn.sources["value"].features
-        y = y.unflatten(-1, [drawn.lengths[x] for x in order])
-        y = y.permute(*range(len(first)), *(len(first) + order.index(x) for x in features))
-    rest = iter(range(len(first), y.ndim))
-    y = y.permute([first.index(a.name) if a.name in first else next(rest) for a in axes])
-    if len(results) == 1:
-        return compare.gradients((y,), params, inputs)
-    order = [*first, "head"]
-    dims = [order.index(a.name) for a in results[1].axes]
-    chance = chance.permute(*dims, *(n for n in range(chance.ndim) if n not in dims))
-    return compare.gradients((y, chance.reshape(chance.shape[: len(dims)])), params, inputs)
+@pytest.mark.parametrize("part", range(3))
+def test_kernels_agree(part):
+    for number in range(part, FEW, 3):
+        compared(number)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_kernels_agree_on_many(part):
+    numbers = range(part, MANY, PARTS)
+    before = COUNTED.copy()
+    for number in numbers:
+        compared(number)
+    found = COUNTED - before
+    print("".join(f"\n{n:7} {what}" for what, n in sorted(found.items())))
+    if len(numbers) >= 300:
+        rare = {k: found[f"kernel: {k}"] for k, n in REACHED.items() if found[f"kernel: {k}"] < n * len(numbers) / 1000}
+        assert not rare, f"computed too few of {len(numbers)} attentions: {rare}"
+
+
+def test_every_kernel_is_reached():
+    assert REACHED.keys() == {k.name for k in CATALOG}
+
+
+def test_what_disagrees_is_made_smaller(monkeypatch):
+    """Padding that counts is found, and told with what it takes to see it again."""
+    monkeypatch.setattr("towerdsl.kernels.tiling.Tiling.inside", lambda self: None)
+    with pytest.raises(AssertionError, match=r"(?s)attention \d+: \w+: .*tower: random.*# Case\(text, ") as raised:
+        for number in range(FEW):
+            compared(number)
+    assert len(str(raised.value).split("tower: random")[1]) < 500
