@@ -72,7 +72,7 @@ def bound(
         for n, x in found.items():
             if x.numel() and x.is_floating_point():
                 off[n] = torch.maximum(off[n], (x - expected[n]).abs().max())
-    # a weight that is made again for its gradient is exp(score - the log of the sum), which torch takes in float32 at least
+    # a weight that is made again for its gradient is exp(score - the log of the sum), in float32 at least
     relative = eps + min(eps, torch.finfo(torch.float32).eps) * exact.largest
     tiny = torch.finfo(dtype).tiny
     allowed = {
