@@ -375,4 +375,4 @@ def eager(attention: Attention, case: Case) -> None:
 
 @kind
 def aot(attention: Attention, case: Case) -> None:
-    _compiled(attention, case, "aot_eager")
+    _compiled(attention, case, "aot_eager_decomp_partition")

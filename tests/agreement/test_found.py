@@ -1,5 +1,7 @@
 """The smallest specs of the mistakes that random attentions have found."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import towerdsl
 from towerdsl.compiler import compile_spec
 
 from . import compare
+from .driver import Case, check
 from .test_specs import draw_inputs
 
 HEAD = """
@@ -103,3 +106,15 @@ def test_many_inputs_with_long_names():
     inputs = "\n".join(f"  {x}: float[n]" for x in names)
     text = f"tower: found\ninputs:\n{inputs}\noutputs: {' + '.join(names)}\n"
     assert towerdsl.compile(text)()(*[torch.ones(2)] * 7).tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("locality", ["abs(i.h - j.h) < 3 and abs(i.w - j.w) < 2", "i.h // 2 == j.h // 2"])
+@pytest.mark.parametrize("condition", ["keep[j]", "keep[i]"])
+def test_a_condition_that_is_left_out_inside_blocks(locality, condition):
+    """Its axes stand apart, so that it is laid out before it is cut."""
+    text = "tower: found\nsizes: {e: 2}\ninputs:\n  x: float[b, h, w, e]\n  keep: bool[h, b, w] = true\nblocks:\n"
+    text += "  look(x, keep):\n    query: x\n    key: x\n    value: x\n    over: [h, w]\n    normalize: count\n"
+    text += f"    score: sum(abs(q - k))\n    locality: {locality} and {condition}\noutputs: look(x, keep)\n"
+    case = Case(text, {"b": 2, "h": 4, "w": 3})
+    check(case, ["kernels"])
+    check(replace(case, left_out=frozenset({"keep"})), ["kernels"])

@@ -158,7 +158,9 @@ class ValueWriter:
             sizes = [frame.size(a.size, a.name or "size") if a in missing else "-1" for a in order[min(head, before) :]]
             code = Code(f"{code.atom}.expand({', '.join(['-1'] * min(head, before) + sizes)})")
         text = f"blocked({code.text}, {before}, {', '.join(self.cuts(cuts, value.side))})"
-        if frame.averaging and not code.text.isidentifier():
+        # what may be None is read only where it is not
+        optional = any(isinstance(v, n.Local) and v.name in frame.optional for v in arg.walk())
+        if frame.averaging and not optional and not code.text.isidentifier():
             return Code(frame.assign(frame.fresh(f"{value.side}_blocks"), text))
         return Code(text)
 
