@@ -73,7 +73,9 @@ def similarity(a: Drawn) -> str:
         if a.positions and fixed:
             options += ["rope"]
         if fixed:
-            options += ["additive", "bilinear", "concat", "gated", "shaw", "weighted distance"]
+            options += ["additive", "bilinear", "concat", "shaw", "weighted distance"]
+            # two tensors of one axis each are an outer product
+            options += ["gated"] if len(a.sources["query"].axes) > 1 else []
     elif fixed:
         options += ["w1", "w2"]
     else:
@@ -209,7 +211,8 @@ def _product(a: Drawn) -> str:
         options += [f"{dot} / (1 + head)", f"{dot} / {a.data('pj', 'float', a.over)}[j]"]
         if a.static("query") and a.static("key"):
             w = a.weight("vec", "dk", a.dk)
-            options += [f"dot({w}, q + k)", f"dot({w}, q * k)", f"dot({w} * q, k + {position(a, 'j')})"]
+            options += [f"dot({w}, q + k)", f"dot({w}, q * k)"]
+            options += [f"dot({w} * q, k + {position(a, 'j')})"] if len(a.sources["query"].axes) > 1 else []
     return a.one(*options)
 
 
