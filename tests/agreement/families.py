@@ -13,7 +13,7 @@ FAMILIES = {
     "band": 4,
     "classes": 4,
     "residues": 1,
-    "union": 3,
+    "union": 4,
     "relation": 3,
     "linear": 2,
     "static": 2,
@@ -47,7 +47,7 @@ def structured(a: Drawn) -> None:
         case "residues":
             a.fields["locality"] = _beside(a, _each(a, _residue))
         case "union":
-            a.fields["normalize"] = a.one("softmax", "softmax", "softmax", "count", "topk(k=2)")
+            a.fields["normalize"] = a.one("softmax", "softmax", "softmax", "softmax", "count", "topk(k=2)")
             a.fields["locality"] = _beside(a, _union(a))
         case "relation":
             if len(a.positions) == 1:
@@ -75,6 +75,12 @@ def structured(a: Drawn) -> None:
         f.scored(a, f.separable(a), apart=True)
     elif family == "static":
         f.scored(a, f.of_positions(a))
+    elif family == "union" and a.one(True, True, False):
+        dot = a.one("dot(q, k)", "scaled_dot", "dot(tanh(q), k) / 2")
+        f.scored(a, a.one(None, dot, f"{dot} + {f.bias(a)}"))
+        f.rest(a, layout, plain=True)
+        a.text = written(a, layout)
+        return
     else:
         f.scored(a, a.one(None, f.similarity(a), f"{f.similarity(a)} + {f.bias(a)}", f.score(a, 2)))
     f.rest(a, layout)

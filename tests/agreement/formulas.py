@@ -38,9 +38,9 @@ def scored(a: Drawn, written: str | None, apart: bool = False) -> None:
         a.fields["score"] = written
 
 
-def rest(a: Drawn, layout: str) -> None:
-    """Message, merge, dropout and output."""
-    written = message(a) if a.one(False, False, True) else None
+def rest(a: Drawn, layout: str, plain: bool = False) -> None:
+    """Message, merge, dropout and output; of `plain` ones the message is the value."""
+    written = message(a) if not plain and a.one(False, False, True) else None
     if written is not None:
         a.fields["message"] = written
     if a.heads is not None and a.chance():

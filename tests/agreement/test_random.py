@@ -37,15 +37,15 @@ OFTEN = {
 #: Of a thousand attentions, how many each kernel computes at least.
 REACHED = {
     "diagonal": 15,
-    "factored": 60,
-    "static": 20,
+    "factored": 80,
+    "static": 30,
     "edges": 20,
-    "partition": 60,
-    "banded": 120,
-    "merged": 20,
-    "gather": 60,
-    "flex": 10,
-    "sdpa": 60,
+    "partition": 30,
+    "banded": 70,
+    "merged": 10,
+    "gather": 90,
+    "flex": 20,
+    "sdpa": 50,
     "chunked": 400,
     "reference": 1000,
 }
