@@ -143,6 +143,16 @@ class Drawn:
         """Pairs of a query and a key, of all heads and the whole batch."""
         return (self.heads or 1) * prod(self.lengths[x] for x in (*self.batch, *self.positions, *self.over))
 
+    @property
+    def alike(self) -> bool:
+        """Whether a bare `i` and a bare `j` count along the same axes, or one axis each."""
+        return bool(self.positions) and (self.positions == self.over or len(self.positions) == len(self.over) == 1)
+
+    def bare(self, side: str) -> tuple[str, ...]:
+        """The side's name alone, where it is a position."""
+        axes, other = (self.positions, self.over) if side == "i" else (self.over, self.positions)
+        return (side,) if len(axes) == 1 or not other or self.alike else ()
+
     def static(self, name: str) -> bool:
         """Whether the features of a source are known when compiling."""
         source = self.sources[name]
@@ -257,12 +267,22 @@ def _sources(a: Drawn, kind: str, layout: str) -> None:
 # --- text ------------------------------------------------------------------------------------------------------
 
 
+#: An index that may be outside of its table. Where lengths are known it would be for certain, and is kept inside.
+OUTSIDE = re.compile(r"<<(.*?) to (\d)>>")
+
+
 def written(a: Drawn, layout: str) -> str:
     """The spec, with the inputs and parameters that something reads."""
     read = set(re.findall(r"\w+", " ".join(a.fields.values()))) | {s.tensor for s in a.sources.values()}
     a.inputs = {name: x for name, x in a.inputs.items() if name in read}
     a.params = {name: x for name, x in a.params.items() if name in read}
     a.left_out &= set(a.inputs)
+    # a free length is read off an input that has it
+    required = [x for name, x in a.inputs.items() if name not in a.defaults]
+    given = {x for dtype, axes in required if dtype != "relation" for x in axes}
+    a.fixed |= {x for x in a.lengths if x not in given}
+    certain = any(x in a.fixed for x in (*a.positions, *a.over))
+    a.fields = {x: OUTSIDE.sub(r"clip(\1, 0, \2)" if certain else r"\1", text) for x, text in a.fields.items()}
     block = []
     if a.params:
         block.append("params: {" + ", ".join(f'{name}: "{kind}"' for name, kind in a.params.items()) + "}")
@@ -278,10 +298,6 @@ def written(a: Drawn, layout: str) -> str:
     if a.heads is not None:
         block.append(f"heads: {a.heads}" if a.key_heads is None else f"heads: {{query: {a.heads}, key: {a.key_heads}}}")
     block += [f'{name}: "{value}"' for name, value in a.fields.items()]
-    # a free length is read off an input that has it
-    required = [x for name, x in a.inputs.items() if name not in a.defaults]
-    given = {x for dtype, axes in required if dtype != "relation" for x in axes}
-    a.fixed |= {x for x in a.lengths if x not in given}
     used = {x for _, axes in a.inputs.values() for x in axes} | {s.linear for s in a.sources.values()}
     used |= {x for s in a.sources.values() for x in s.axes}
     sizes = {name: a.lengths[name] for name in sorted(a.fixed) if name in used or name in a.over}

@@ -63,7 +63,7 @@ def structured(a: Drawn) -> None:
                 a.fields["mask"] = a.one(f"{j} <= {i}", f"abs({i} - {j}) < 2", f"{j} % 2 == 0", "head == 0 or i < j")
         case "diagonal":
             itself = " and ".join(f"{i} == {j}" for i, j in f.shared(a))
-            a.fields["locality"] = _beside(a, a.one(itself, "i == j") if a.over == a.positions else itself)
+            a.fields["locality"] = _beside(a, a.one(itself, "i == j") if a.alike else itself)
         case "picks":
             a.fields["normalize"] = a.one("topk(k=2)", "topk(k=1)", "topk(k=3)", "hard", "hard(score_function)")
             if a.chance():
@@ -137,7 +137,7 @@ def _beside(a: Drawn, shown: str) -> str:
         case "same":
             return f"{shown} and {f.same(a)}"
         case "causal" | "later":
-            i, j = a.one(("i", "j"), *f.shared(a)) if a.over == a.positions else a.one(*f.shared(a))
+            i, j = a.one(*[("i", "j")] * a.alike, *f.shared(a))
             return f"{shown} and {j} <= {i}" if which == "causal" else f"{j} >= {i} and {shown}"
         case "float":
             return f"{shown} and {a.data('fi', 'float', a.positions)}[i] <= {a.data('fj', 'float', a.over)}[j]"

@@ -23,8 +23,9 @@ def fields(a: Drawn, layout: str) -> None:
     elif a.one(False, False, True):
         a.fields["locality"] = condition(a, 2)
     elif a.positions and a.one(*[False] * 7, True):  # a gate: each position by itself
-        itself = " and ".join(f"i.{x} == j.{x}" for x in a.over if x in a.positions) or "i == j"
-        a.fields["locality"] = a.one("i == j", itself, f"i == j and {condition(a, 1)}")
+        itself = " and ".join(f"{i} == {j}" for i, j in shared(a)) or f"i.{a.positions[0]} == j.{a.over[0]}"
+        same_place = "i == j" if a.alike else itself
+        a.fields["locality"] = a.one(same_place, itself, f"{same_place} and {condition(a, 1)}")
     elif len(a.positions) == len(a.over) == 1 and a.one(False, True):  # a graph
         a.fields["locality"] = relation(a, 1)
     rest(a, layout)
@@ -87,7 +88,7 @@ def similarity(a: Drawn) -> str:
         case "rope":
             if dk % 2:
                 return "dot(q, k)"
-            i, j = a.one(*shared(a), ("i", "j"))
+            i, j = a.one(*(shared(a) or [(position(a, "i"), position(a, "j"))]))
             turn = a.one("rope", "rope_pairs")
             far = a.one("", "", " + 1000")
             return f"dot({turn}(q, {i}{far}, dk), {turn}(k, {j}{far}, dk)) / sqrt(dk)"
@@ -130,14 +131,14 @@ def bias(a: Drawn) -> str:
         case "table":
             return f"{a.of_heads('table', '5', 5)}[head, {index(a)}]"
         case "relative":
-            if a.positions:
+            if a.alike:
                 return f"relative({a.of_heads('table', '5', 5)}, 2)"
         case "buckets":
-            if a.positions:
+            if a.alike:
                 buckets = a.of_heads("buckets", str(BUCKETS[0]), BUCKETS[0])
                 return f"{a.one('bucketed', 'bucketed_causal')}({buckets}, {BUCKETS[0]}, {BUCKETS[1]})"
         case "far":  # a table of what is no distance
-            return f"{a.of_heads('long', '7', 7)}[head, {a.one(f'{i} + {j}', f'max({i}, {j})', f'{i} * {j}')}]"
+            return f"{a.of_heads('long', '7', 7)}[head, {inside(a, a.one(*far(i, j)), 6)}]"
         case "log":
             pj = f"{a.data('pj', 'float', a.over)}[j]"
             pi = f"{a.data('pi', 'float', a.positions)}[i]" if a.positions else "1"
@@ -156,10 +157,10 @@ def bias(a: Drawn) -> str:
             if a.positions:
                 return f"{a.data('fi', 'float', a.positions)}[i]"
         case "alibi":
-            if a.positions:
+            if a.alike:
                 return f"alibi({a.heads or 1})"
         case "two":
-            return f"{a.weight('grid', '3, 3', 3, 3)}[{index(a)}, {index(a)}]"
+            return f"{a.weight('grid', '3, 3', 3, 3)}[{index(a, last=2)}, {index(a, last=2)}]"
         case "number":
             return a.one("0.3", "head", "1")
         case "outer":
@@ -227,17 +228,10 @@ def positive(a: Drawn) -> str:
 def of_positions(a: Drawn) -> str:
     """A score that no input changes."""
     i, j = pair(a)
-    options = [
-        f"{a.of_heads('table', '5', 5)}[head, {index(a, data=False)}]",
-        f"-0.3 * abs({i} - {j})",
-        f"0.1 * {i} * {j}",
-    ]
-    options += [f"{a.of_heads('long', '7', 7)}[head, {a.one(f'{i} + {j}', f'max({i}, {j})', f'{i} * {j}')}]"]
-    options += [
-        f"{a.weight('grid', '3, 3', 3, 3)}[{index(a, data=False)}, {index(a, data=False)}]",
-        f"cos({i} - {j})",
-        "1",
-    ]
+    table, long, grid = a.of_heads("table", "5", 5), a.of_heads("long", "7", 7), a.weight("grid", "3, 3", 3, 3)
+    options = [f"{table}[head, {index(a, data=False)}]", f"-0.3 * abs({i} - {j})", f"0.1 * {i} * {j}"]
+    options += [f"{long}[head, {inside(a, a.one(*far(i, j)), 6)}]", f"cos({i} - {j})", "1"]
+    options += [f"{grid}[{index(a, data=False, last=2)}, {index(a, data=False, last=2)}]"]
     parts = [a.one(*options) for _ in range(a.one(1, 2))]
     return " + ".join(parts)
 
@@ -247,7 +241,7 @@ def of_positions(a: Drawn) -> str:
 
 def position(a: Drawn, side: str) -> str:
     axes = a.positions if side == "i" else a.over
-    return a.one(side, *(f"{side}.{x}" for x in axes)) if axes else "1"
+    return a.one(*a.bare(side), *(f"{side}.{x}" for x in axes)) if axes else "1"
 
 
 def shared(a: Drawn) -> list[tuple[str, str]]:
@@ -259,17 +253,27 @@ def pair(a: Drawn) -> tuple[str, str]:
     """Positions of both sides; the query may have none."""
     if not a.positions:
         return a.one("1", "0"), position(a, "j")
-    return a.one(("i", "j"), *shared(a), (position(a, "i"), position(a, "j")))
+    return a.one(*[("i", "j")] * a.alike, *shared(a), (position(a, "i"), position(a, "j")))
 
 
-def index(a: Drawn, data: bool = True) -> str:
-    """A whole number, to read a table of 5 entries; it may be outside."""
+def index(a: Drawn, data: bool = True, last: int = 4) -> str:
+    """A whole number, to read a table with so many entries behind the first; it may be outside, if not for certain."""
     i, j = pair(a)
     options = [f"clip({i} - {j}, -2, 2) + 2", f"{i} - {j} + 2", f"abs({i} - {j})", f"{j} % 3", f"({j} - {i}) // 2"]
-    options += [f"{i} + {j}", f"max({i}, {j})", f"{i} * {j}"]
+    options += far(i, j)
     if data and a.positions and a.chance():
         return f"{a.data('di', 'int', a.positions)}[i] + {j}"
-    return a.one(*options)
+    return inside(a, a.one(*options), last)
+
+
+def far(i: str, j: str) -> list[str]:
+    """Whole numbers of two positions that are no distance."""
+    return [f"{i} + {j}", f"max({i}, {j})", f"{i} * {j}"]
+
+
+def inside(a: Drawn, index: str, last: int) -> str:
+    """An index, kept inside of its table where it would leave it for certain: see `drawing.OUTSIDE`."""
+    return f"<<{index} to {last}>>" if a.positions else f"clip({index}, 0, {last})"
 
 
 # --- conditions ------------------------------------------------------------------------------------------------
@@ -304,7 +308,7 @@ def condition(a: Drawn, depth: int) -> str:
         case "band":
             return a.one(f"abs({i} - {j}) < 2", f"{i} - {j} >= 0", f"-1 <= {i} - {j} < 2", f"{j} < {i} + 1")
         case "window":
-            if a.positions:
+            if a.alike:
                 return a.one("window(2)", "causal_window(2)", "causal", "dilated(2, 2)", "strided(2)", "blocks(2)")
         case "causal":
             return a.one(f"{j} <= {i}", f"{j} < {i}", f"{i} == {j}", f"{i} != {j}", f"2 * {i} >= {j}")
@@ -330,7 +334,8 @@ def condition(a: Drawn, depth: int) -> str:
         case "doc":
             return same(a)
         case "global":
-            return a.one("i < 1 or j < 1", "global_tokens(1)", "j == 0")
+            options = ["i < 1 or j < 1", "global_tokens(1)"] if a.alike else []
+            return a.one(*options, f"{position(a, 'j')} == 0")
         case "adjacent":
             return f"{a.data('seen', 'bool', (*a.positions, *a.over))}[i, j]"
         case "rate":
