@@ -104,6 +104,13 @@ def test_conv(x: str, options: dict) -> None:
         assert counter.get_total_flops() == 2 * value(run.result.macs, lengths)
 
 
+def test_conv_keeps_the_name_of_as_many_channels() -> None:
+    kept = result("conv", "b c=4 h w", channels=size(4, "d"), kernel=1).type.axes[1]
+    assert kept.name == "c"
+    assert kept.called("d")
+    assert result("conv", "b _=4 h w", channels=size(4, "d"), kernel=1).type.axes[1].name == "d"
+
+
 def test_conv_lists() -> None:
     options = {"kernel": (3, 1), "stride": (2, 1), "padding": (1, 0)}
     for run in runs("conv", "b c=4 h w", channels=size(6), **options):

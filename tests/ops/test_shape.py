@@ -243,8 +243,10 @@ def test_concat(parts: list[str], along: str, code: str, type_: str, dims: list[
 
 
 def test_concat_new_axis() -> None:
-    """An axis that only another part has goes before what follows it there."""
-    for run in runs("concat", "b n d=4", "h d=4", axis=axis("n")):
+    """An axis that only another part has goes before what follows it there, where parts may have axes of their own."""
+    call = replace(made_call("concat", "b n d=4", "h d=4", axis=axis("n")), outer=True)
+    for lengths in LENGTHS:
+        run = run_once(call, lengths)
         assert str(run.result.type) == "float[b, n, h, d=4]"
         assert torch.equal(run.output, expected(run, 1, 4, [[0, 1, 3], [2, 3]]))
 
@@ -274,6 +276,8 @@ def test_concat_dtype(parts: list[str], dtype: str) -> None:
         (["b n d=64", "b m d=64", "b m d=64"], "t", "unknown-axis", "`t` is not an axis of any part"),
         (["b n n", "b n n"], "n", "axis-mismatch", "`parts0` [b, n, n] has the axis n twice"),
         (["m n d=4", "m:m-1 n d=4"], "n", "axis-mismatch", "the others have to agree: m, m m - 1"),
+        (["b n d=4", "h d=4"], "n", "axis-mismatch", "each part has an axis that the other lacks, b, n and h"),
+        (["h d=4", "b n d=4"], "d", "axis-mismatch", "each part has an axis that the other lacks, h and b, n"),
     ],
 )  # fmt: skip
 def test_concat_mistakes(parts: list[str], along: str, code: str, message: str) -> None:
@@ -322,6 +326,20 @@ def test_resize(x: str, sizes: str, mode: str, code: str, type_: str) -> None:
             old, new = run.inputs[0].shape[-2:], run.output.shape[-2:]
             rows, columns = (torch.arange(new[k]) * old[k] // new[k] for k in (0, 1))
             assert torch.equal(run.output, run.inputs[0][..., rows[:, None], columns])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "type_"),
+    [
+        ([size(8, "s"), size(6, "t")], "float[b, h=8, w=6]"),
+        ([size(8, "s"), size(7, "t")], "float[b, h=8, t=7]"),
+        ([size(9, "s"), size(9, "s")], "float[b, h=9, w=9]"),
+        ([size(8), size(9)], "float[b, h=8, w=9]"),
+    ],
+)
+def test_resize_keeps_names(sizes: list, type_: str) -> None:
+    """An axis whose length stays keeps its name, and so do two that would be called alike."""
+    assert str(result("resize", "b h=8 w=6", sizes=tuple(sizes), mode="bilinear").type) == type_
 
 
 @pytest.mark.parametrize(

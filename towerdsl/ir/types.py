@@ -19,6 +19,8 @@ class Axis:
     side: str = ""
     #: where the size comes from, for messages: "64 comes from d / heads, line 3"
     origin: str = field(default="", compare=False, repr=False)
+    #: another name that means it: the `d` of `c = d`, or of `conv(x, d, 3)` that left its length as it was
+    also: str | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         if self.name is None:
@@ -40,6 +42,10 @@ class Axis:
     def same(self, other: Axis) -> bool:
         """Whether both are one axis by name."""
         return self.name is not None and self.name == other.name and self.side == other.side
+
+    def called(self, name: str | None) -> bool:
+        """Whether a name means this axis."""
+        return name is not None and name in (self.name, self.also)
 
     def on(self, side: str) -> Axis:
         return replace(self, side=side)
@@ -99,6 +105,13 @@ class RelationType:
 
 
 Type = TensorType | RelationType
+
+
+def named(axes: Iterable[Axis], name: str | None) -> Axis | None:
+    """The axis that a name means: the first of that name, or the only one that is also called so."""
+    every = [a for a in axes if a.called(name)]
+    first = next((a for a in every if a.name == name), None)
+    return first or (every[0] if len(every) == 1 else None)
 
 
 def shown(axes: Iterable[Axis]) -> str:

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 #: operations that the compiler itself knows
-BUILT_IN = frozenset({"amax", "amin", "dot", "mean", "ones", "range", "sum", "zeros"})
+BUILT_IN = frozenset({"amax", "amin", "dot", "mean", "ones", "outer", "range", "sum", "zeros"})
 
 
 def register_op(

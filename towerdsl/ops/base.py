@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from towerdsl.ir.reach import Reach
@@ -39,7 +39,7 @@ class OpCall:
 
     A static value of kind "size" is a `SizeArg`, of "sizes" a tuple of them, of "axis" an `Axis`, of "axes" a tuple.
     `texts` holds how arguments are written in the spec, for messages; `sizes` and `axes` what lengths the names of
-    numbers and of axes have where the call stands.
+    numbers and of axes have where the call stands. `outer` says that each tensor may have axes that the others lack.
     """
 
     op: Op
@@ -48,6 +48,7 @@ class OpCall:
     texts: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, Size] = field(default_factory=dict)
     axes: Mapping[str, Size] = field(default_factory=dict)
+    outer: bool = False
 
     @property
     def x(self) -> TensorType:
@@ -224,6 +225,12 @@ def _default(kind: str, text: str) -> Any:
 def new_axis(size: SizeArg, dtype_origin: str = "") -> Axis:
     """The axis that a size argument makes."""
     return Axis(size.name, size.size, origin=dtype_origin)
+
+
+def kept(axis: Axis, new: Axis) -> Axis:
+    """The axis an operation makes of another one: it keeps its name where its length stays, and has the new one too."""
+    same = axis.name is not None and axis.size == new.size
+    return replace(axis, also=new.name or axis.also) if same else new
 
 
 def python(value: Any, size: Callable[[Size], str] = str) -> str:

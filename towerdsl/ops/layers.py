@@ -8,7 +8,7 @@ from typing import Any
 from towerdsl.ir.reach import DENSE, IN_TURN, Comb, Reach, band, unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import Inference, Move, OpCall, OpResult, SizeArg, new_axis, op, staying
+from towerdsl.ops.base import Inference, Move, OpCall, OpResult, SizeArg, kept, new_axis, op, staying
 
 _F = ("import torch.nn.functional as F",)
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -413,7 +413,7 @@ def conv(call: OpCall) -> OpResult:
     _divided(call, "groups", groups, given)
     _divided(call, "groups", groups, out, "output channels")
     slid = [_slid(call, *each) for each in zip(x.axes[2:], kernel, stride, padding, dilation, strict=True)]
-    type_ = TensorType("float", (x.axes[0], axis, *slid))
+    type_ = TensorType("float", (x.axes[0], kept(x.axes[1], axis), *slid))
     options = [("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1), ("groups", (groups,), 1)]
     named = [(name, _short(v)) for name, v, default in options if _short(v) != default]
     weight = tuple(Size.of(s) for s in (out, given // groups, *kernel))

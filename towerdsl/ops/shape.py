@@ -10,7 +10,7 @@ from typing import NoReturn
 from towerdsl.ir.reach import unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, op, staying
+from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, kept, op, staying
 from towerdsl.ops.layers import in_words, tensor_argument
 
 # --- rearrange -------------------------------------------------------------------------------------------------
@@ -375,6 +375,8 @@ def concat(call: OpCall) -> OpResult:
         other = next((a for a in made_of if a.size != made_of[0].size), None)
         if slot is not joined and other is not None:
             _disagree(call, parts, axis, made_of[0], other)
+    if not call.outer:
+        _check_alike(call, parts, slots, joined)
     lengths = [parts[n].axes[joined.dims[n]].size if n in joined.dims else Size.of(1) for n in range(len(parts))]
     joined.axis = Axis(axis.name, sum(lengths, Size(())), axis.side)
 
@@ -390,6 +392,32 @@ def concat(call: OpCall) -> OpResult:
             for slot in slots
             for n, at in slot.dims.items()
         ),
+    )
+
+
+def _check_alike(call: OpCall, parts: tuple[TensorType, ...], slots: list[_Slot], joined: _Slot) -> None:
+    """One part has all axes but the one that is joined: no two have an axis each that the other lacks."""
+    others = [slot for slot in slots if slot is not joined]
+    if any(all(n in slot.dims for slot in others) for n in range(len(parts))):
+        return
+    for m, n in itertools.combinations(range(len(parts)), 2):
+        own = [[slot.axis for slot in slots if a in slot.dims and b not in slot.dims] for a, b in ((m, n), (n, m))]
+        if own[0] and own[1]:
+            break
+    lacking = [(k, own_of) for k, own_of in ((m, own[0]), (n, own[1])) if k not in joined.dims and len(own_of) == 1]
+    every = "`outer(concat(...))` repeats each along what it lacks"
+    help = f"give both the same axes but for {joined.axis}; {every}"
+    for k, (at,) in lacking:
+        name = call.text(f"parts{k}")
+        axes = ", ".join(str(joined.axis if a == at else a) for a in parts[k].axes)
+        first = f"`first[{axes}] = {name}`"
+        help = f"if {at} is joined to {joined.axis}, name it so before, {first}, and join `first`; {every}"
+    call.fail(
+        "axis-mismatch",
+        f"`concat`: each part has an axis that the other lacks, {' and '.join(', '.join(map(str, x)) for x in own)}",
+        *(f"`{call.text(f'parts{k}')}` is {parts[k]}" for k in (m, n)),
+        help=help,
+        argument=f"parts{n}",
     )
 
 
@@ -529,7 +557,11 @@ def resize(call: OpCall) -> OpResult:
         put, took = f"{put}.float()", f"{took}.bool()"
     names = [f"size{k}" for k in range(many)]
     how = "" if mode == "nearest" else f', mode="{mode}"'
-    new = (Axis(s.name or a.name, s.size) for s, a in zip(sizes, x.axes[lead:], strict=True))
+    written = [s.name for s in sizes]
+    new = [
+        kept(a, Axis(s.name if s.name and written.count(s.name) == 1 else a.name, s.size))
+        for s, a in zip(sizes, x.axes[lead:], strict=True)
+    ]
     return OpResult(
         TensorType(x.dtype, (*x.axes[:lead], *new)),
         f"F.interpolate({{x}}{put}, ({', '.join(f'{{{n}}}' for n in names)}{',' * (many == 1)}){how}){took}",

@@ -17,7 +17,7 @@ from towerdsl.passes.choices import Choice, Choices
 MAX_DEPTH = 100
 
 #: Functions that the compiler itself knows, beside the operations.
-BUILTINS = tuple("dot sum mean amax amin range zeros ones where min max int float len one_of".split())
+BUILTINS = tuple("dot outer sum mean amax amin range zeros ones where min max int float len one_of".split())
 #: Initializers of `params:`, and how many numbers each takes.
 INITIALIZERS = {
     "zeros": 0,

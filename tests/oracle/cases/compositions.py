@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ..case import case, floats, ints, linears, norms, param
+from ..case import case, floats, given, ints, linears, norms, param
 from ..loops import attention, each, layernorm, linear, rmsnorm, sinusoidal, unit
 from .scores import rows
 
@@ -175,3 +175,56 @@ def convolutions(p, x, grid):
         return attention(rows, rows, rows, score=cosine, visible=lambda head, i, j: abs(i - j) < 2).reshape(x.shape)
 
     return each(time, x), each(channels, grid)
+
+
+FIRST = {name: (4, 4, *kernel) for name, kernel in {"conv.0.weight": (1, 3), "conv.1.weight": (1, 3)}.items()}
+FIRST |= {"conv.0.bias": (4,), "conv.1.bias": (4,), "conv_2.weight": (2, 4, 1, 1), "conv_2.bias": (2,)}
+FIRST |= linears("linear", 4, 4)
+for _name, _kernel in {"step.0.conv": 3, "step.1.conv": 3, "look.query": 1, "look.key": 1}.items():
+    FIRST |= {f"{_name}.weight": (4, 4, _kernel, _kernel), f"{_name}.bias": (4,)}
+
+
+@case(FIRST, x=floats(2, 4, 3, 5))
+def channels_first(p, x):
+    def conv(name, x, **options):
+        return F.conv2d(x[None], p[f"{name}.weight"], p[f"{name}.bias"], **options)[0]
+
+    def one(x):
+        for n in (0, 1):
+            x = x + F.relu(conv(f"step.{n}.conv", x, padding=1))
+        for n in (0, 1):
+            x = conv(f"conv.{n}", x, padding=(0, 2), dilation=(1, 2))
+        q, k = (conv(f"look.{name}", x).flatten(1).T for name in ("query", "key"))
+        x = x + attention(q, k, x.flatten(1).T).T.reshape(x.shape)
+        x = x + F.max_pool2d(x[None], 3, stride=1, padding=1)[0] - x
+        gate = linear(p, "linear", x.mean((1, 2))).sigmoid()
+        return x * gate[:, None, None], torch.cat([x, conv("conv_2", x)])
+
+    found = [one(entry) for entry in x]
+    return [torch.stack(results) for results in zip(*found, strict=True)]
+
+
+OUTER = linears("query", 3, 6) | linears("key", 3, 6) | linears("value", 3, 6)
+OUTER |= param("row", 2, 6) | param("column", 4, 6)
+
+
+@case(OUTER, x=floats(2, 5, 6), image=floats(2, 2, 4, 6), length=given([3, 5]))
+def outer(p, x, image, length):
+    def states(x):
+        q, k = (F.softplus(linear(p, name, x)) for name in ("query", "key"))
+        v = linear(p, "value", x)
+        return q, [[k[n, e] * v[n] for e in range(3)] for n in range(len(x))]
+
+    def read(x, length):
+        q, kv = states(x)
+        return torch.stack([sum(row[e] * sum(kv[n][e] for n in range(length)) for e in range(3)) for row in q])
+
+    def back(x):
+        q, kv = states(x)
+        return torch.stack([sum(q[i, e] * kv[j][e] for e in range(3) for j in range(i + 1)) for i in range(len(x))])
+
+    def placed(image):
+        return torch.stack([image[h] + p["row"][h] + p["column"] for h in range(2)])
+
+    pairs = torch.stack([torch.stack([torch.cat([row, column]) for column in p["column"]]) for row in p["row"]])
+    return each(read, x, length), each(back, x), each(placed, image), pairs

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from towerdsl.diagnostics import Span, closest, did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, product
-from towerdsl.ir.types import Axis, TensorType, shown
+from towerdsl.ir.types import Axis, TensorType, named, shown
 from towerdsl.lang import tree as t
 from towerdsl.ops import OPS
 from towerdsl.ops.normalizers import NORMALIZERS
@@ -189,9 +189,9 @@ class _Typer:
         if not isinstance(e, t.Name):
             raise Fault("axis", f"`{what}` names axes", e.span, (), f"write `{what}: [h, w]`")
         wanted = self.scope.axes.get(e.id)
-        for axis in axes:
-            if axis.name == e.id or (wanted is not None and axis.name is not None and axis == wanted):
-                return axis
+        found = named(axes, e.id) or next((a for a in axes if a.name is not None and a == wanted), None)
+        if found is not None:
+            return found
         names = [a.name for a in axes if a.name]
         hidden = self.expressions.hidden_axis(e.id, axes, self.scope)
         help = hidden or did_you_mean(e.id, names, f"the axes are {shown(axes)}")
@@ -208,7 +208,8 @@ class _Typer:
             if not isinstance(item, t.Name):
                 raise Fault("axis", "`features` names axes", item.span, (), "write `features: [h, w]`")
             wanted = self.scope.axes.get(item.id)
-            names += [a for a in value.axes if a.name == item.id or (wanted is not None and a == wanted)]
+            found = named(value.axes, item.id)
+            names += [a for a in value.axes if a == found or (wanted is not None and a == wanted)]
         if not names:
             message = f"none of the `features` is an axis of {shown(value.axes)}"
             raise Fault("axis", message, e.span, (f"the source stands at {span}",), "name axes that the sources have")

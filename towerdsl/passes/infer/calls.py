@@ -64,14 +64,14 @@ class Calls:
 
     # --- operations -------------------------------------------------------------------------------------------
 
-    def op(self, e: t.Call, scope: Scope) -> n.Value:
+    def op(self, e: t.Call, scope: Scope, outer: bool = False) -> n.Value:
         assert isinstance(e.func, t.Name)
         operation = OPS.get(e.func.id)
         if operation is None:
             raise Unknown  # `resolve` has said so
         name = next((v for k, v in e.kwargs if k == "name"), None)
         tensors, statics, spans, texts = self._op_arguments(operation, e, scope, True)
-        result = self._apply_rule(operation, e, scope, tensors, statics, spans, texts)
+        result = self._apply_rule(operation, e, scope, tensors, statics, spans, texts, outer)
         reference = None
         if result.module is not None:
             attribute = scope.builder.name(operation.name, name)
@@ -175,8 +175,8 @@ class Calls:
         what = f"`{name}` of `{function}`"
         if kind in ("axis", "axes"):
             # of several tensors (concat), the first that has the axis
-            named = e.id if isinstance(e, t.Name) else None
-            one = next((v for v in values if any(a.name == named for a in v.axes)), values[0])
+            wanted = e.id if isinstance(e, t.Name) else None
+            one = next((v for v in values if any(a.called(wanted) for a in v.axes)), values[0])
             return typer.axis_of(e, one, scope, what) if kind == "axis" else typer.axes_of(e, one, scope, what)
         if kind == "sizes":
             items = e.items if isinstance(e, t.List) else (e,)
@@ -215,18 +215,17 @@ class Calls:
         statics: Mapping[str, Any],
         spans: Mapping[str, Span],
         texts: Mapping[str, str],
+        outer: bool = False,
     ) -> OpResult:
         types = {k: tuple(x.type for x in v) if isinstance(v, tuple) else v.type for k, v in tensors.items()}
         try:
             sizes, named = self.infer.lengths(scope)
-            result = operation.rule(OpCall(operation, types, statics, texts, sizes, named))
+            result = operation.rule(OpCall(operation, types, statics, texts, sizes, named, outer))
         except OpError as error:
             span = spans.get(error.argument or "", e.span)
             raise Fault(error.code, error.message, span, error.notes, error.help) from None
         line = f"line {e.span.line}"
-        axes = tuple(
-            a if a.origin else Axis(a.name, a.size, a.side, f"{e.span.text}, {line}") for a in result.type.axes
-        )
+        axes = tuple(a if a.origin else replace(a, origin=f"{e.span.text}, {line}") for a in result.type.axes)
         kind = TensorType(result.type.dtype, axes)
         return replace(result, type=kind)
 
@@ -248,14 +247,13 @@ class Calls:
             block = self.infer.resolved.blocks[module.call.func.id]
             # static arguments of the declaration follow the tensors of the call
             merged = t.Call(e.span, module.call.func, (*e.args, *module.call.args), (*e.kwargs, *module.call.kwargs))
-            bound = self._bind(block, merged, scope)
+            bound = self._bind(block, merged, scope, module.block)
             instance = self._instance(block, bound, e.span)
             if module.block is None:
                 module.block = instance
                 scope.builder.place_shared(module.name, n.ModuleSlot(block=instance))
             elif module.block != instance:
-                message = f"`{module.name}` is used with arguments of other types than before"
-                raise Fault("shared-module", message, e.span, (), "one module serves one kind of arguments")
+                raise _used_otherwise(module, bound, e.span)
             return self._call_value(instance, bound, reference, e.span)
         tensor_names = module.op.tensors
         if len(e.args) > len(tensor_names) and not tensor_names[-1].endswith("..."):
@@ -334,8 +332,11 @@ class Calls:
             return [value] * len(value.results)
         return [value]
 
-    def _bind(self, block: t.Block, e: t.Call, scope: Scope) -> _Bound:
-        """Match arguments to parameters, and give the block's inside its own lengths. Raises Fault, Unknown."""
+    def _bind(self, block: t.Block, e: t.Call, scope: Scope, before: n.BlockInstance | None = None) -> _Bound:
+        """Match arguments to parameters, and give the block's inside its own lengths. Raises Fault, Unknown.
+
+        Axes that no parameter names are called as in the call `before`, where it is one of the same module.
+        """
         signature = block.signature
         written = f"{signature.name}({', '.join(p.name for p in signature.parameters)})"
         help = f"write `{written}`"
@@ -364,10 +365,12 @@ class Calls:
         bound = _Bound([], [], [], {}, {}, self._numbers(signature, found), inner)
         lengths: dict[tuple[str | None, Size], Size] = {}
         named: dict[str, TensorType] = {}  # parameters that name their axes come first: the others follow their names
+        called = {name: kind.axes for name, kind in before.parameters if isinstance(kind, TensorType)} if before else {}
         for p in signature.parameters:
             value = found.get(p.name)
-            if p.axes is not None and isinstance(value, n.Value):
-                named[p.name] = self._inner_type(p, value.type, lengths, bound, given[p.name].span)
+            if (p.axes is not None or p.name in called) and isinstance(value, n.Value) and not value.type.scalar:
+                axes = called.get(p.name, ())
+                named[p.name] = self._inner_type(p, value.type, lengths, bound, given[p.name].span, axes)
         for p in signature.parameters:
             value = found.get(p.name)
             span = given[p.name].span if p.name in given else e.span
@@ -447,8 +450,11 @@ class Calls:
         lengths: dict[tuple[str | None, Size], Size],
         bound: _Bound,
         span: Span,
+        before: tuple[Axis, ...] = (),
     ) -> TensorType:
         names: list[str | None] = [bound.inner_name(a) for a in kind.axes]
+        if len(before) == len(kind.axes):
+            names = [a.name for a in before]
         if p.axes is not None:
             if len(p.axes) != len(kind.axes):
                 message = f"`{p.name}` has {len(p.axes)} axes here, it is given {len(kind.axes)}"
@@ -500,7 +506,7 @@ class Calls:
                 bound.outer[label] = size
                 lengths[key] = Size.free(label)
             size = lengths[key]
-        inner = Axis(name, size, "", axis.origin)
+        inner = Axis(name, size, "", axis.origin, axis.also if name == axis.name else None)
         bound.axes.setdefault(inner, axis)
         if name is not None:
             bound.scope.axes.setdefault(name, inner)
@@ -619,3 +625,25 @@ class Calls:
             self.infer.errors.add(
                 "too-large", message, span, help="share modules (`modules:`), or use fewer repetitions"
             )
+
+
+def _used_otherwise(module: SharedModule, bound: _Bound, span: Span) -> Fault:
+    """The mistake that a shared block is called with other arguments than its first call."""
+    assert module.block is not None
+    now = [(name, value.type) for (name, _), value in zip(bound.types, bound.values, strict=True)]
+    notes = [
+        f"{when}: {', '.join(f'{name} {kind}' for name, kind in types)}"
+        for when, types in (("before", module.block.parameters), ("now", now))
+    ]
+    message = f"`{module.name}` is used with arguments of other types than before"
+    help = "one module serves one kind of arguments: the same number of axes, and the same sizes where they are known"
+    if [_lengths(kind) for _, kind in now] == [_lengths(kind) for _, kind in module.block.parameters]:
+        named = [f"{x}[{', '.join(map(str, k.axes))}]" if isinstance(k, TensorType) and k.axes else x for x, k in now]
+        help = f"name the axes of the block's parameters: `{module.block.name}({', '.join(named)})`"
+    return Fault("shared-module", message, span, notes, help)
+
+
+def _lengths(kind: Type) -> list[int | None]:
+    """The lengths of the axes, those that are known."""
+    axes = (kind.source, kind.target) if isinstance(kind, RelationType) else kind.axes
+    return [a.size.integer for a in axes]

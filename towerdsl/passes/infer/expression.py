@@ -13,14 +13,14 @@ from towerdsl.diagnostics import Span, did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size, SizeLimitError
-from towerdsl.ir.types import Axis, TensorType
+from towerdsl.ir.types import Axis, TensorType, named
 from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.dtypes import ARITHMETIC, cast, converted, promote, result_dtype
 from towerdsl.passes.infer.index import index
-from towerdsl.passes.infer.scope import Fault, Poison, Scope, SharedModule, Unknown
+from towerdsl.passes.infer.scope import AttentionScope, Fault, Poison, Scope, SharedModule, Unknown
 from towerdsl.passes.static import Static, StaticError
 
 if TYPE_CHECKING:
@@ -235,8 +235,10 @@ class ExpressionTyper:
         return found
 
     def _flat_position(self, name: str, span: Span, scope: Scope) -> n.Value:
-        """`i` over several axes is the row-major index."""
+        """`i` over several axes is the row-major index, where `j` is over the same ones. Raises Fault."""
         parts = self._side(name, span, scope)
+        assert scope.attention is not None
+        _check_flat(name, span, scope.attention)
         value = self._index_of(parts[0], span)
         for axis in parts[1:]:
             length = self.to_value(st.normal(axis.size), span)
@@ -305,7 +307,7 @@ class ExpressionTyper:
         except StaticError as error:
             raise Fault("size", str(error), span) from None
 
-    def _binary(self, e: t.Binary, scope: Scope) -> Result:
+    def _binary(self, e: t.Binary, scope: Scope, outer: bool = False) -> Result:
         left, right = self._pair(e.left, e.right, scope)
         if not isinstance(left, (n.Value, n.Relation)) and not isinstance(right, (n.Value, n.Relation)):
             a, b = left, right
@@ -314,10 +316,10 @@ class ExpressionTyper:
                 return result
         values = [self.to_value(left, e.left.span), self.to_value(right, e.right.span)]
         if e.op in ("+", "-"):
-            return self._sum(e.op, values, e.span, scope)
-        return self.pointwise(e.op, values, e.span, scope)
+            return self._sum(e.op, values, e.span, scope, outer)
+        return self.pointwise(e.op, values, e.span, scope, outer=outer)
 
-    def _sum(self, op: str, values: list[n.Value], span: Span, scope: Scope) -> n.Value:
+    def _sum(self, op: str, values: list[n.Value], span: Span, scope: Scope, outer: bool = False) -> n.Value:
         """`i - j + win - 1` --> `i - j + 6`: whole numbers at the end of a sum are added up."""
         left, right = values
         if isinstance(left, n.Pointwise) and left.op in ("+", "-") and _whole(right) and _whole(left.args[1]):
@@ -326,9 +328,9 @@ class ExpressionTyper:
             total = (first.value if left.op == "+" else -first.value) + (second.value if op == "+" else -second.value)
             right = self.to_value(abs(total), span)
             left, op = left.args[0], "+" if total >= 0 else "-"
-        return self.pointwise(op, [left, right], span, scope)
+        return self.pointwise(op, [left, right], span, scope, outer=outer)
 
-    def _compare(self, e: t.Compare, scope: Scope) -> Result:
+    def _compare(self, e: t.Compare, scope: Scope, outer: bool = False) -> Result:
         operands = [self.any(x, scope) for x in e.operands]
         parts: list[Result] = []
         for op, a, b, x, y in zip(e.ops, operands, operands[1:], e.operands, e.operands[1:], strict=False):
@@ -339,10 +341,10 @@ class ExpressionTyper:
                     parts.append(decided)
                     continue
             values = [self.to_value(a, x.span), self.to_value(b, y.span)]
-            parts.append(self.pointwise(op, values, e.span, scope))
+            parts.append(self.pointwise(op, values, e.span, scope, outer=outer))
         return self._joined("and", parts, e.span, scope)
 
-    def _joined(self, op: str, parts: Sequence[Result], span: Span, scope: Scope) -> Result:
+    def _joined(self, op: str, parts: Sequence[Result], span: Span, scope: Scope, outer: bool = False) -> Result:
         """`and` or `or` of parts; static ones are decided."""
         kept: list[n.Value] = []
         for part in parts:
@@ -360,11 +362,11 @@ class ExpressionTyper:
             return op == "and"
         result = kept[0]
         for value in kept[1:]:
-            result = self.pointwise(op, [result, value], span, scope)
+            result = self.pointwise(op, [result, value], span, scope, outer=outer)
         return result
 
-    def _logic(self, e: t.Logic, scope: Scope) -> Result:
-        return self._joined(e.op, [self.any(x, scope) for x in e.operands], e.span, scope)
+    def _logic(self, e: t.Logic, scope: Scope, outer: bool = False) -> Result:
+        return self._joined(e.op, [self.any(x, scope) for x in e.operands], e.span, scope, outer)
 
     def _not(self, e: t.Not, scope: Scope) -> Result:
         operand = self.any(e.operand, scope)
@@ -403,11 +405,17 @@ class ExpressionTyper:
     # --- elementwise ------------------------------------------------------------------------------------------
 
     def pointwise(
-        self, op: str, args: Sequence[n.Value], span: Span, scope: Scope, options: tuple[n.Value, ...] = ()
+        self,
+        op: str,
+        args: Sequence[n.Value],
+        span: Span,
+        scope: Scope,
+        options: tuple[n.Value, ...] = (),
+        outer: bool = False,
     ) -> n.Value:
         """An elementwise function of values that are combined by axis name. Raises Fault."""
         what = f"`{op}`" if op in ARITHMETIC or not op.isidentifier() else f"`{op}(...)`"
-        values = combining.together(args, span, what, scope.attention)
+        values = combining.together(args, span, what, scope.attention, outer)
         dtype = result_dtype(op, values, span)
         values = converted(op, values, dtype)
         axes = combining.union(values, scope.attention)
@@ -429,7 +437,7 @@ class ExpressionTyper:
             raise Unknown
         if name in self.infer.resolved.blocks:
             return self.infer.calls.block(self.infer.resolved.blocks[name], e, scope)
-        if name in ("dot", "range", "zeros", "ones", "len", *REDUCTIONS):
+        if name in ("dot", "outer", "range", "zeros", "ones", "len", *REDUCTIONS):
             result: Result = getattr(self, f"_call_{'reduce' if name in REDUCTIONS else name}")(e, scope)
             return result
         if name in ELEMENTWISE:
@@ -451,7 +459,7 @@ class ExpressionTyper:
             message = f"`{e.func.id}` takes {number} argument{'s' if most != 1 else ''}, not {len(e.args)}"
             raise Fault("arguments", message, e.span, (), f"write `{written}`")
 
-    def _elementwise(self, e: t.Call, scope: Scope) -> Result:
+    def _elementwise(self, e: t.Call, scope: Scope, outer: bool = False) -> Result:
         assert isinstance(e.func, t.Name)
         entry = ELEMENTWISE[e.func.id]
         names = [name for name, _ in entry.options]
@@ -486,8 +494,9 @@ class ExpressionTyper:
                 return decided
         values = [self.to_value(a, x.span) for a, x in zip(raw, e.args, strict=False)]
         if entry.name in ("min", "max") and all(v.type.dtype == "bool" for v in values):
-            return self.pointwise("and" if entry.name == "min" else "or", values, e.span, scope)
-        return self.pointwise(entry.name, values, e.span, scope, tuple(options))
+            op = "and" if entry.name == "min" else "or"
+            return self.pointwise(op, values, e.span, scope, outer=outer)
+        return self.pointwise(entry.name, values, e.span, scope, tuple(options), outer)
 
     def _static_call(self, name: str, args: list[Static], options: list[n.Value], e: t.Call) -> Static | None:
         entry = ELEMENTWISE[name]
@@ -536,6 +545,29 @@ class ExpressionTyper:
         dtype = "wide" if dtype in ("int", "bool") else dtype
         left, right = cast(left, dtype), cast(right, dtype)
         return n.Dot(TensorType(dtype, tuple(axes)), span, left, right)
+
+    def _call_outer(self, e: t.Call, scope: Scope) -> Result:
+        """An operation whose sides may have axes of their own: every position of one meets every one of the other."""
+        written = "outer(k * v)"
+        if len(e.args) == 2:
+            written = f"outer({e.args[0].span.text} * {e.args[1].span.text})"
+        self._arguments(e, 1, 1, written)
+        inner = e.args[0]
+        name = inner.func.id if isinstance(inner, t.Call) and isinstance(inner.func, t.Name) else ""
+        if isinstance(inner, t.Binary):
+            return self._binary(inner, scope, outer=True)
+        if isinstance(inner, t.Compare):
+            return self._compare(inner, scope, outer=True)
+        if isinstance(inner, t.Logic):
+            return self._logic(inner, scope, outer=True)
+        if isinstance(inner, t.Index):
+            return index(self, inner, scope, outer=True)
+        if isinstance(inner, t.Call) and name in ELEMENTWISE and name not in scope.names:
+            return self._elementwise(inner, scope, outer=True)
+        if isinstance(inner, t.Call) and name == "concat" and name not in scope.names:
+            return self.infer.calls.op(inner, scope, outer=True)
+        message = "`outer` holds one operation, whose sides may have axes of their own"
+        raise Fault("arguments", message, inner.span, (), "write `outer(k * v)`")
 
     def _call_range(self, e: t.Call, scope: Scope) -> Result:
         self._arguments(e, 1, 1, "range(n)")
@@ -596,9 +628,9 @@ class ExpressionTyper:
                         return axis
             raise Fault("axis", f"{what} takes the name of an axis", e.span, (), f"it has {shown_names(value)}")
         wanted = scope.axes.get(e.id)
-        for axis in value.axes:
-            if axis.name is not None and (axis.name == e.id or (wanted is not None and axis == wanted)):
-                return axis
+        found = named(value.axes, e.id) or next((a for a in value.axes if a.name is not None and a == wanted), None)
+        if found is not None:
+            return found
         names = [a.name for a in value.axes if a.name]
         help = self.hidden_axis(e.id, value.axes, scope) or did_you_mean(e.id, names, f"it has {shown_names(value)}")
         raise Fault(
@@ -628,6 +660,24 @@ class ExpressionTyper:
 
     def _index(self, e: t.Index, scope: Scope) -> Result:
         return index(self, e, scope)
+
+
+def _check_flat(name: str, span: Span, attention: AttentionScope) -> None:
+    """Several axes are counted as one only where the other side has the same ones, or none. Raises Fault."""
+    own, other = attention.positions, attention.over
+    if name == "j":
+        own, other = other, own
+    if len(own) == 1 or not other or [(a.name, a.size) for a in own] == [(a.name, a.size) for a in other]:
+        return
+    sides = ("i", attention.positions), ("j", attention.over)
+    notes = [f"`{side}`: [{', '.join(a.detailed for a in axes)}]" for side, axes in sides]
+    message = f"a bare `{name}` counts several axes as one, and the other side has not the same ones"
+    names = [a.name for a in own if a.name is not None]
+    shared = next((x for x in names if any(x == a.name for a in other)), None)
+    help = f"write its parts: {', '.join(f'`{name}.{x}`' for x in names)}"
+    if shared is not None:
+        help = f"both have {shared}: write `i.{shared}` and `j.{shared}` for `i` and `j`"
+    raise Fault("axis-mismatch", message, span, notes, help)
 
 
 def _foreign(name: str) -> str | None:

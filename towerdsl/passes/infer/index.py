@@ -26,7 +26,7 @@ CONDITION = "a condition picks nothing: `where(keep, x, 0)` chooses entries, and
 MAX_INDICES = 4  # of loops, in one position that is known to stay inside
 
 
-def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
+def index(typer: ExpressionTyper, e: t.Index, scope: Scope, outer: bool = False) -> Result:
     """The value of `t[...]`. Raises Fault, Unknown."""
     if isinstance(e.base, t.List):
         return _item(typer, e.base, e, scope)
@@ -40,7 +40,7 @@ def index(typer: ExpressionTyper, e: t.Index, scope: Scope) -> Result:
         raise Fault("type", "a number has no axes to index", e.base.span)
     if any(isinstance(x, t.Pick) for x in e.items):
         return _picks(typer, base, e, scope)
-    return _gather(typer, base, e, scope)
+    return _gather(typer, base, e, scope, outer)
 
 
 def _item(typer: ExpressionTyper, items: t.List, e: t.Index, scope: Scope) -> Result:
@@ -248,7 +248,7 @@ def _length(size: Size, start: Size | None, stop: Size | None) -> Size:
     return last - first
 
 
-def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n.Value:
+def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope, outer: bool) -> n.Value:
     items = _spread(typer, e, scope)
     batch = scope.attention.batch if scope.attention is not None else ()
     lead = [a for a in base.axes if a in batch and base.axes.count(a) == 1]
@@ -290,7 +290,8 @@ def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> 
     table = combining.renamed(base, tuple(renamed_axes))
     if not indices:
         return table
-    index_axes = combining.union(combining.together(indices, e.span, "indices", scope.attention), scope.attention)
+    what = f"`{e.base.span.text}[...]`"
+    index_axes = combining.union(combining.together(indices, e.span, what, scope.attention, outer), scope.attention)
     _check_apart(base, indices, index_axes, rest, e)
     before = [a for a in (*lead, *aligned) if a not in index_axes]
     kind = TensorType(base.type.dtype, (*before, *index_axes, *rest))

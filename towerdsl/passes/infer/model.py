@@ -159,7 +159,8 @@ class Infer:
         line = f"line {decl.span.line}"
         if decl.size is not None:
             size = self.expressions.size(self.expand(decl.size, scope), scope, "the length of an axis")
-            return Axis(decl.name, size, origin=f"{decl.size.span.text}, {line}")
+            also = decl.size.id if isinstance(decl.size, t.Name) and decl.size.id in self.sizes else None
+            return Axis(decl.name, size, origin=f"{decl.size.span.text}, {line}", also=also if decl.name else None)
         assert decl.name is not None
         name = decl.name
         if scope.heads is not None and name == "head":

@@ -168,6 +168,8 @@ class Statements:
                     note = f"got {shown(value.axes)}"
                     message = f"axis `{decl.span.text}` has length {declared} here, but the value has {axis.size}"
                     raise Fault("axis-mismatch", message, decl.span, (note,))
+            if decl.name != axis.name and any(decl.name == a.name for a in value.axes if a.name is not None):
+                raise _other_order(target, decl, axis, value)
             name = decl.name or (axis.name if declared is None else None)
             axes.append(Axis(name, axis.size, axis.side, axis.origin))
         if value.axes == tuple(axes):
@@ -314,6 +316,16 @@ class Statements:
             [f"before: {old.type}{first}", f"after:  {after}, line {place.line}"],
             help,
         )
+
+
+def _other_order(target: t.Target, decl: t.AxisDecl, axis: Axis, value: n.Value) -> Fault:
+    """The mistake that a statement gives an axis the name of another one of the value."""
+    message = f"`{target.name}` calls axis {axis} `{decl.name}`, and the value has another axis of that name"
+    help = "call it something else, or bring the axes in this order first, with `rearrange`"
+    old, new = [str(a) for a in value.axes], [d.name or d.span.text for d in target.axes or ()]
+    if sorted(old) == sorted(new):
+        help = f'bring them in this order first: `rearrange(..., "{" ".join(old)} -> {" ".join(new)}")`'
+    return Fault("axis-mismatch", message, decl.span, (f"got {shown(value.axes)}",), help)
 
 
 def local(name: str, kind: Type, span: Span | None) -> n.Value | n.Relation:
