@@ -26,7 +26,12 @@ DOCUMENTS = [
     *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "tower.md"),
 ]
 LANGUAGE = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
-STANDARD = yaml.safe_load((Path(towerdsl.__file__).parent / "std.yaml").read_text(encoding="utf-8"))["define"]
+STANDARD = {
+    name: body["formula"] if isinstance(body, dict) else body
+    for name, body in yaml.safe_load((Path(towerdsl.__file__).parent / "std.yaml").read_text(encoding="utf-8"))[
+        "define"
+    ].items()
+}
 
 #: What a fragment is put into, by its first key.
 CONTEXT = {

@@ -39,6 +39,7 @@ ANNOTATIONS = {
     ("towerdsl.passes.infer.calls", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.expression", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.index", "towerdsl.passes.infer.expression"),
+    ("towerdsl.passes.infer.needs", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.statements", "towerdsl.passes.infer.model"),
 }
 #: An import inside a function that closes a cycle.

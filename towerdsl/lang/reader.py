@@ -27,9 +27,10 @@ TOP_KEYS = (
 )
 ATTENTION_KEYS = (
     "about let params modules query key value over features heads score mask locality normalize dropout message "
-    "merge output"
+    "merge output needs"
 ).split()
-COMPOSITION_KEYS = ["about", "params", "modules", "flow"]
+COMPOSITION_KEYS = ["about", "params", "modules", "flow", "needs"]
+DEFINITION_KEYS = ["formula", "needs"]
 
 
 #: What stands before the `=` of an assignment: `x`, `a, b` or `x[b, n]`.
@@ -201,12 +202,26 @@ class _Reader(Nodes):
     def definitions(self, node: Node | None) -> tuple[t.Definition, ...]:
         found = []
         for key, value in self.mapping(node, "define"):
-            signature, body = self.signature(key), self.expression(value, f"`{key.text}`")
+            signature, needs = self.signature(key), None
+            if isinstance(value, yaml.MappingNode):
+                parts = self.fields(value, DEFINITION_KEYS, key.text, "a definition")
+                needs = parts.get("needs")
+                if "formula" not in parts:
+                    self.error("missing-field", f"`{key.text}` has no `formula`", key.span, help="add `formula: ...`")
+                    self.note_name(key)
+                    continue
+                value = parts["formula"]
+            body = self.expression(value, f"`{key.text}`")
             if signature and body:
-                found.append(t.Definition(signature, body, self.source))
+                found.append(t.Definition(signature, body, self.source, self.needs(needs)))
             else:
                 self.note_name(key)
         return tuple(found)
+
+    def needs(self, node: Node | None) -> tuple[t.Expr, ...]:
+        """One condition or a list of them."""
+        found = self.expression(node, "`needs`") if node is not None else None
+        return found.items if isinstance(found, t.List) else (found,) if found is not None else ()
 
     def signature(self, key: t.Text) -> t.Signature | None:
         def how() -> t.Signature:
@@ -234,15 +249,17 @@ class _Reader(Nodes):
             signature, block = self.signature(key), self.block(key, value)
             self.broken = outside  # what is inside a block is not seen from outside
             if signature and block and self.mistakes == before:
-                body, about = block
-                found.append(t.Block(signature, body, about, key.span, self.source))
+                body, about, needs = block
+                found.append(t.Block(signature, body, about, key.span, self.source, needs))
             else:
                 self.note_name(key)
         return tuple(found)
 
-    def block(self, key: t.Text, node: Node) -> tuple[t.Attention | t.Composition, str | None] | None:
+    def block(
+        self, key: t.Text, node: Node
+    ) -> tuple[t.Attention | t.Composition, str | None, tuple[t.Expr, ...]] | None:
         if isinstance(node, yaml.SequenceNode):
-            return t.Composition((), (), self.statements(node, key.text)), None
+            return t.Composition((), (), self.statements(node, key.text)), None, ()
         if not isinstance(node, yaml.MappingNode):
             help = "write an attention (query, key, value...) or a list of statements"
             self.error("form", "a block is a mapping or a list", key.span, help=help)
@@ -252,10 +269,10 @@ class _Reader(Nodes):
             values = self.fields(node, COMPOSITION_KEYS, key.text, "a composition")
         else:
             values = self.fields(node, ATTENTION_KEYS, key.text, "an attention")
-        about = self.words(values.get("about"))
+        about, needs = self.words(values.get("about")), self.needs(values.get("needs"))
         params, modules = self.types(values.get("params"), "params"), self.expressions(values.get("modules"), "modules")
         if composition:
-            return t.Composition(params, modules, self.statements(values["flow"], "flow")), about
+            return t.Composition(params, modules, self.statements(values["flow"], "flow")), about, needs
         if "value" not in values:
             if any(isinstance(k, yaml.ScalarNode) and k.value == "<<" for k, _ in node.value):
                 return None  # it may have been there
@@ -288,7 +305,7 @@ class _Reader(Nodes):
             merge=field("merge"),
             output=field("output"),
         )
-        return attention, about
+        return attention, about, needs
 
     def heads(self, node: Node | None) -> tuple[t.Expr, t.Expr] | None:
         if node is None:

@@ -139,6 +139,15 @@ class Once(Expr):
 
 
 @dataclass(frozen=True)
+class Needs(Expr):
+    """The formula of a definition that needs something, with the arguments that its conditions are about."""
+
+    formula: Expr
+    definition: Definition
+    args: tuple[tuple[str, Expr], ...]
+
+
+@dataclass(frozen=True)
 class List(Expr):
     items: tuple[Expr, ...]
 
@@ -262,6 +271,7 @@ class Definition:
     signature: Signature
     body: Expr
     source: Source = field(compare=False, repr=False)
+    needs: tuple[Expr, ...] = ()  # conditions that its arguments have to meet
 
 
 @dataclass(frozen=True)
@@ -301,6 +311,7 @@ class Block:
     about: str | None
     span: Span = field(compare=False, repr=False)  # the whole block
     source: Source = field(compare=False, repr=False)
+    needs: tuple[Expr, ...] = ()  # conditions that its arguments have to meet
 
 
 @dataclass(frozen=True)

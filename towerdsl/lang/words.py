@@ -106,6 +106,8 @@ class _Writer:
                 return f"{then} if {test} else {self.at(e.otherwise, 0)}", LEVELS["if"]
             case t.Once():
                 return self.written(e.arg)
+            case t.Needs():
+                return self.written(e.formula)
             case t.List():
                 return f"[{self.listed(e.items)}]", ATOM
         raise AssertionError(type(e).__name__)

@@ -104,7 +104,11 @@ class _Expander:
             arg = bound[p.name]
             if not isinstance(arg, _SIMPLE) and _count(d.body, p.name) > 1:
                 bound[p.name] = t.Once(arg.span, arg, p.name, next(_KEYS))
-        return self.expand(d.body, bound, at)
+        formula = self.expand(d.body, bound, at)
+        if not d.needs:
+            return formula
+        asked = tuple((name, arg) for name, arg in bound.items() if any(_count(e, name) for e in d.needs))
+        return t.Needs(at, formula, d, asked)
 
 
 #: Arguments that cost nothing to repeat.

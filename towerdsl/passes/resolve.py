@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -65,6 +66,11 @@ class Resolved:
     def callable(self) -> set[str]:
         """Every name that can be called, but for modules."""
         return {*OPS, *ELEMENTWISE, *BUILTINS, *self.definitions, *self.blocks, *self.broken}
+
+    def written_for(self, name: str, span: Span) -> t.Definition | None:
+        """The definition that is written where a name of its formula was put in."""
+        written = re.match(r"\w+", span.text)
+        return self.definitions.get(written[0]) if written is not None and written[0] != name else None
 
 
 def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
@@ -232,6 +238,7 @@ def statement_expressions(statements: Iterable[t.Statement]) -> Iterator[t.Expr]
 def block_expressions(block: t.Block) -> Iterator[t.Expr]:
     """Every expression in a block that may call something, outermost ones."""
     body = block.body
+    yield from block.needs
     yield from (p.default for p in block.signature.parameters if p.default is not None)
     yield from type_expressions(body.params)
     for _, module in body.modules:
@@ -312,7 +319,7 @@ def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
         parameters = {p.name for p in block.signature.parameters}
         check(block_expressions(block), modules | parameters)
     for d in resolved.definitions.values():
-        check([d.body], {p.name for p in d.signature.parameters})
+        check([d.body, *d.needs], {p.name for p in d.signature.parameters})
     modules = {name.text for name, _ in spec.modules}
     check(statement_expressions(spec.flow), modules)
     check(type_expressions((*spec.inputs, *spec.params)), set())
@@ -359,4 +366,4 @@ def _check_cycles(resolved: Resolved, errors: Diagnostics) -> bool:
 
 
 def _formulas(d: t.Definition) -> list[t.Expr]:
-    return [d.body, *(p.default for p in d.signature.parameters if p.default is not None)]
+    return [d.body, *d.needs, *(p.default for p in d.signature.parameters if p.default is not None)]

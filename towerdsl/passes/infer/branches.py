@@ -127,6 +127,8 @@ class Branches:
     def _read(self, e: t.Expr, scope: Scope) -> t.Expr:
         if isinstance(e, t.Once):
             return self._read(e.arg, scope)
+        if isinstance(e, t.Needs):
+            return self._read(e.formula, scope)
         if isinstance(e, t.Cond) and (test := self._decided(e.test, scope)) is not None:
             return self._read(e.then if test else e.otherwise, scope)
         if isinstance(e, t.Logic):
@@ -178,9 +180,12 @@ class Branches:
 
     def unused(self, e: t.Expr, scope: Scope) -> None:
         """Report the names of an expression that nothing has."""
-        for name in _names(e):
-            if not self._known(name.id, scope):
-                self.infer.report(self.infer.expressions.unknown_name(name, scope))
+        for name in self.unknown(e, scope):
+            self.infer.report(self.infer.expressions.unknown_name(name, scope))
+
+    def unknown(self, e: t.Expr, scope: Scope) -> list[t.Name]:
+        """The names of an expression that nothing has."""
+        return [name for name in _names(e) if not self._known(name.id, scope)]
 
     def unused_statements(self, statements: Sequence[t.Statement], scope: Scope) -> None:
         """Report the names in statements that nothing has; what they assign is known from here on."""

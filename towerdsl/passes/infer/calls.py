@@ -19,6 +19,7 @@ from towerdsl.passes import static as st
 from towerdsl.passes.infer.attention import type_attention
 from towerdsl.passes.infer.dtypes import cast
 from towerdsl.passes.infer.expression import Result, keyword_span
+from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
 from towerdsl.passes.static import Static
 
@@ -409,6 +410,7 @@ class Calls:
                 self._no_axes(p, "a number")
                 bound.constants.append((p.name, value))
                 inner.names[p.name] = value
+        check_needs(self.infer, block, given, e.span, inner)
         return bound
 
     def _numbers(self, signature: t.Signature, given: Mapping[str, Result]) -> dict[str, Size | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.dtypes import ARITHMETIC, cast, converted, promote, result_dtype
 from towerdsl.passes.infer.index import index
+from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.scope import AttentionScope, Fault, Poison, Scope, SharedModule, Unknown
 from towerdsl.passes.static import Static, StaticError
 
@@ -160,12 +160,10 @@ class ExpressionTyper:
     def unknown_name(self, e: t.Name, scope: Scope) -> Fault:
         resolved, name = self.infer.resolved, e.id
         notes: tuple[str, ...] = ()
-        written = re.match(r"\w+", e.span.text)
         inside: set[str] = set()
-        if written is not None and written[0] != name and written[0] in resolved.definitions:
-            signature = resolved.definitions[written[0]].signature
-            notes = (f"it stands in `{written[0]}`, defined at {signature.span}",)
-            inside = {p.name for p in signature.parameters}
+        if (outer := resolved.written_for(name, e.span)) is not None:
+            notes = (f"it stands in `{outer.signature.name}`, defined at {outer.signature.span}",)
+            inside = {p.name for p in outer.signature.parameters}
         known = {*scope.names, *scope.axes, *(("i", "j", "head") if scope.attention else ())}
         help = (
             _foreign(name)
@@ -398,6 +396,10 @@ class ExpressionTyper:
                 found = n.Shared(found.type, found.span, found, e.name, e.key)
             self.once[e.key] = found
         return self.once[e.key]
+
+    def _needs(self, e: t.Needs, scope: Scope) -> Result:
+        check_needs(self.infer, e.definition, dict(e.args), e.span, scope)
+        return self.any(e.formula, scope)
 
     def _pick(self, e: t.Pick, scope: Scope) -> Result:
         raise AssertionError("handled by _index")
