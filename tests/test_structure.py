@@ -40,6 +40,7 @@ ANNOTATIONS = {
     ("towerdsl.passes.infer.expression", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.index", "towerdsl.passes.infer.expression"),
     ("towerdsl.passes.infer.needs", "towerdsl.passes.infer.model"),
+    ("towerdsl.passes.infer.reads", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.statements", "towerdsl.passes.infer.model"),
 }
 #: An import inside a function that closes a cycle.

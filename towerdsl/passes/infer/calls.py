@@ -20,6 +20,7 @@ from towerdsl.passes.infer.attention import type_attention
 from towerdsl.passes.infer.dtypes import cast
 from towerdsl.passes.infer.expression import Result, keyword_span
 from towerdsl.passes.infer.needs import check_needs
+from towerdsl.passes.infer.reads import check_reads
 from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
 from towerdsl.passes.static import Static
 
@@ -565,6 +566,7 @@ class Calls:
                 for x in last
             ]
             written = scope.builder.readings.composition(body)
+        check_reads(self.infer, steps, results)
         return n.BlockInstance(
             name=block.signature.name,
             parameters=tuple(bound.types),

@@ -267,6 +267,8 @@ def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope, out
     for axis, (item, value) in zip(indexed, items, strict=False):
         if value.type.dtype not in ("int", "bool"):
             raise Fault("type", "an index is a whole number", item.span, (), "round it with `int(...)`")
+        _check_head(axis, item, value, base, indexed, e, scope)
+        _check_order(axis, item, value, base, indexed, scope)
         if isinstance(value, n.Position) and value.axes[0].size == axis.size and value.axes[0] not in aligned:
             aligned.append(value.axes[0])
             renames[len(kept)] = value.axes[0]
@@ -299,6 +301,44 @@ def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope, out
     looked_up = [a for k, a in enumerate(kept) if k not in renames]
     ordered = n.Rename(TensorType(base.type.dtype, (*front, *looked_up, *rest)), e.span, table)
     return n.Gather(kind, e.span, ordered, len(front), tuple(indices))
+
+
+def _check_head(
+    axis: Axis, item: t.Expr, value: n.Value, base: n.Value, indexed: list[Axis], e: t.Index, scope: Scope
+) -> None:
+    """`head` reads an axis with one entry for each head. Raises Fault."""
+    head = scope.attention.head if scope.attention is not None else None
+    number = head.size if head is not None else Size.of(1)
+    written = isinstance(item, t.Name) and item.id == "head" and scope.attention is not None
+    counts = value.axes == (head,) if isinstance(value, n.Position) else written and isinstance(value, n.Const)
+    if not counts or axis.size == number:
+        return
+    message = f"`head` reads axis {axis.shown}, but there are {number} heads"
+    help = f"make the axis {number} long"
+    if head is None:
+        message = f"`head` reads axis {axis.shown}, but there are no heads here"
+        help = f"say how many in the attention: `heads: {axis}`"
+    elif (other := next((a for a in indexed if a is not axis and a.size == number), None)) is not None:
+        help = f"indices stand in the order of the axes, {shown(indexed)}"
+        if item.span == e.span:  # the order is that of a definition
+            names = [other if a is axis else axis if a is other else a for a in indexed]
+            help = f"the order of the axes is another there: make the table {shown(names)}"
+    raise Fault("axis-mismatch", message, item.span, (combining.describe("tensor", base),), help)
+
+
+def _check_order(axis: Axis, item: t.Expr, value: n.Value, base: n.Value, indexed: list[Axis], scope: Scope) -> None:
+    """A position reads the axis of its own name, where the tensor has it, and no other of that length. Raises Fault."""
+    if not isinstance(value, n.Position) or value.axes[0].size != axis.size:
+        return
+    found = value.axes[0]
+    names = {found.name}
+    if scope.heads is not None and found == scope.heads[1] and isinstance(scope.heads[0], t.Name):
+        names.add(scope.heads[0].id)
+    own = next((a for a in indexed if a.name in names and a.size == axis.size), None)
+    if own is not None and axis.name is not None and axis.name not in names:
+        message = f"axis {axis.shown} is indexed by a position of axis {own.name}, which the tensor has too"
+        help = f"indices stand in the order of the axes, {shown(indexed)}"
+        raise Fault("axis-mismatch", message, item.span, (combining.describe("tensor", base),), help)
 
 
 def _check_apart(base: n.Value, indices: list[n.Value], at: Sequence[Axis], rest: list[Axis], e: t.Index) -> None:

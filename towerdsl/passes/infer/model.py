@@ -21,6 +21,7 @@ from towerdsl.passes.expand import expand
 from towerdsl.passes.infer.branches import Branches
 from towerdsl.passes.infer.calls import Calls
 from towerdsl.passes.infer.expression import ExpressionTyper
+from towerdsl.passes.infer.reads import check_reads
 from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, safe
 from towerdsl.passes.infer.statements import Statements, local
 from towerdsl.passes.lists import written
@@ -301,6 +302,7 @@ class Infer:
                 pass
             except TowerError as error:
                 self._absorb(error)
+        check_reads(self, steps, results)
         if self.errors or spec.tower is None:
             return None
         root = n.BlockInstance(
