@@ -146,3 +146,33 @@ def test_a_pattern_gives_no_known_name_to_another_axis(output):
 @pytest.mark.parametrize("output", NAMED)
 def test_a_pattern_names_axes_as_they_are_or_anew(output):
     assert rearranged(output) == NAMED[output]
+
+
+# --- one name, two axes ----------------------------------------------------------------------------------------
+
+TWICE = "tower: twice\ninputs:\n  x: float[b, n, 8]\n  e: float[b, n, n]\nflow:\n{flow}\noutputs: y\n"
+
+
+@pytest.mark.parametrize("value", ["sum(e, n)", "mean(e, [b, n])", "e[n=0]", "e[n=1:]", "softmax(e, n)", "flip(e, n)"])
+def test_an_axis_that_is_there_twice_is_not_meant_by_its_name(value):
+    with pytest.raises(TowerError) as caught:
+        towerdsl.compile(TWICE.format(flow=f"  - y = {value}"))
+    (mistake,) = caught.value.diagnostics
+    assert mistake.message == "`n` is the name of 2 axes here"
+    apart = mistake.help.split("`")[1]
+    assert towerdsl.compile(TWICE.format(flow=f"  - {apart}\n  - y = {value}"))
+
+
+def test_the_last_axis_is_the_last_one():
+    e = torch.randn(2, 5, 5)
+    for name, reduced in (("sum", e.sum(-1)), ("mean", e.mean(-1)), ("amax", e.amax(-1))):
+        plain = towerdsl.compile(TWICE.format(flow=f"  - y = {name}(e)"))()
+        torch.testing.assert_close(plain(torch.randn(2, 5, 8), e), reduced)
+
+
+def test_positions_of_an_attention_are_nothing_else():
+    for parameters, let in (("x, i", "z = x"), ("x, z", "j = 5"), ("x, z", "head = 1")):
+        body = f"    let:\n      - {let}\n    query: x\n    key: x\n    value: x\n    mask: j <= i\n"
+        text = f"tower: t\ninputs: {{x: 'float[b, n, 8]'}}\nblocks:\n  look({parameters}):\n{body}outputs: look(x, 2)\n"
+        with pytest.raises(TowerError, match="name-reserved"):
+            towerdsl.compile(text)

@@ -24,12 +24,15 @@ from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.dtypes import cast
 from towerdsl.passes.infer.expression import keyword_span
 from towerdsl.passes.infer.scope import AttentionScope, Fault, Scope, Unknown
+from towerdsl.passes.infer.statements import targets
 from towerdsl.passes.resolve import RESERVED, walk
 
 if TYPE_CHECKING:
     from towerdsl.passes.infer.model import Infer
 
 MERGES = ("concat", "mean", "sum")
+#: Names that mean positions, and the number of a head, in the score and the condition.
+POSITIONS = ("i", "j", "head")
 Results = tuple[list[n.WeightDecl], list[n.Step], list[n.Value | n.Relation]]
 
 
@@ -60,6 +63,7 @@ class _Typer:
 
     def run(self) -> Results:
         body, scope = self.body, self.scope
+        self._check_names()
         heads, key_heads = self._heads()
         if heads is not None and body.heads is not None:
             scope.heads = (body.heads[0], heads)
@@ -128,6 +132,18 @@ class _Typer:
             drawn = (*batch, *([heads] if heads else []), *positions)
             scope.names["log_prob"] = n.Local(TensorType("float", drawn), None, "log_prob")
         return weights, steps, self._results()
+
+    def _check_names(self) -> None:
+        """Names that the score reads as positions and heads are given to nothing else."""
+        body = self.body
+        named = [(p.name, p.span) for p in self.block.signature.parameters]
+        named += [(name.text, name.span) for name, _ in (*body.params, *body.modules)]
+        named += [(target.name, target.span) for target in targets(body.let)]
+        for name, span in named:
+            if name in POSITIONS:
+                what = "the number of a head" if name == "head" else "a position"
+                message = f"`{name}` is {what} in an attention"
+                raise Fault("name-reserved", message, span, (), "choose another name")
 
     # --- heads, sources, axes ---------------------------------------------------------------------------------
 

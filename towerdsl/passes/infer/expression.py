@@ -611,6 +611,8 @@ class ExpressionTyper:
         where = axis_expr if axis_expr is not None else e.args[1] if len(e.args) > 1 else None
         if not arg.axes:
             raise Fault("rank", f"`{name}` needs a tensor with axes", e.args[0].span)
+        if where is None and arg.axes.count(arg.axes[-1]) > 1:  # the last one is meant, not its namesake
+            arg = combining.renamed(arg, (*arg.axes[:-1], replace(arg.axes[-1], name=None)))
         over = (arg.axes[-1],) if where is None else self.axes_of(where, arg, scope, f"`{name}`")
         dtype = arg.type.dtype
         if name == "mean" and dtype in ("int", "bool"):
@@ -632,12 +634,30 @@ class ExpressionTyper:
         wanted = scope.axes.get(e.id)
         found = named(value.axes, e.id) or next((a for a in value.axes if a.name is not None and a == wanted), None)
         if found is not None:
+            self.check_single(found, value, e.span)
             return found
         names = [a.name for a in value.axes if a.name]
         help = self.hidden_axis(e.id, value.axes, scope) or did_you_mean(e.id, names, f"it has {shown_names(value)}")
         raise Fault(
             "axis", f"{what}: there is no axis `{e.id}` here", e.span, (combining.describe("tensor", value),), help
         )
+
+    def check_single(self, axis: Axis, value: n.Value, span: Span) -> None:
+        """Raise Fault where an axis that is meant by its name is one of several of that name."""
+        alike = [a for a in value.axes if a.name == axis.name]
+        if len(alike) < 2 or axis.name is None:
+            return
+        message = f"`{axis.name}` is the name of {len(alike)} axes here"
+        sides = [str(a) for a in dict.fromkeys(alike)]
+        help = f"write `{'` or `'.join(sides)}`"
+        if len(sides) < 2:
+            names = {a.name for a in value.axes}
+            other = next(x for x in (f"{axis.name}{k}" for k in range(2, len(names) + 3)) if x not in names)
+            at = len(value.axes) - 1 - [a.name for a in reversed(value.axes)].index(axis.name)
+            new = [other if k == at else str(a) for k, a in enumerate(value.axes)]
+            own = value.name if isinstance(value, n.Local) else None
+            help = f"name them apart in a statement before: `{own or 'x'}[{', '.join(new)}] = {own or '...'}`"
+        raise Fault("axis", message, span, (combining.describe("tensor", value),), help)
 
     def hidden_axis(self, name: str, axes: Sequence[Axis], scope: Scope) -> str | None:
         """Help for the name of an axis that a parameter hides."""

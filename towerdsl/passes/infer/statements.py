@@ -354,4 +354,9 @@ def _assignments(statements: Iterable[t.Statement]) -> Iterable[t.Assign]:
 
 def assigned(statements: Iterable[t.Statement]) -> set[str]:
     """The names that statements assign."""
-    return {target.name for s in _assignments(statements) for target in s.targets}
+    return {target.name for target in targets(statements)}
+
+
+def targets(statements: Iterable[t.Statement]) -> Iterable[t.Target]:
+    """What statements assign."""
+    return (target for s in _assignments(statements) for target in s.targets)
