@@ -181,10 +181,3 @@ def test_a_position_reads_the_axis_of_its_own_name():
     with pytest.raises(TowerError, match="axis r=2 is indexed by a position of axis heads"):
         towerdsl.compile(crossed.format(score="grid[head, j % 2]", x="x", more=""))
     towerdsl.compile(crossed.format(score="grid[j % 2, head]", x="x", more=""))
-
-
-def test_a_head_where_there_are_none():
-    none = ATTENTION.replace("    heads: heads\n", "")
-    with pytest.raises(TowerError, match="`head` reads axis heads=2, but there are no heads here"):
-        towerdsl.compile(none.format(score="each[head]", x="x", more=""))
-    towerdsl.compile(none.format(score="each[1] * head", x="x", more=""))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import towerdsl
+from towerdsl.diagnostics import TowerError
 
 SPEC = """
 tower: picks
@@ -50,3 +51,35 @@ def test_gradients_go_to_what_was_read(given):
     expected = torch.zeros_like(x)
     expected[0, :, 1] = expected[1, :, 4] = 1
     assert torch.equal(x.grad, expected)
+
+
+#: Parts whose ends are computed from the length: how long they are, None where there is nothing in them.
+PARTS = {
+    "x[n=1:n]": 4,
+    "x[n=:n + 1]": 5,
+    "x[n=-n - 3:]": 5,
+    "x[n=n - 2:]": 2,
+    "x[n=n:]": None,
+    "x[n=:-n]": None,
+    "x[n=n + 2:]": None,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_end_where_the_axis_ends(part):
+    text = f"tower: part\ninputs: {{x: 'float[b, n, 3]'}}\nflow:\n  - y = {part}\noutputs: y + zeros([n])[n=0]\n"
+    if PARTS[part] is None:
+        with pytest.raises(TowerError, match="is empty"):
+            towerdsl.compile(text)
+        return
+    x = torch.randn(2, 5, 3)
+    found = towerdsl.compile(text)()(x)
+    sizes = {"x[n=1:n]": x[:, 1:], "x[n=n - 2:]": x[:, 3:]}
+    torch.testing.assert_close(found, sizes.get(part, x))
+    assert found.shape[1] == PARTS[part]
+
+
+@pytest.mark.parametrize("position", ["n", "2 * n", "-n - 1", "n + 3"])
+def test_a_position_that_is_outside_of_every_length(position):
+    with pytest.raises(TowerError, match="is outside axis n"):
+        towerdsl.compile(f"tower: t\ninputs: {{x: 'float[b, n, 3]'}}\noutputs: x[n={position}]\n")

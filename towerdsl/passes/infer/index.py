@@ -230,21 +230,21 @@ def _before_loop(value: n.Value, at: n.Value, scope: Scope) -> n.Value:
 
 
 def _check_inside(position: Size, axis: Axis, item: t.Pick) -> None:
-    at, length = position.integer, axis.size.integer
-    if at is not None and length is not None and not -length <= at < length:
-        raise Fault("size", f"position {at} is outside axis {axis.shown}", item.span)
+    if st.compare(">=", position, axis.size) or st.compare("<", position, -axis.size):
+        help = f"positions go from 0 to {axis.size - 1}, or from the end back from -1"
+        raise Fault("size", f"position {position} is outside axis {axis.shown}", item.span, (), help)
 
 
 def _length(size: Size, start: Size | None, stop: Size | None) -> Size:
     def from_front(x: Size) -> Size:
-        number = x.integer
-        return size + x if number is not None and number < 0 else x
+        return size + x if st.compare("<", x, 0) else x
 
     first = from_front(start) if start is not None else Size.of(0)
     last = from_front(stop) if stop is not None else size
-    whole, end = size.integer, last.integer
-    if whole is not None and end is not None:
-        last = Size.of(min(whole, end))
+    if st.compare("<", first, 0):
+        first = Size.of(0)
+    if st.compare(">", last, size):
+        last = size
     return last - first
 
 
@@ -308,21 +308,15 @@ def _check_head(
 ) -> None:
     """`head` reads an axis with one entry for each head. Raises Fault."""
     head = scope.attention.head if scope.attention is not None else None
-    number = head.size if head is not None else Size.of(1)
-    written = isinstance(item, t.Name) and item.id == "head" and scope.attention is not None
-    counts = value.axes == (head,) if isinstance(value, n.Position) else written and isinstance(value, n.Const)
-    if not counts or axis.size == number:
+    if head is None or not isinstance(value, n.Position) or value.axes != (head,) or axis.size == head.size:
         return
-    message = f"`head` reads axis {axis.shown}, but there are {number} heads"
-    help = f"make the axis {number} long"
-    if head is None:
-        message = f"`head` reads axis {axis.shown}, but there are no heads here"
-        help = f"say how many in the attention: `heads: {axis}`"
-    elif (other := next((a for a in indexed if a is not axis and a.size == number), None)) is not None:
+    help = f"make the axis {head.size} long"
+    if (other := next((a for a in indexed if a is not axis and a.size == head.size), None)) is not None:
         help = f"indices stand in the order of the axes, {shown(indexed)}"
         if item.span == e.span:  # the order is that of a definition
             names = [other if a is axis else axis if a is other else a for a in indexed]
             help = f"the order of the axes is another there: make the table {shown(names)}"
+    message = f"`head` reads axis {axis.shown}, but there are {head.size} heads"
     raise Fault("axis-mismatch", message, item.span, (combining.describe("tensor", base),), help)
 
 
