@@ -36,13 +36,16 @@ class Performer(nn.Module):
         v = F.pad(self.value(x).unflatten(-1, (2, 4)).transpose(1, 2), (0, 1), value=1.0)
         if keep is not None:
             v = v.masked_fill(~keep[:, None, :, None], 0.0)
+        wide = torch.promote_types(q.dtype, torch.float32)
         right = torch.exp(
-            torch.einsum("fd,bhjd->bhjf", self.w, k) - torch.einsum("bhjd,bhjd->bhj", k / 2, k)[:, :, :, None]
-        )
+            torch.einsum("fd,bhjd->bhjf", self.w, k)
+            - torch.einsum("bhjd,bhjd->bhj", k.to(wide) / 2, k.to(wide))[:, :, :, None]
+        ).to(q.dtype)
         kv = torch.einsum("bhja,bhjd->bhad", right, v)
         left = torch.exp(
-            torch.einsum("fd,bhid->bhif", self.w, q) - torch.einsum("bhid,bhid->bhi", q / 2, q)[:, :, :, None]
-        )
+            torch.einsum("fd,bhid->bhif", self.w, q)
+            - torch.einsum("bhid,bhid->bhi", q.to(wide) / 2, q.to(wide))[:, :, :, None]
+        ).to(q.dtype)
         y = torch.einsum("bhia,bhad->bhid", left, kv)
         total = y[..., -1:]
         empty = total == 0

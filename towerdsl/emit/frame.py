@@ -39,9 +39,11 @@ class Frame:
     merged: dict[str, str] = field(default_factory=dict)  # modules without weights -> the one that serves for all
     device_from: str = ""
     dtype_from: str = ""
+    wide_name: str = ""  # the variable that holds the dtype for what is computed from positions, once there is one
     products: dict[str, tuple[str, str]] = field(default_factory=dict)  # line of a batched product -> its operands
 
     def __post_init__(self) -> None:
+        rank = -1
         for name, kind in self.block.parameters:
             variable = self.variable(name)
             self.taken.add(variable)
@@ -54,8 +56,8 @@ class Frame:
             if name in self.optional | self.filled:
                 continue
             self.device_from = self.device_from or variable
-            if kind.dtype == "float" and not self.dtype_from:
-                self.dtype_from = variable
+            if kind.dtype == "float" and len(kind.axes) > rank:  # features have more axes than positions, say
+                self.dtype_from, rank = variable, len(kind.axes)
             for dim, axis in enumerate(kind.axes):
                 name_of = next(iter(axis.size.free_names), "")
                 if axis.size == Size.free(name_of):
@@ -89,15 +91,15 @@ class Frame:
         """What is written inside is the body of a function; gives the number of its first line.
 
         What it computes once is not known outside."""
-        before = dict(self.positions), dict(self.shared), "wide" in self.taken, self.nested
+        before = dict(self.positions), dict(self.shared), self.wide_name, self.nested
         self.line(header)
         self.depth += 1
         self.nested = True
         yield len(self.lines)
         self.depth -= 1
-        self.positions, self.shared, wide, self.nested = before
-        if not wide:
-            self.taken.discard("wide")
+        self.positions, self.shared, wide_name, self.nested = before
+        if self.wide_name not in self.needs:
+            self.wide_name = wide_name
 
     def call(self, function: str, arguments: Iterable[str]) -> str:
         """The code of a call of a function of `towerdsl.runtime` or a normalizer."""
@@ -205,10 +207,11 @@ class Frame:
     @property
     def wide(self) -> str:
         """A variable that holds the dtype for what is computed from positions."""
-        source = f"torch.promote_types({self.dtype}, torch.float32)"
-        if self.dtype_from not in ("q", "v"):
-            self.needs["wide"] = source
-        elif "wide" not in self.taken:  # inside an attention: written where it is first needed
-            self.taken.add("wide")
-            self.line(f"wide = {source}")
-        return "wide"
+        if not self.wide_name:
+            self.wide_name = self.fresh("wide")
+            source = f"torch.promote_types({self.dtype}, torch.float32)"
+            if self.dtype_from in ("q", "v"):  # inside an attention: written where it is first needed
+                self.line(f"{self.wide_name} = {source}")
+            else:
+                self.needs[self.wide_name] = source
+        return self.wide_name

@@ -248,7 +248,7 @@ class ValueWriter:
         if op in STRENGTH:
             strength = STRENGTH[op]
             symbol = {"and": "&", "or": "|"}.get(op, op)
-            left, right = (self.aligned(a, axes) for a in value.args)
+            left, right = (self.aligned(a, axes) for a in _uncast(value))
             tight = strength + 1
             if op == "**":
                 return Code(f"{left.at(ATOM)} ** {right.at(UNARY)}", POWER)
@@ -491,6 +491,17 @@ class ValueWriter:
     def _callblock(self, value: n.CallBlock) -> Code:
         args = [self.frame.variable(a.name) if isinstance(a, n.Relation) else self.text(a) for a in value.args]
         return Code(f"{self.frame.module(value.module)}({', '.join(args)})")
+
+
+def _uncast(value: n.Pointwise) -> tuple[n.Value, ...]:
+    """The operands, without the casts of tensors that torch does by itself: beside a wide one that has axes."""
+
+    def widened(x: n.Value) -> bool:
+        return isinstance(x, n.Cast) and x.type.dtype == "wide" and x.arg.type.dtype == "float"
+
+    if value.op == "**" or not any(x.type.dtype == "wide" and x.axes and not widened(x) for x in value.args):
+        return value.args
+    return tuple(x.arg if isinstance(x, n.Cast) and widened(x) else x for x in value.args)
 
 
 def _distinct(axes: Sequence[Axis]) -> bool:

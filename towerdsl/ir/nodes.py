@@ -104,8 +104,8 @@ class Shared(Value):
 
 @dataclass(frozen=True)
 class Cast(Value):
-    """The same numbers in the dtype of the type: "wide" (at least float32, for what is computed from positions),
-    "float" (the model's), or "int" (what truth values count as)."""
+    """The same numbers in the dtype of the type: "wide" (at least float32), "float" (the model's), or "int" (what truth
+    values count as)."""
 
     arg: Value
 

@@ -53,7 +53,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class TensorType:
-    """`dtype` is "float", "int", "bool", or "wide": computed from positions, in at least float32.
+    """`dtype` is "float", "int", "bool", or "wide": at least float32, see `passes.infer.dtypes`.
 
     A `scalar` is a Python number at run time, and has no axes.
     """

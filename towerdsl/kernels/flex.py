@@ -69,7 +69,8 @@ class Flex(Kernel):
                 paired(value, average, lambda x: x, {})
         except Unpaired as reason:
             return str(reason)
-        if any(x.type.dtype == "float" and x in read[:k] for k, x in enumerate(read)):
+        learns = [any(v.type.dtype == "float" and not v.type.scalar for v in x.walk()) for x in read]
+        if any(learns[k] and x in read[:k] for k, x in enumerate(read)):
             return "flex_attention has no gradient of a tensor that biases read twice"
         return None
 

@@ -39,7 +39,7 @@ def sides(value: n.Value) -> set[str]:
 
 def terms(value: n.Value, factor: float = 1.0, scalar: n.Value | None = None) -> list[Term]:
     """The value as a sum."""
-    inner = n.plain(value)
+    inner = _uncast(value)
     if isinstance(inner, n.Pointwise) and not inner.type.scalar:
         if inner.op == "neg":
             return terms(inner.args[0], -factor, scalar)
@@ -56,9 +56,17 @@ def terms(value: n.Value, factor: float = 1.0, scalar: n.Value | None = None) ->
                     return terms(left, factor * number if inner.op == "*" else factor / number, scalar)
             elif right.type.scalar:
                 return terms(left, factor, _times(scalar, right, inner.op))
-    if isinstance(inner, n.Rename) and isinstance(n.plain(inner.arg), n.Dot):
-        return [Term(factor, scalar, n.plain(inner.arg))]
-    return [Term(factor, scalar, inner)]
+    if isinstance(inner, n.Rename) and isinstance(_uncast(inner.arg), n.Dot):
+        return [Term(factor, scalar, _uncast(inner.arg))]
+    return [Term(factor, scalar, inner if isinstance(inner, n.Dot) else n.plain(value))]
+
+
+def _uncast(value: n.Value) -> n.Value:
+    """The value itself, whether or not it is computed once for several uses; what has a dot product, in any dtype."""
+    value = n.plain(value)
+    while isinstance(value, n.Cast) and value.type.dtype != "int" and any(isinstance(x, n.Dot) for x in value.walk()):
+        value = n.plain(value.arg)
+    return value
 
 
 def _times(scalar: n.Value | None, number: n.Value, op: str) -> n.Value:

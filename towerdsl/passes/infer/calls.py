@@ -17,7 +17,7 @@ from towerdsl.lang import tree as t
 from towerdsl.ops import OPS, Op, OpCall, OpError, OpResult, SizeArg
 from towerdsl.passes import static as st
 from towerdsl.passes.infer.attention import type_attention
-from towerdsl.passes.infer.dtypes import cast
+from towerdsl.passes.infer.dtypes import as_before, cast
 from towerdsl.passes.infer.expression import Result, keyword_span
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.reads import check_reads
@@ -47,6 +47,13 @@ class _Bound:
         of another parameter."""
         named = next((i.name for i, o in self.axes.items() if o == axis and i.name is not None), None)
         return named or (None if self.hides(axis.name, axis.size) else axis.name)
+
+    def take_dtypes(self, known: Mapping[str, Type]) -> None:
+        """Give floats in the dtypes of these parameters."""
+        for k, ((name, kind), value) in enumerate(zip(self.types, self.values, strict=True)):
+            if isinstance(value, n.Value) and isinstance(kind, TensorType):
+                self.values[k] = value = as_before(value, known.get(name))
+                self.types[k] = name, replace(kind, dtype=value.type.dtype)
 
     def hides(self, name: str | None, size: Size) -> bool:
         """Whether a name means a number in the block that is not this length outside."""
@@ -250,6 +257,8 @@ class Calls:
             # static arguments of the declaration follow the tensors of the call
             merged = t.Call(e.span, module.call.func, (*e.args, *module.call.args), (*e.kwargs, *module.call.kwargs))
             bound = self._bind(block, merged, scope, module.block)
+            if module.block is not None:
+                bound.take_dtypes(dict(module.block.parameters))
             instance = self._instance(block, bound, e.span)
             if module.block is None:
                 module.block = instance

@@ -1,12 +1,15 @@
 """Dtypes of results: bool < int < wide < float.
 
-What is computed from positions is "wide" (at least float32); where it meets the model's tensors it takes their dtype.
+What halves do not hold is "wide" (at least float32): what is computed from positions, and powers, which are larger or
+smaller than any half where the numbers themselves are not. Where it meets the model's tensors it takes their dtype;
+what is made of powers meets them wide, and the result is cast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from towerdsl.diagnostics import Span
 from towerdsl.ir import nodes as n
@@ -27,6 +30,10 @@ def result_dtype(op: str, args: Sequence[n.Value], span: Span) -> str:
         if highest == "bool":
             highest = "int"
         if op == "/" and highest == "int":
+            return "wide"
+        if highest == "float" and not args[0].type.scalar and _is_power(op, args):
+            return "wide"
+        if highest == "float" and _apart(args):
             return "wide"
         return highest if op != "**" or highest != "int" or _whole_power(args) else "wide"
     rule = ELEMENTWISE[op].dtype
@@ -62,13 +69,22 @@ def promote(args: Sequence[n.Value]) -> str:
 
 def cast(value: n.Value, dtype: str) -> n.Value:
     """The value in another dtype, see `Cast`."""
+    if isinstance(value, n.Cast) and value.arg.type.dtype == dtype == "wide":
+        return value.arg
     if value.type.dtype == dtype or value.type.scalar:
         return value
     return n.Cast(replace(value.type, dtype=dtype), value.span, value)
 
 
+def as_before(value: n.Value, kind: Any) -> n.Value:
+    """The value, as float or as wide as what stood there before: what loops carry and modules share keeps its type."""
+    types = {value.type.dtype, kind.dtype} if isinstance(kind, TensorType) else set()
+    return cast(value, kind.dtype) if types == {"wide", "float"} else value
+
+
 def converted(op: str, values: Sequence[n.Value], dtype: str) -> list[n.Value]:
-    """Positions enter floating point as "wide", and what was computed from them meets tensors in the model's dtype."""
+    """The operands of a result of this dtype: positions enter floating point as "wide", and meet the model's tensors in
+    their dtype; positions and tensors are compared as wide numbers."""
     if op == "float":  # it converts by itself
         return list(values)
     # truth values count as 0 and 1
@@ -76,12 +92,14 @@ def converted(op: str, values: Sequence[n.Value], dtype: str) -> list[n.Value]:
         values = [_counted(v) for v in values]
     elif op in ARITHMETIC or op in ("<", "<=", ">", ">="):
         values = [_counted(v) if v.type.scalar else v for v in values]
-    comparison = op in ("==", "!=", "<", "<=", ">", ">=") and promote(values) == "float"
-    if dtype == "float" or comparison:
+    if op in COMPARISONS and promote(values) == "float":
+        return [cast(v, "wide") if v.type.dtype == "int" else v for v in values]
+    condition = 1 if op == "where" else 0
+    if dtype == "float":
         return [cast(v, "float") if v.type.dtype == "wide" else v for v in values]
-    if dtype == "wide" and not any(v.type.dtype == "wide" and not v.type.scalar for v in values):
-        condition = 1 if op == "where" else 0
-        found = [cast(v, "wide") if v.type.dtype in ("int", "bool") else v for v in values[condition:]]
+    narrow = ("int", "bool") if not _has_wide(values[condition:]) else ()
+    if dtype == "wide":
+        found = [cast(v, "wide") if v.type.dtype in (*narrow, "float") else v for v in values[condition:]]
         return [*values[:condition], *found]
     return list(values)
 
@@ -93,6 +111,62 @@ def _counted(value: n.Value) -> n.Value:
     if value.type.scalar:
         return n.Pointwise(TensorType("int", (), True), value.span, "int", (value,))
     return cast(value, "int")
+
+
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+
+
+def _has_wide(values: Sequence[n.Value]) -> bool:
+    return any(v.type.dtype == "wide" and not v.type.scalar for v in values)
+
+
+def meets_wide(values: Sequence[n.Value]) -> bool:
+    """Whether tensors meet what is made of powers, so that the result is computed wide and then cast."""
+    return any(v.type.dtype == "wide" and not v.type.scalar and _of_tensors(v) for v in values)
+
+
+def uncast(value: n.Value) -> n.Value:
+    """A result that was only cast to be the model's is computed on with as it was."""
+    if isinstance(value, n.Cast) and value.type.dtype == "float" and _of_tensors(value.arg):
+        return value.arg
+    return value
+
+
+def _of_tensors(value: n.Value) -> bool:
+    """Whether a wide value may be larger than a half, or smaller, and not as positions are."""
+    value = n.plain(value)
+    if isinstance(value, n.Pointwise) and value.op in ("sin", "cos", "tanh", "sigmoid", "erf", "sign"):
+        return False
+    if not value.operands:
+        return value.type.dtype in ("wide", "float") and not value.type.scalar and not isinstance(value, n.Fill)
+    return any(map(_of_tensors, value.operands))
+
+
+def wide_angle(value: n.Value) -> n.Value:
+    """What a sine is taken of, computed in wide numbers: it tells apart angles that halves do not."""
+    inner = n.plain(value)
+    computed = isinstance(inner, n.Pointwise) and inner.op in ("+", "-", "*", "/", "neg") and inner.axes
+    if value.type.dtype != "float" or value.type.scalar or not computed:
+        return value
+    assert isinstance(inner, n.Pointwise)
+    args = tuple(cast(wide_angle(x), "wide") for x in inner.args)
+    return replace(inner, type=replace(inner.type, dtype="wide"), args=args)
+
+
+def _is_power(op: str, args: Sequence[n.Value]) -> bool:
+    """A power of a tensor that may be much larger or smaller than its numbers; x * x is one too."""
+    if op == "**":
+        power = args[1]
+        return not (isinstance(power, n.Const) and 0 <= power.value <= 1)
+    return op == "*" and args[0] == args[1]
+
+
+def _apart(args: Sequence[n.Value]) -> bool:
+    """Whether positions meet tensors that lack some of the axes, such as frequencies: no features yet."""
+    tensors = [v for v in args if not v.type.scalar]
+    axes = {a for v in tensors for a in v.axes}
+    positions = any(v.type.dtype in ("int", "wide") for v in tensors)
+    return positions and not any(axes <= {*v.axes} for v in tensors if v.type.dtype == "float")
 
 
 def _whole_power(args: Sequence[n.Value]) -> bool:

@@ -17,7 +17,16 @@ from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
-from towerdsl.passes.infer.dtypes import ARITHMETIC, cast, converted, promote, result_dtype
+from towerdsl.passes.infer.dtypes import (
+    ARITHMETIC,
+    cast,
+    converted,
+    meets_wide,
+    promote,
+    result_dtype,
+    uncast,
+    wide_angle,
+)
 from towerdsl.passes.infer.index import index
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.scope import AttentionScope, Fault, Poison, Scope, SharedModule, Unknown
@@ -419,10 +428,12 @@ class ExpressionTyper:
         what = f"`{op}`" if op in ARITHMETIC or not op.isidentifier() else f"`{op}(...)`"
         values = combining.together(args, span, what, scope.attention, outer)
         dtype = result_dtype(op, values, span)
-        values = converted(op, values, dtype)
         axes = combining.union(values, scope.attention)
         scalar = all(v.type.scalar for v in values)
-        return n.Pointwise(TensorType(dtype, axes, scalar), span, op, (*values, *options))
+        values = [wide_angle(v) if op in ("sin", "cos") else uncast(v) for v in values]
+        inside = "wide" if dtype == "float" and meets_wide(values) else dtype
+        found = n.Pointwise(TensorType(inside, axes, scalar), span, op, (*converted(op, values, inside), *options))
+        return cast(found, dtype)
 
     # --- calls ------------------------------------------------------------------------------------------------
 
@@ -544,9 +555,10 @@ class ExpressionTyper:
             key = scope.attention
             axes.sort(key=lambda axis: combining._order(axis, key))
         dtype = promote([left, right])
-        dtype = "wide" if dtype in ("int", "bool") else dtype
-        left, right = cast(left, dtype), cast(right, dtype)
-        return n.Dot(TensorType(dtype, tuple(axes)), span, left, right)
+        dtype = "wide" if dtype in ("int", "bool") or left == right else dtype
+        inside = "wide" if meets_wide([left, right]) else dtype
+        left, right = cast(left, inside), cast(right, inside)
+        return cast(n.Dot(TensorType(inside, tuple(axes)), span, left, right), dtype)
 
     def _call_outer(self, e: t.Call, scope: Scope) -> Result:
         """An operation whose sides may have axes of their own: every position of one meets every one of the other."""

@@ -11,6 +11,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
+from towerdsl.passes.infer.dtypes import as_before
 from towerdsl.passes.infer.scope import POISON, Along, Fault, Poison, Scope, SharedModule, TooManyError, Unknown
 from towerdsl.passes.resolve import statement_expressions, walk
 from towerdsl.passes.static import Static
@@ -118,6 +119,8 @@ class Statements:
                 if isinstance(result, n.Relation):
                     scope.names[target.name] = result
                     return [result]
+                if scope.along or scope.builder.loops:
+                    result = as_before(result, getattr(scope.names.get(target.name), "type", None))
                 steps.append(n.Set((target.name,), result))
                 self.bind(target.name, result.type, target.span, scope, target.axes is not None)
                 return [scope.names[target.name]]
