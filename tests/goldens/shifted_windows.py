@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from towerdsl.runtime.attend import attention_of_batches
-from towerdsl.runtime.blocks import blocked, joined
+from towerdsl.runtime.blocks import blocked, joined, places_inside
 
 
 class WindowAttention(nn.Module):
@@ -42,8 +42,8 @@ class WindowAttention(nn.Module):
         i_h = j_h = torch.arange(2, device=q.device)[:, None].expand(2, 2).flatten()
         i_w = j_w = torch.arange(2, device=q.device).expand(2, 2).flatten()
         bias = self.table[:, i_h[:, None] - j_h + 1, i_w[:, None] - j_w + 1]
-        j_blocks = blocked(torch.ones(h, w, device=q.device, dtype=torch.bool), 0, (2, 2))
-        mask = bias.masked_fill(~j_blocks[:, None, None, :], float("-inf"))[None]
+        inside = places_inside((h, w), (2, 2), device=q.device)
+        mask = bias.masked_fill(~inside[:, None, None, :], float("-inf"))[None]
         y = attention_of_batches(q, k, v, attn_mask=mask)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (2, 2), (h, w))
         return self.output(y)
@@ -82,8 +82,8 @@ class WindowAttention2(nn.Module):
         i_h = j_h = torch.arange(2, device=q.device)[:, None].expand(2, 2).flatten()
         i_w = j_w = torch.arange(2, device=q.device).expand(2, 2).flatten()
         bias = self.table[:, i_h[:, None] - j_h + 1, i_w[:, None] - j_w + 1]
-        j_blocks = blocked(torch.ones(h, w, device=q.device, dtype=torch.bool), 0, (2, 2), shift=(1, 1))
-        mask = bias.masked_fill(~j_blocks[:, None, None, :], float("-inf"))[None]
+        inside = places_inside((h, w), (2, 2), shift=(1, 1), device=q.device)
+        mask = bias.masked_fill(~inside[:, None, None, :], float("-inf"))[None]
         y = attention_of_batches(q, k, v, attn_mask=mask)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (2, 2), (h, w), shift=(1, 1))
         return self.output(y)

@@ -105,14 +105,11 @@ class AverageWriter(DenseWriter):
 
     def _joined(self, code: Code, dim: int, cuts: Sequence[n.Cut]) -> Code:
         """[..., block, place, ...] at `dim` --> the positions that were cut."""
-        frame = self.frame
-        shown = [c for c in cuts if c.query is not None]
-        if not shown:
+        if all(c.query is None for c in cuts):
             return Code(f"{code.atom}.squeeze({dim}).squeeze({dim})")
-        lengths = ", ".join(frame.size(c.query.size, c.query.name or "size") for c in shown if c.query)
         sizes, *rest = self.values.cuts(cuts, "i")
-        lengths = f"({lengths}{',' if len(shown) == 1 else ''})"
-        return Code(frame.call("joined", [code.text, str(dim), sizes, lengths, *rest]))
+        lengths = self.values.lengths(cuts, "i")
+        return Code(self.frame.call("joined", [code.text, str(dim), sizes, lengths, *rest]))
 
     def in_blocks(self, cuts: Sequence[n.Cut]) -> str:
         """The average inside all blocks at once, from sources that are not cut yet."""

@@ -157,26 +157,37 @@ class ValueWriter:
             head = next(k for k, a in enumerate(order) if a in arg.axes)
             sizes = [frame.size(a.size, a.name or "size") if a in missing else "-1" for a in order[min(head, before) :]]
             code = Code(f"{code.atom}.expand({', '.join(['-1'] * min(head, before) + sizes)})")
-        text = f"blocked({code.text}, {before}, {', '.join(self.cuts(cuts, value.side))})"
+        text = frame.call("blocked", [code.text, str(before), *self.cuts(cuts, value.side)])
         # what may be None is read only where it is not
         optional = any(isinstance(v, n.Local) and v.name in frame.optional for v in arg.walk())
         if frame.averaging and not optional and not code.text.isidentifier():
             return Code(frame.assign(frame.fresh(f"{value.side}_blocks"), text))
         return Code(text)
 
+    def _inside(self, value: n.Inside) -> Code:
+        frame = self.frame
+        arguments = [self.lengths(value.cuts, value.side), *self.cuts(value.cuts, value.side)]
+        text = frame.call("places_inside", [*arguments, f"device={frame.device}"])
+        return Code(frame.assign(frame.fresh("inside"), text))
+
+    def lengths(self, cuts: Sequence[n.Cut], side: str) -> str:
+        """The lengths of the axes that are cut, as a tuple."""
+        axes = [a for c in cuts if (a := c.query if side == "i" else c.key) is not None]
+        return f"({self.frame.sizes(axes)}{',' if len(axes) == 1 else ''})"
+
     def cuts(self, cuts: Sequence[n.Cut], side: str) -> list[str]:
-        """How axes are cut, as the arguments of `blocked` say it, sizes first."""
-        self.frame.helpers.add("blocked")
+        """How axes are cut, as the arguments of `blocked`, `joined` and `places_inside` say it, sizes first."""
         shown = [c for c in cuts if (c.query if side == "i" else c.key) is not None]
         sizes = ["None" if c.whole else self.frame.size(c.size, "size") for c in shown]
-        found = [f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"]
+        one = "," if len(shown) == 1 else ""
+        found = [f"({', '.join(sizes)}{one})"]
         extra = ["shift", *(["before", "after"] if side == "j" else [])]
         for name in extra:
             numbers = [getattr(c, name) for c in shown]
             if any(numbers):
-                found.append(f"{name}=({', '.join(mark(x, name) for x in numbers)}{',' if len(shown) == 1 else ''})")
+                found.append(f"{name}=({', '.join(mark(x, name) for x in numbers)}{one})")
         if any(c.wraps and c.shift for c in shown):
-            found.append("wrap=True")
+            found.append(f"wrap=({', '.join(str(c.wraps) for c in shown)}{one})")
         return found
 
     def _rows(self, value: n.Rows) -> Code:
@@ -396,10 +407,11 @@ class ValueWriter:
             arange = Code(f"torch.arange({self.frame.size(a.size, a.name or 'size')}, device={self.frame.device})")
             picks.append(spread(arange, [a], index_axes).text)
         for axis, index in zip(looked_up, value.indices, strict=True):
-            picks.append(self._inside(index, axis, index_axes))
-        return Code(f"{code.atom}[{', '.join(picks)}]")
+            picks.append(self._kept_inside(index, axis, index_axes))
+        code = Code(f"{code.atom}[{', '.join(picks)}]")
+        return permuted(code, (*plain, *index_axes, *rest), value.axes)
 
-    def _inside(self, index: n.Value, axis: Axis, axes: Sequence[Axis]) -> str:
+    def _kept_inside(self, index: n.Value, axis: Axis, axes: Sequence[Axis]) -> str:
         """Code of an index, kept inside the table."""
         low, high = bounds(index)
         last = axis.size - 1

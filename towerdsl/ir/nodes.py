@@ -188,7 +188,8 @@ class Cut:
 
     Block t has the queries from t * size - shift on, and the keys from `before` places before its first query to
     `after` places behind its last. One side may be absent. A `whole` axis is one block. Where it `wraps`, the first
-    block has the last queries in front, so that all blocks are full. Positions outside are padding.
+    block has the last queries in front, so that all blocks are full. What is outside is padding: the nearest position
+    once more.
     """
 
     query: Axis | None
@@ -228,6 +229,14 @@ class Blocks(Value):
     arg: Value
     cuts: tuple[Cut, ...]
     side: str  # of the positions that the places are: "i" or "j"
+
+
+@dataclass(frozen=True)
+class Inside(Value):
+    """Which places of blocks are positions of one side, and no padding: bool, [block, place]."""
+
+    cuts: tuple[Cut, ...]
+    side: str
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class Rewriting(ABC):
 
     @abstractmethod
     def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
-        """The type of a value that is computed from rewritten operands."""
+        """The type of a value that is computed from rewritten operands. Its axes may stand in any order, but for those
+        of a value that keeps its operand's."""
 
     def value(self, value: n.Value) -> n.Value:
         """The value, rewritten."""
@@ -44,10 +45,15 @@ class Rewriting(ABC):
                 new: n.Value = replace(value, args=tuple(map(self.value, value.args)))
             case n.Dot():
                 new = replace(value, left=self.value(value.left), right=self.value(value.right))
-            case n.Reduce() | n.Cast():
-                new = replace(value, arg=self.value(value.arg))
+            case n.Cast():
+                arg = self.value(value.arg)
+                return replace(value, type=value.type.with_axes(arg.axes), arg=arg)
             case n.Shared():
-                new = replace(value, arg=self.value(value.arg), key=hash((value.key, self.key)))
+                arg = self.value(value.arg)
+                return replace(value, type=arg.type, arg=arg, key=hash((value.key, self.key)))
+            case n.Reduce():
+                arg = self.value(value.arg)
+                return replace(value, type=value.type.with_axes(arg.type.without(value.over)), arg=arg)
             case n.Gather():
                 table, indices = self.value(value.table), tuple(map(self.value, value.indices))
                 lead = len(table.axes) - (len(value.table.axes) - value.lead)

@@ -15,6 +15,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, SizeLimitError, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.rewriting import COMPUTED, Rewriting
+from towerdsl.passes.bounds import is_finite
 from towerdsl.passes.intervals import Order
 from towerdsl.passes.linear import Reader, axes_of
 from towerdsl.passes.locality import conjuncts, joined
@@ -59,7 +60,8 @@ class Tiling(Rewriting):
             "i": {c.query: c for c in cuts if c.query is not None},
             "j": {c.key: c for c in cuts if c.key is not None},
         }
-        self.done: dict[int, tuple[n.Value, n.Value]] = {}
+        self.placing = True
+        self.done: dict[tuple[int, bool], tuple[n.Value, n.Value]] = {}
 
     # --- sources ----------------------------------------------------------------------------------------------
 
@@ -82,22 +84,32 @@ class Tiling(Rewriting):
 
     def value(self, value: n.Value) -> n.Value:
         """A score, condition or message inside the blocks; each value once."""
-        if id(value) not in self.done:
-            self.done[id(value)] = (value, super().value(value))
-        return self.done[id(value)][1]
+        known = id(value), self.placing
+        if known not in self.done:
+            self.done[known] = (value, super().value(value))
+        return self.done[known][1]
+
+    def _computed(self, value: n.Value) -> n.Value:
+        """As it is; where places would not do, from positions: places may lie further apart than any positions."""
+        found = super()._computed(value)
+        if self.placing and not is_finite(found) and any(isinstance(x, n.Place) for x in found.walk()):
+            self.placing = False
+            found = self._computed(value)
+            self.placing = True
+        return found
 
     @property
     def key(self) -> Hashable:
-        return self.cuts, self.at_sources
+        return self.cuts, self.at_sources, self.placing
 
     def instead(self, value: n.Value) -> n.Value | None:
         if self.at_sources and isinstance(value, n.Local) and value.name in ("q", "k", "v"):
-            return replace(value, type=self._type(value.type, in_blocks=True))
+            return replace(value, type=self._type(value.type, before=self.average.heads))
         present = {a for side in "ij" for a in self.of_side[side]} & set(value.axes)
         vectors = self._vectors(value)
         if not present and not vectors:
             return value
-        placed = self._placed(value)
+        placed = self._placed(value) if self.placing else None
         if placed is not None:
             return placed
         side = {a.side for a in present}
@@ -114,19 +126,19 @@ class Tiling(Rewriting):
         return self.at_sources and any(isinstance(v, n.Local) and v.name in ("q", "k", "v") for v in value.walk())
 
     def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
-        return self._type(old, any(self.block in x.axes for x in operands))
+        return self._type(old, in_blocks=any(self.block in x.axes for x in operands))
 
-    def _type(self, old: TensorType, in_blocks: bool) -> TensorType:
-        """A type whose positions are places, of blocks or of what all blocks have in common."""
+    def _type(self, old: TensorType, before: Axis | None = None, in_blocks: bool = True) -> TensorType:
+        """A type whose positions are places, of blocks or of what all blocks have in common. The axis of blocks stands
+        in front of them, or of the axis `before` if there is one."""
         found: list[Axis] = []
         for a in old.axes:
             side = next((s for s in "ij" if a in self.of_side[s]), None)
             new = a if side is None else self.places[side]
             if new not in found:
                 found.append(new)
-        if in_blocks:  # the axis of blocks stands behind the batch, in front of heads
-            heads = next(k for k, a in enumerate(found) if a == self.average.heads or a in self.places.values())
-            found.insert(heads, self.block)
+        if in_blocks:
+            found.insert(next(k for k, a in enumerate(found) if a == before or a in self.places.values()), self.block)
         return old.with_axes(found)
 
     def _cut(self, value: n.Value, axes: Sequence[Axis], side: str, place: Axis | None = None) -> n.Blocks:
@@ -164,10 +176,10 @@ class Tiling(Rewriting):
 
     def inside(self) -> n.Value | None:
         """Which keys of a block are none, but padding; None where there is no padding."""
-        axes = tuple(a for a, cut in self.of_side["j"].items() if padded(cut))
-        if not axes:
+        if not any(padded(cut) for cut in self.of_side["j"].values()):
             return None
-        return self._cut(n.Fill(TensorType("bool", axes), self.average.span, 1.0), axes, "j")
+        kind = TensorType("bool", (self.block, self.places["j"]))
+        return n.Inside(kind, self.average.span, self.cuts, "j")
 
     def both(self, a: n.Value, b: n.Value) -> n.Value:
         """`a and b`."""

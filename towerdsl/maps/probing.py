@@ -373,6 +373,6 @@ def _restored(cuts: Sequence[n.Cut], side: str, axes: Sequence[Axis], result: Te
     order = [*axes[:dim], *cut, *(a for a in axes[dim:] if a not in cut)]
     sizes = tuple(None if c.whole else c.size.integer for c, _ in shown)
     lengths = tuple(given.shape[axes.index(a)] for a in cut)
-    wrap = any(c.wraps and c.shift for c, _ in shown)
-    found = joined(result, dim, sizes, lengths, tuple(c.shift for c, _ in shown), wrap)
+    shift, wrap = tuple(c.shift for c, _ in shown), tuple(c.wraps for c, _ in shown)
+    found = joined(result, dim, sizes, lengths, shift, wrap)
     return found.permute([order.index(a) for a in axes])

@@ -44,10 +44,7 @@ def bounds(value: n.Value) -> Bounds:
             last = value.cut.length(value.axes[0].side).integer
             before = value.cut.before if value.axes[0].side == "j" else 0
             return -float(before), None if last is None else float(last - before - 1)
-        case n.Blocks():
-            low, high = bounds(value.arg)  # padding is 0
-            return _both(low, 0.0, min), _both(high, 0.0, max)
-        case n.Rows() | n.Rename() | n.Shared() | n.Cast() | n.Pick():
+        case n.Blocks() | n.Rows() | n.Rename() | n.Shared() | n.Cast() | n.Pick():
             return bounds(value.arg)
         case n.Gather():
             return bounds(value.table)
@@ -61,6 +58,34 @@ def bounds(value: n.Value) -> Bounds:
         case n.Pointwise():
             return _pointwise(value)
     return None, None
+
+
+#: What exp gives of more than this is no number in float32.
+_LARGEST = 80.0
+
+
+def is_finite(value: n.Value) -> bool:
+    """Whether a function of finite numbers is finite for sure, and whole numbers are not divided by 0."""
+    if not isinstance(value, n.Pointwise):
+        return True
+    (low, high), *others = map(bounds, value.args)
+    match value.op:
+        case "/" | "//" | "%":
+            least, greatest = others[0]
+            return (least is not None and least > 0) or (greatest is not None and greatest < 0)
+        case "log" | "rsqrt":
+            return low is not None and low > 0
+        case "sqrt":
+            return low is not None and low >= 0
+        case "exp":
+            return high is not None and high <= _LARGEST
+        case "**":
+            least, greatest = others[0]
+            if least is None or least < 0:
+                return False
+            below_one = low is not None and low >= 0 and high is not None and high <= 1
+            return below_one or (least == greatest and least % 1 == 0)
+    return True
 
 
 def _positive(found: Bounds) -> bool:

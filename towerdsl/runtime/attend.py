@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from towerdsl.ops.normalizers import widened
-from towerdsl.runtime.blocks import blocked, joined
+from towerdsl.runtime.blocks import blocked, joined, places_inside
 from towerdsl.runtime.captured import captured, plain, readable
 from towerdsl.runtime.dtypes import alike
 
@@ -85,8 +85,8 @@ def _attend_at_once(
     if before is None or after is None:
         k, v = k.unsqueeze(-3), v.unsqueeze(-3)
     else:
-        there = blocked(k.new_ones(k.shape[-2], dtype=torch.bool), 0, (size,), (before,), (after,))
-        masks = (*masks, there.unsqueeze(-2))  # not the padding
+        there = places_inside((k.shape[-2],), (size,), (before,), (after,), device=k.device)
+        masks = (*masks, there.unsqueeze(-2))
         k, v = (blocked(x, x.ndim - 2, (size,), (before,), (after,)) for x in (k, v))
     score = (q * scale) @ k.transpose(-1, -2)
     if bias is not None:
