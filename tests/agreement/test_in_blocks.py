@@ -142,3 +142,40 @@ def test_blocks_wrap_along_each_axis_by_itself(name):
     free = {x for x in ("b", "h", "w", "t") if f"{x}," in f"b, {axes},".replace(" =", "=")}
     for length in (7, 6, 4):
         agree(text, dict.fromkeys(free, length) | {"b": 2})
+
+
+CHOSEN = """
+tower: blocks
+sizes: {{d: 4}}
+inputs:
+  x: float[b, {axes}, d]
+blocks:
+  look(x):
+    query: linear(x, d)
+    key: linear(x, d)
+    value: linear(x, d)
+    over: [{axes}]
+    {heads}
+    locality: {locality}
+    normalize: hard(score_function)
+    output: [y, log_prob]
+flow:
+  - y, log_prob = look(x)
+outputs: [y, log_prob]
+"""
+
+#: Axes, and conditions along them that make blocks.
+ALONG = [
+    ("n", "i // 3 == j // 3"),
+    ("n", "abs(i - j) < 2"),
+    ("h, w", "(i.h + 1) // 2 == (j.h + 1) // 2 and i.w // 3 == j.w // 3"),
+    ("t, h, w", "i.h == j.h and i.t == j.t"),
+    ("h, w", "abs(i.w - j.w) < 2"),
+]
+
+
+@pytest.mark.parametrize("heads", ["heads: 2", ""], ids=["heads", "no heads"])
+@pytest.mark.parametrize(("axes", "locality"), ALONG)
+def test_the_probability_of_a_choice_is_one_of_each_query(axes, locality, heads):
+    lengths = dict(zip(axes.split(", "), (3, 5, 4), strict=False)) | {"b": 2}
+    agree(CHOSEN.format(axes=axes, heads=heads, locality=locality), lengths)

@@ -44,6 +44,8 @@ class AverageWriter(DenseWriter):
             self.pairs(*names)
         else:
             frame.assign("y", inner.plan.kernel.write(inner.average, inner.plan.facts, inner))
+            if fold is not None:
+                inner._log_prob_joined(self, fold.cuts)
         frame.averaging = False
         if part in ("weights", "pairs"):
             return
@@ -98,10 +100,18 @@ class AverageWriter(DenseWriter):
 
     def _heads_joined(self, code: Code, outer: AverageWriter, cuts: Sequence[n.Cut]) -> Code:
         """[batch..., block, head, place, feature] --> [batch..., head, positions..., feature]."""
-        own = [*self.lead, *self.average.positions, self.average.message.axes[-1]]
-        block = self.average.batch[-1]
-        order = [*outer.lead, block, *own[-2:]]
-        return self._joined(permuted(self.each_head(code), own, order), len(outer.lead), cuts)
+        return self._rejoined(self.each_head(code), outer, cuts, self.average.message.axes[-1:])
+
+    def _log_prob_joined(self, outer: AverageWriter, cuts: Sequence[n.Cut]) -> None:
+        """Write the log of the probability of what was chosen in blocks for all queries, if it is wanted."""
+        if self.average.log_prob:
+            self.frame.assign("log_prob", self._rejoined(Code("log_prob"), outer, cuts).text)
+
+    def _rejoined(self, code: Code, outer: AverageWriter, cuts: Sequence[n.Cut], features: Sequence[Axis] = ()) -> Code:
+        """[batch..., block, head, place, features...] --> [batch..., head, positions..., features...]."""
+        (place,), block = self.average.positions, self.average.batch[-1]
+        order = [*outer.lead, block, place, *features]
+        return self._joined(permuted(code, [*self.lead, place, *features], order), len(outer.lead), cuts)
 
     def _joined(self, code: Code, dim: int, cuts: Sequence[n.Cut]) -> Code:
         """[..., block, place, ...] at `dim` --> the positions that were cut."""
@@ -115,6 +125,7 @@ class AverageWriter(DenseWriter):
         """The average inside all blocks at once, from sources that are not cut yet."""
         inner = self._inside(tiled(self.average, cuts))
         code = Code(self.frame.assign("y", inner.dense()))
+        inner._log_prob_joined(self, cuts)
         return inner._heads_joined(code, self, cuts).text
 
     def in_turn(self, axis: Axis, size: int) -> str:
