@@ -56,6 +56,10 @@ FOUND = {
     "a bias that reads keys that heads share": spec(
         "score: dot(q, k) + -dot(q, k) * f[j]", "heads: {query: 2, key: 1}", query="concat(x, x, axis=e)"
     ),
+    "a remainder times a number": spec("score: dot(q, k) + 0.5 * ((f[i] - f[j]) % 3)"),
+    "a quotient times a number": spec("score: dot(q, k) - 3 * ((f[i] * f[j]) // 2)"),
+    "a remainder behind a minus": spec("score: dot(-(q % 2), k)"),
+    "a remainder in front of the product": spec("score: 0.5 * (n % 3) * dot(q, k)"),
     "a condition that reads the vectors": spec("score: 1", "mask: dot(q, k) > 0"),
     "a query that is multiplied, with two batch axes": spec(
         "score: dot(q * f[i], k)", "mask: j <= i + 1", "heads: 2", axes="b, g, n, e"

@@ -185,7 +185,8 @@ class _Draw:
         sums = (f"{i} + {j}", f"{i} - 2 * {j}", f"{w} * {i} - {j}", f"{i} // {w} - {j}", f"{i} - {j} - 0.5")
         floors = (f"({i} + {c}) // {w} - ({j} + {c}) // {w}", f"({i} - {j}) // {w}", f"floor({i} / {w}) - {j} // {w}")
         residues = (f"({i} - {j}) % {w}", f"({i} + {c}) % {w} - {j} % {w}", f"({i} + {j}) % {w}", f"{i} % -{w} + {j}")
-        return self.one(*plain * 2, *sums, *floors, *residues, f"max({i}, {j}) - min({i}, {j})", f"{i} * {j}")
+        others = (f"max({i}, {j}) - min({i}, {j})", f"{i} * {j}", f"{i} % ({j} + 1)", f"{i} // (1 + {j} // 2)")
+        return self.one(*plain * 2, *sums, *floors, *residues, *others)
 
     def number(self, depth: int) -> str:
         """A number, in parentheses where it needs them behind and before any operator."""
@@ -202,7 +203,7 @@ class _Draw:
             case "sum":
                 return f"({a} {self.one('+', '-')} {b})"
             case "scaled":
-                return f"({self.one(c, w)} * {a})"
+                return f"({self.one(c, c, w, w, self.by())} * {a})"
             case "divided":
                 return self.one(f"({a} // {self.by()})", f"({a} % {self.by()})", f"({a} / {self.one('2', '4', '-2')})")
             case "of two":
@@ -230,6 +231,7 @@ class _Draw:
         found = ["kj[j]", "not ki[i]", "di[i] == dj[j]", "dj[j] > 1", "di[i] < dj[j]", "di[i] != dj[j]"]
         found += ["ki[i] == kj[j]", "2 * dj[j] == 3", "kj[j] == true", "fj[j] > 0.5", "4 * di[i] == 2 * dj[j] + 1"]
         found += ["edges[j, i]", "not edges[j, i]"] if len(self.query) == len(self.key) == 1 else []
+        found += ["edges[i, j]"] if self.kind == "one" else []
         return self.one(*found)
 
     def compared(self, depth: int) -> str:

@@ -78,7 +78,7 @@ def _attention(body: t.Attention, blocks: Sequence[n.BlockInstance], plan: Plan,
     average = averages[0]
     i, pair = ("[i]", "[i, j]") if average.positions else ("", "[j]")
     names = {"q": f"q{i}", "k": "k[j]", "v": "v[j]"}
-    message = words(body.message, names, LEVELS["*"]) if body.message is not None else "v[j]"
+    message = words(body.message, names, LEVELS["*"] + 1) if body.message is not None else "v[j]"
     lines = [f"    y{i} = sum over j of w{pair} * {message}"]
     score = f"dot(q{i}, k[j]) / sqrt(dk)" if average.query and average.key else "0"
     whole = score == "0"

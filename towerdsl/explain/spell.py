@@ -128,7 +128,7 @@ class Speller:
             case n.Gather():
                 return f"{self._inside(value.table, ATOM)}[{self._list(value.indices)}]", ATOM
             case n.Member():
-                return f"{value.relation}[j, i]", ATOM
+                return f"{value.relation}[{', '.join(map(self.name, value.axes))}]", ATOM
             case n.Pick():
                 at = value.start
                 start = "" if at is None else self.size(at) if isinstance(at, Size) else self.text(at)

@@ -87,7 +87,7 @@ _TABLE = (
         "rsqrt", 1, "torch.rsqrt({0})", "float", lambda x: 1 / math.sqrt(x), "1 / sqrt(x)", "math.pow({0}, -0.5)"
     ),
     Elementwise("abs", 1, "torch.abs({0})", "same", abs, "the size without the sign", "abs({0})", reads="int"),
-    Elementwise("sign", 1, "torch.sign({0})", "same", _sign, "-1, 0 or 1", reads="int"),
+    Elementwise("sign", 1, "torch.sign({0})", "same", _sign, "-1, 0 or 1", "(({0} > 0) - ({0} < 0))", reads="int"),
     Elementwise("floor", 1, "torch.floor({0})", "same", math.floor, "rounded down", "math.floor({0})", reads="int"),
     Elementwise("sin", 1, "torch.sin({0})", "float", math.sin, "the sine", "math.sin({0})"),
     Elementwise("cos", 1, "torch.cos({0})", "float", math.cos, "the cosine", "math.cos({0})"),

@@ -32,6 +32,8 @@ class TooComplex(SizeLimitError):
 
 def floored(size: Size, by: int = 1) -> Size:
     """The largest whole number up to `size / by`, by > 0: `(3 * n - 1) / 6` --> `(n - 1) // 2`."""
+    if not all(atom.is_whole for monomial, _ in size.terms for atom, _ in monomial):
+        return size.opaque("//", by)
     scale = math.lcm(*(c.denominator for _, c in size.terms))
     size, by = size * scale, by * scale
     common = math.gcd(by, *(int(c) for m, c in size.terms if m))
@@ -90,7 +92,9 @@ class Order:
             return None
         number = atom.args[1].constant
         if atom.op == "%":
-            return Fraction(0) if low else None if number is None else number - 1
+            if low or number is None:
+                return Fraction(0) if low else None
+            return number - 1 if all(x.is_whole for x in atom.args) else number
         if ends[0] is None:
             return None
         return Fraction(ends[0] // number) if number is not None else Fraction(0) if low and ends[0] >= 0 else None
