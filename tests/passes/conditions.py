@@ -127,6 +127,8 @@ class _Draw:
     def __init__(self, draw: random.Random, kind: str, heads: int) -> None:
         self.draw, self.kind, self.heads = draw, kind, heads
         self.query, self.key, self.shorter = KINDS[kind]
+        several = max(len(self.query), len(self.key)) > 1
+        self.bare = not several or (self.query == self.key and not self.shorter)  # `i` counts what `j` counts
 
     def one(self, *options: Any) -> Any:
         return self.draw.choice(options)
@@ -141,11 +143,11 @@ class _Draw:
         shared = [a for a in self.query if a in self.key]
         if self.kind == "cross" or (len(self.query) == 1 and self.chance(2)):
             return "i", "j"
-        axis = self.one(*shared, *([] if len(self.query) != len(self.key) else [None]))
+        axis = self.one(*shared, *([None] if self.bare else []))
         return (f"i.{axis}", f"j.{axis}") if axis else ("i", "j")
 
     def position(self) -> str:
-        if len(self.query) != len(self.key) or self.chance(3):
+        if not self.bare or self.chance(3):
             return self.one(*(f"i.{a}" for a in self.query), *(f"j.{a}" for a in self.key))
         return self.one(*self.pair())
 
