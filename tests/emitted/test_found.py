@@ -1,8 +1,12 @@
 """The smallest specs whose source did not run, each with others of its kind."""
 
 import pytest
+import torch
 
-from .running import runs
+import towerdsl
+from towerdsl.compiler import compile_spec
+
+from .running import inputs, runs
 
 WIDTHS = """
 tower: widths
@@ -140,3 +144,101 @@ def test_truth_values_and_lengths_are_numbers_where_numbers_are_read():
     values = [value.strip() for line in NUMBERS.split("\n") for value in line.split("|")]
     outputs = "\n".join(f'  out{k}: "{value}"' for k, value in enumerate(values))
     runs(VALUES.format(outputs=outputs), traced=True)
+
+
+PAIRS = """
+tower: pairs
+sizes: {{d: 4, f: 3}}
+inputs: {{x: "float[b, h=3, w=2, d]", z: "float[b, n, d]", edge: "float[b, n, n, f]", edges: "relation[n, n]"}}
+blocks:
+  net(x):
+    - linear(relu(linear(x, 5)), 1)
+  near(a, c):
+    - -sum(abs(outer(a - c)))
+  bias(r):
+    - sum(embed(r, 9, 1))
+  look(x, edge, edges):
+    query: linear(x, d)
+    key: linear(x, d)
+    value: linear(x, d)
+    {fields}
+outputs: look({given}, edge, edges)
+"""
+CALLS = {
+    "of data of each pair": ("score: dot(q, k) + sum(net(edge[i, j]))",),
+    "of vectors of each pair": ("score: sum(net(q + k))", "message: v * sum(net(v + q))", "heads: 2"),
+    "of both vectors": ("score: near(q, k)", "normalize: count"),
+    "of distances": ("score: dot(q, k) + bias(clip(i - j, -4, 4) + 4)",),
+    "in a window": ("score: sum(net(q + k))", "locality: abs(i - j) < 2"),
+    "at edges": ("score: sum(net(q - k))", "mask: edges[j, i]", "normalize: sum"),
+    "in blocks": ("score: sum(net(q + k))", "over: [h, w]", "locality: i.h // 2 == j.h // 2"),
+    "in a condition": ("mask: sum(net(q + k)) > 0",),
+    "of edges in messages of heads": ("message: tanh(v + linear(edge[i, j], dv))", "heads: 2"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_blocks_are_called_on_pairs(name):
+    grid = any("[h, w]" in field for field in CALLS[name])
+    runs(PAIRS.format(fields="\n    ".join(CALLS[name]), given="x" if grid else "z"), lengths=(3, 1))
+
+
+def test_a_block_that_is_called_on_pairs_gives_what_its_formula_gives():
+    written = PAIRS.format(fields="score: -sum(abs(q - k))", given="z")
+    called = PAIRS.format(fields="score: near(q, k)", given="z")
+    models = [towerdsl.compile(spec)().eval() for spec in (written, called)]
+    models[1].load_state_dict(models[0].state_dict())
+    given = inputs(compile_spec(written), {"b": 2, "n": 5}, {"x"})
+    given = {name: x.float() if x.is_floating_point() else x for name, x in given.items()}
+    x = torch.zeros(2, 3, 2, 4)
+    torch.testing.assert_close(*(model(x=x, **given) for model in models))
+
+
+TWICE = """
+tower: twice
+sizes: {d: 4}
+inputs:
+  x: float[b, n, n]
+  e: float[n, n, d]
+  z: float[b, 3, 3]
+  u: float[3]
+  w: float[d, d]
+  z2: float[m, d]
+outputs:
+"""
+TWO_OF_ONE_NAME = """sum(x) | x + x | relu(x) * 2 | softmax(x) | linear(e, 5) + 1 | layernorm(e) | dot(e, w)
+dot(e, z2) | dot(x, x) | sum(z) | mean(mean(z)) | z + u | z * z | dot(z, u) | softmax(z)
+amax(linear(z, 3)) | where(z > 0, z, u) | cumsum(z) | argmax(z) | z * sum(z) | sum(rearrange(z, "b p q -> b q p"))"""
+
+
+def test_axes_of_one_name_and_of_none_are_told_apart():
+    values = [value.strip() for line in TWO_OF_ONE_NAME.split("\n") for value in line.split("|")]
+    spec = TWICE + "\n".join(f"  out{k}: '{value}'" for k, value in enumerate(values))
+    runs(spec, lengths=(3, 1))
+    given = inputs(compile_spec(spec), {"b": 2, "n": 3, "m": 4}, set())
+    found = dict(zip(values, towerdsl.compile(spec)().double()(**given), strict=True))
+    x, e, z, u, w, z2 = given.values()
+    expected = {
+        "sum(x)": x.sum(-1),
+        "dot(e, w)": e @ w.T,
+        "dot(e, z2)": e @ z2.T,
+        "mean(mean(z))": z.mean((1, 2)),
+        "z + u": z + u,
+        "dot(z, u)": z @ u,
+    }
+    for value, wanted in expected.items():
+        torch.testing.assert_close(found[value], wanted)
+
+
+@pytest.mark.parametrize("value", ["dot(e, y)", "sum(x, n)", "x * y", "x[n=0]", "softmax(x, axis=n)", "look(x)"])
+def test_one_of_two_axes_of_one_name_is_not_guessed(value):
+    spec = """
+tower: guessed
+sizes: {d: 4}
+inputs: {x: "float[n, n]", e: "float[n, n, d]", y: "float[n, d]"}
+blocks: {look(x): {query: x, key: x, value: x}}
+outputs: VALUE
+"""
+    spec = spec.replace("y:", "z:").replace("VALUE", value.replace("y", "z"))
+    with pytest.raises(towerdsl.TowerError, match=r"stands twice|the name of 2 axes"):
+        compile_spec(spec)

@@ -164,11 +164,8 @@ class ClassWriter:
         self.block, self.plans, self.constructors = block, plans, constructors
         self.model = model
         self.defaults = [i for i in model.inputs if i.default is not None] if model is not None else []
-        missing = optional.parameters(block)
-        if model is not None:  # only what its caller may leave out is None
-            missing &= {i.name for i in self.defaults if i.default is True}
         names = frozenset(i.name for i in self.defaults)
-        self.frame = Frame(block, missing, names, merged=_without_weights(block))
+        self.frame = Frame(block, optional.parameters(block), names, merged=_without_weights(block))
         self.values = ValueWriter(self.frame)
 
     def draft(self) -> Draft:
@@ -282,6 +279,8 @@ class ClassWriter:
             after |= frame.taken
             written.append(frame.lines[start:])
             del frame.lines[start:]
+        if not any(written):  # names stay what they are
+            return
         frame.taken = after
         indent = "    " * frame.depth
         if len({tuple(unmark(x) for x in lines) for lines in written}) == 1:
@@ -342,6 +341,7 @@ class ClassWriter:
         }
         for variable in lists.values():
             frame.line(f"{variable} = []")
+        before = len(frame.lines)
         frame.line(
             f"for {frame.variable(scan.index)} in range({frame.size(scan.axis.size, scan.axis.name or 'size')}):"
         )
@@ -355,6 +355,8 @@ class ClassWriter:
             if name not in appended:
                 frame.line(f"{variable}.append({frame.variable(name)})")
         frame.depth -= 1
+        if len(frame.lines) == before + 1:
+            frame.lines.pop()
         each = {name: kind for step in inside for name, kind in _assigned(step)}
         for name, kind in scan.collected:
             code = self._stacked(lists[name], each[name], kind, scan.axis)

@@ -397,11 +397,7 @@ class ValueWriter:
         advanced = [a for a in lead if a in index_axes]
         rest = table.axes[value.lead + width :]
         inner = table.arg if isinstance(table, n.Rename) else table
-        code = (
-            permuted(self.code(inner), inner.axes, [*plain, *advanced, *looked_up, *rest])
-            if _distinct(inner.axes)
-            else self.code(inner)
-        )
+        code = permuted(self.code(inner), inner.axes, [*plain, *advanced, *looked_up, *rest])
         picks = [":"] * len(plain)
         for a in advanced:
             arange = Code(f"torch.arange({self.frame.size(a.size, a.name or 'size')}, device={self.frame.device})")
@@ -470,7 +466,7 @@ class ValueWriter:
     def _rename(self, value: n.Rename) -> Code:
         return (
             permuted(self.code(value.arg), value.arg.axes, value.axes)
-            if set(value.axes) == set(value.arg.axes) and _distinct(value.axes)
+            if set(value.axes) == set(value.arg.axes)
             else self.code(value.arg)
         )
 
@@ -514,7 +510,3 @@ def _uncast(value: n.Pointwise) -> tuple[n.Value, ...]:
     if value.op == "**" or not any(x.type.dtype == "wide" and x.axes and not widened(x) for x in value.args):
         return value.args
     return tuple(x.arg if isinstance(x, n.Cast) and widened(x) else x for x in value.args)
-
-
-def _distinct(axes: Sequence[Axis]) -> bool:
-    return len(set(axes)) == len(axes)

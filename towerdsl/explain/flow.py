@@ -93,7 +93,7 @@ class Follower:
         for i in model.inputs:
             flow = names[i.name] = Flow()
             if isinstance(i.type, TensorType) and i.type.dtype != "bool":
-                once = [a for a in i.type.axes if i.type.axes.count(a) == 1]
+                once = [a for a in i.type.axes if sum(a.alike(x) for x in i.type.axes) == 1]
                 flow.axes |= {dim: {_origin(a): Stack()} for dim, a in enumerate(i.type.axes) if a in once}
         self._steps(model.root.body, names)
         found: dict[Origin, Stack] = {}
@@ -222,7 +222,7 @@ class Follower:
                 tracks = flow.axes.get(dim, {})
                 if contracted and dim == len(arg.axes) - 1:
                     result.pool(tracks, DENSE)
-                elif axes.count(axis) == arg.axes.count(axis) == 1:
+                elif axis in axes:
                     result.add(axes.index(axis), tracks)
                 else:
                     result.pool(tracks, unknown("it is looked up by an index"))

@@ -6,7 +6,7 @@ once for the query's position (`side` "i") and once for the key's (`side` "j").
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from towerdsl.ir.size import Size
@@ -21,6 +21,9 @@ class Axis:
     origin: str = field(default="", compare=False, repr=False)
     #: another name that means it: the `d` of `c = d`, or of `conv(x, d, 3)` that left its length as it was
     also: str | None = field(default=None, compare=False, repr=False)
+
+    #: which it is of the axes of one tensor that nothing else tells apart, counted from the last
+    nth: int = 0
 
     def __str__(self) -> str:
         if self.name is None:
@@ -47,6 +50,10 @@ class Axis:
         """Whether a name means this axis."""
         return name is not None and name in (self.name, self.also)
 
+    def alike(self, other: Axis) -> bool:
+        """Whether nothing but their places tells both apart."""
+        return self == replace(other, nth=self.nth)
+
     def on(self, side: str) -> Axis:
         return replace(self, side=side)
 
@@ -55,12 +62,18 @@ class Axis:
 class TensorType:
     """`dtype` is "float", "int", "bool", or "wide": at least float32, see `passes.infer.dtypes`.
 
-    A `scalar` is a Python number at run time, and has no axes.
+    A `scalar` is a Python number at run time, and has no axes. No two axes are equal: those of one name and length, or
+    without a name, are counted.
     """
 
     dtype: str
     axes: tuple[Axis, ...]
     scalar: bool = False
+
+    def __post_init__(self) -> None:
+        names = [a.name for a in self.axes]
+        if len(set(names)) < len(names):
+            object.__setattr__(self, "axes", apart(self.axes))
 
     def __str__(self) -> str:
         dtype = "float" if self.dtype == "wide" else self.dtype
@@ -105,6 +118,18 @@ class RelationType:
 
 
 Type = TensorType | RelationType
+
+
+def apart(axes: Sequence[Axis], taken: Iterable[Axis] = ()) -> tuple[Axis, ...]:
+    """The axes, each another one than those behind it and those that are `taken`."""
+    found: list[Axis] = []
+    known = set(taken)
+    for axis in reversed(axes):
+        while axis in known:
+            axis = replace(axis, nth=axis.nth + 1)
+        known.add(axis)
+        found.append(axis)
+    return tuple(reversed(found))
 
 
 def named(axes: Iterable[Axis], name: str | None) -> Axis | None:

@@ -8,7 +8,7 @@ Axes of the sources are features, averaged (`over`), positions of the query, or 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +176,12 @@ class _Typer:
             builder.field_name = None
         if value.type.scalar or not value.axes:
             raise Fault("rank", f"the {field} needs axes, this is a number", e.span)
+        value = combining.renamed(value, tuple(replace(a, nth=0) for a in value.axes))
+        twice = next((a for a in value.axes if a.nth and a.name is not None), None)
+        if twice is not None:
+            message = f"axis `{twice}` stands twice in the {field}, so it does not say which positions are averaged"
+            notes = (combining.describe(field, value),)
+            raise Fault("axis", message, e.span, notes, combining.naming_apart(value, twice))
         return _Source(field, value, e.span, self._features(value, e.span))
 
     def _sources(self) -> tuple[_Source | None, _Source | None, _Source]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from towerdsl.diagnostics import Span
 from towerdsl.ir.nodes import Local, Rename, Value
-from towerdsl.ir.types import Axis, TensorType
+from towerdsl.ir.types import Axis, TensorType, apart
 from towerdsl.passes.infer.scope import AttentionScope, Fault
 
 
@@ -54,6 +54,7 @@ def combine(
     left: Value, right: Value, span: Span, what: str, scope: AttentionScope | None, outer: bool = False
 ) -> tuple[Value, Value]:
     """The operands with their common axes named alike. Raises Fault where one has two lengths."""
+    check_twice(left, right, span, what)
     a, b = left.axes, right.axes
     pairs = matched(a, b, scope, outer)
     for n, m in pairs.items():
@@ -63,9 +64,40 @@ def combine(
             raise Fault("axis-mismatch", message, span, notes, "give the axes different names, or make them equal")
     # what has more axes says how they are called
     names_a = {m: _better(a[m], b[n]) if len(a) >= len(b) else _better(b[n], a[m]) for n, m in pairs.items()}
-    new_a = tuple(names_a.get(m, axis) for m, axis in enumerate(a))
-    new_b = tuple(new_a[pairs[n]] if n in pairs else axis for n, axis in enumerate(b))
+    new_a = _with(names_a, a, ())
+    new_b = _with({n: new_a[m] for n, m in pairs.items()}, b, new_a)
     return renamed(left, new_a), renamed(right, new_b)
+
+
+def _with(names: Mapping[int, Axis], axes: Sequence[Axis], others: Sequence[Axis]) -> tuple[Axis, ...]:
+    """The axes, those in some places by other names; the rest are none of these and none of `others`."""
+    rest = iter(apart([a for n, a in enumerate(axes) if n not in names], (*names.values(), *others)))
+    return tuple(names[n] if n in names else next(rest) for n in range(len(axes)))
+
+
+def check_twice(left: Value, right: Value, span: Span, what: str, but: int = 0) -> None:
+    """No name of an axis stands twice on one side and once on the other: it does not say which is meant. The last `but`
+    axes are not combined. Raises Fault."""
+
+    def count(value: Value, axis: Axis) -> int:
+        return sum(a.same(axis) for a in value.axes[: len(value.axes) - but])
+
+    for axis in left.axes[: len(left.axes) - but]:
+        if count(right, axis) and count(left, axis) != count(right, axis):
+            notes = (describe("left", left), describe("right", right))
+            few, more = sorted((left, right), key=lambda value: count(value, axis))
+            message = f"{what}: axis {axis} stands twice in {_text(more)}, and {_text(few)} does not say which it is"
+            raise Fault("axis-mismatch", message, span, notes, naming_apart(more, axis))
+
+
+def naming_apart(value: Value, axis: Axis) -> str:
+    """Help: axes of one name need names of their own."""
+    names = {a.name for a in value.axes}
+    other = next(x for x in (f"{axis.name}{k}" for k in range(2, len(names) + 3)) if x not in names)
+    last = max(k for k, a in enumerate(value.axes) if a.name == axis.name)
+    new = [other if k == last else str(a) for k, a in enumerate(value.axes)]
+    own = value.name if isinstance(value, Local) else None
+    return f"name them apart in a statement before: `{own or 'x'}[{', '.join(new)}] = {own or '...'}`"
 
 
 def _is_feature(axis: Axis, scope: AttentionScope | None) -> bool:
@@ -85,6 +117,8 @@ def renamed(value: Value, axes: tuple[Axis, ...]) -> Value:
     """The value with other axis names; itself where they are the same."""
     if value.axes == axes:
         return value
+    if set(value.axes) == set(axes):  # each is another one now, none is moved
+        value = renamed(value, apart(value.axes, value.axes))
     return Rename(TensorType(value.type.dtype, axes), value.span, value)
 
 

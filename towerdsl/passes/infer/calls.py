@@ -40,12 +40,15 @@ class _Bound:
     outer: dict[str, Size]  # inner free name -> length outside
     axes: dict[Axis, Axis]  # inner axis -> axis outside
     numbers: dict[str, Size | None]  # parameters that are no tensors -> their length outside, where they are one
+    pairs: set[str | None]  # names of axes of which the arguments have the query's and the key's position
     scope: Scope
 
     def inner_name(self, axis: Axis) -> str | None:
         """What an axis outside is called inside: what a parameter named it, or its own name, where that is no number
         of another parameter."""
         named = next((i.name for i, o in self.axes.items() if o == axis and i.name is not None), None)
+        if named is None and axis.side and axis.name in self.pairs:
+            return f"{axis.side}_{axis.name}"
         return named or (None if self.hides(axis.name, axis.size) else axis.name)
 
     def take_dtypes(self, known: Mapping[str, Type]) -> None:
@@ -54,6 +57,12 @@ class _Bound:
             if isinstance(value, n.Value) and isinstance(kind, TensorType):
                 self.values[k] = value = as_before(value, known.get(name))
                 self.types[k] = name, replace(kind, dtype=value.type.dtype)
+
+    def bind(self, inner: Axis, outside: Axis) -> None:
+        """An axis inside stands for one outside."""
+        self.axes.setdefault(inner, outside)
+        if inner.name is not None:
+            self.scope.axes.setdefault(inner.name, inner)
 
     def hides(self, name: str | None, size: Size) -> bool:
         """Whether a name means a number in the block that is not this length outside."""
@@ -373,7 +382,9 @@ class Calls:
         values = self.infer.every(partial(self.infer.expressions.any, expr, scope) for expr in given.values())
         found: dict[str, Result] = dict(zip(given, values, strict=True))
         inner = Scope({}, {}, Builder(), signature=signature)
-        bound = _Bound([], [], [], {}, {}, self._numbers(signature, found), inner)
+        positions = {(a.name, a.side) for x in found.values() if isinstance(x, n.Value) for a in x.axes if a.side}
+        pairs = {name for name, side in positions if side == "i" and (name, "j") in positions}
+        bound = _Bound([], [], [], {}, {}, self._numbers(signature, found), pairs, inner)
         lengths: dict[tuple[str | None, Size], Size] = {}
         named: dict[str, TensorType] = {}  # parameters that name their axes come first: the others follow their names
         called = {name: kind.axes for name, kind in before.parameters if isinstance(kind, TensorType)} if before else {}
@@ -406,6 +417,8 @@ class Calls:
                     for a in (value.type.source, value.type.target)
                 ]
                 relation = RelationType(ends[0], ends[1])
+                bound.bind(ends[0], value.type.source)
+                bound.bind(ends[1], value.type.target)
                 bound.types.append((p.name, relation))
                 bound.values.append(value)
                 inner.names[p.name] = n.Relation(p.name, relation)
@@ -492,10 +505,11 @@ class Calls:
                     notes = (f"got: {shown(kind.axes)}", f"{names[k]} is {bound.axes[first].size} already")
                     message = f"axis `{names[k]}` has two lengths, {bound.axes[first].size} and {axis.size}"
                     raise Fault("axis-mismatch", message, span, notes)
-        inner = []
-        for name, axis in zip(names, kind.axes, strict=True):
-            inner.append(self._inner_axis(axis, name, lengths, bound))
-        return TensorType(kind.dtype, tuple(inner), kind.scalar)
+        own = tuple(self._inner_axis(axis, name, lengths, bound) for name, axis in zip(names, kind.axes, strict=True))
+        inner = TensorType(kind.dtype, own, kind.scalar)
+        for axis, outside in zip(inner.axes, kind.axes, strict=True):
+            bound.bind(axis, outside)
+        return inner
 
     def _declared(self, decl: t.AxisDecl, scope: Scope) -> Size | None:
         if decl.size is not None:
@@ -518,11 +532,7 @@ class Calls:
                 bound.outer[label] = size
                 lengths[key] = Size.free(label)
             size = lengths[key]
-        inner = Axis(name, size, "", axis.origin, axis.also if name == axis.name else None)
-        bound.axes.setdefault(inner, axis)
-        if name is not None:
-            bound.scope.axes.setdefault(name, inner)
-        return inner
+        return Axis(name, size, "", axis.origin, axis.also if name == axis.name else None)
 
     def _instance(self, block: t.Block, bound: _Bound, span: Span) -> n.BlockInstance:
         """The block typed with these arguments: made once. Raises Unknown if it has mistakes."""

@@ -543,6 +543,7 @@ class ExpressionTyper:
             help = _dot_help(a, b)
             message = f"{_written(left, right)} needs the same feature size on both sides"
             raise Fault("axis-mismatch", message, span, notes, help)
+        combining.check_twice(left, right, span, "`dot`", but=1)
         others_a, others_b = left.axes[:-1], right.axes[:-1]
         for y in others_b:
             x = next((x for x in others_a if x.same(y)), None)
@@ -623,8 +624,6 @@ class ExpressionTyper:
         where = axis_expr if axis_expr is not None else e.args[1] if len(e.args) > 1 else None
         if not arg.axes:
             raise Fault("rank", f"`{name}` needs a tensor with axes", e.args[0].span)
-        if where is None and arg.axes.count(arg.axes[-1]) > 1:  # the last one is meant, not its namesake
-            arg = combining.renamed(arg, (*arg.axes[:-1], replace(arg.axes[-1], name=None)))
         over = (arg.axes[-1],) if where is None else self.axes_of(where, arg, scope, f"`{name}`")
         dtype = arg.type.dtype
         if name == "mean" and dtype in ("int", "bool"):
@@ -660,15 +659,8 @@ class ExpressionTyper:
         if len(alike) < 2 or axis.name is None:
             return
         message = f"`{axis.name}` is the name of {len(alike)} axes here"
-        sides = [str(a) for a in dict.fromkeys(alike)]
-        help = f"write `{'` or `'.join(sides)}`"
-        if len(sides) < 2:
-            names = {a.name for a in value.axes}
-            other = next(x for x in (f"{axis.name}{k}" for k in range(2, len(names) + 3)) if x not in names)
-            at = len(value.axes) - 1 - [a.name for a in reversed(value.axes)].index(axis.name)
-            new = [other if k == at else str(a) for k, a in enumerate(value.axes)]
-            own = value.name if isinstance(value, n.Local) else None
-            help = f"name them apart in a statement before: `{own or 'x'}[{', '.join(new)}] = {own or '...'}`"
+        sides = list(dict.fromkeys(map(str, alike)))
+        help = f"write `{'` or `'.join(sides)}`" if len(sides) > 1 else combining.naming_apart(value, axis)
         raise Fault("axis", message, span, (combining.describe("tensor", value),), help)
 
     def hidden_axis(self, name: str, axes: Sequence[Axis], scope: Scope) -> str | None:

@@ -251,7 +251,7 @@ def _length(size: Size, start: Size | None, stop: Size | None) -> Size:
 def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope, outer: bool) -> n.Value:
     items = _spread(typer, e, scope)
     batch = scope.attention.batch if scope.attention is not None else ()
-    lead = [a for a in base.axes if a in batch and base.axes.count(a) == 1]
+    lead = [a for a in base.axes if a in batch and sum(a.alike(x) for x in base.axes) == 1]
     indexed = [a for a in base.axes if a not in lead]
     if len(items) > len(indexed):
         names = ", ".join(str(a) for a in indexed) or "none"
