@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from towerdsl.runtime import holds_everywhere
+from towerdsl.runtime.inputs import as_declared
 
 
 class Attention(nn.Module):
@@ -123,6 +124,12 @@ class Bert(nn.Module):
         },
     }
 
+    inputs = {
+        "ids": "int[b, n], below 50, n at most 16",
+        "segment": "int[b, n] = 0, below 2",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(50, 16).apply(lambda table: nn.init.normal_(table.weight, std=0.02))
@@ -133,6 +140,7 @@ class Bert(nn.Module):
         self.layer = nn.ModuleList([EncoderLayer() for _ in range(2)])
 
     def forward(self, ids: Tensor, segment: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
+        ids, segment, keep = as_declared(self, ids, segment, keep)
         b, n = ids.shape
         if segment is None:
             segment = torch.zeros(b, n, device=ids.device, dtype=torch.long)

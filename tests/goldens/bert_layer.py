@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from towerdsl.runtime import holds_everywhere
+from towerdsl.runtime.inputs import as_declared
 
 
 class Look(nn.Module):
@@ -72,6 +73,12 @@ class Bert(nn.Module):
         x: float[b, n, d=8]
     """
 
+    inputs = {
+        "ids": "int[b, n], below 11, n at most 7",
+        "segment": "int[b, n] = 0, below 2",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(11, 8)
@@ -81,6 +88,7 @@ class Bert(nn.Module):
         self.layer = nn.ModuleList([Layer() for _ in range(2)])
 
     def forward(self, ids: Tensor, segment: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
+        ids, segment, keep = as_declared(self, ids, segment, keep)
         b, n = ids.shape
         if segment is None:
             segment = torch.zeros(b, n, device=ids.device, dtype=torch.long)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.runtime.inputs import as_declared
+
 
 class ChannelAttentionBlock(nn.Module):
     """channel_attention(x[b, c, h, w]), channel_attention.yaml:11.
@@ -38,6 +40,10 @@ class ChannelAttention(nn.Module):
         result: float[b, c=4, h, w]
     """
 
+    inputs = {
+        "x": "float[b, c=4, h, w], in the model's dtype",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(4))
@@ -45,4 +51,5 @@ class ChannelAttention(nn.Module):
         self.channel_attention = ChannelAttentionBlock()
 
     def forward(self, x: Tensor) -> Tensor:
+        (x,) = as_declared(self, x)
         return x + self.gamma[:, None, None] * self.channel_attention(x)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from towerdsl.ops.normalizers import softmax
+from towerdsl.runtime.inputs import as_declared
 
 
 class Cell(nn.Module):
@@ -111,6 +112,12 @@ class Decoder(nn.Module):
 
     tied = ["words.weight"]  # read in more than one place
 
+    inputs = {
+        "x": "float[b, n, d=6], in the model's dtype",
+        "target": "int[b, m]",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.encode = Encode()
@@ -120,6 +127,7 @@ class Decoder(nn.Module):
         self.cell = Cell()
 
     def forward(self, x: Tensor, target: Tensor, keep: Tensor | None = None) -> DecoderOutput:
+        x, target, keep = as_declared(self, x, target, keep)
         m = target.shape[1]
         b, n, _ = x.shape
         if keep is None:

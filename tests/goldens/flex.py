@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from towerdsl.runtime import holds_everywhere
 from towerdsl.runtime.flex import block_mask, flex_attention
+from towerdsl.runtime.inputs import as_declared
 
 
 class Look(nn.Module):
@@ -59,11 +60,18 @@ class Packed(nn.Module):
         result: float[b, n, d=64]
     """
 
+    inputs = {
+        "x": "float[b, n, d=64], in the model's dtype",
+        "doc": "int[b, n]",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.look = Look()
 
     def forward(self, x: Tensor, doc: Tensor, keep: Tensor | None = None) -> Tensor:
+        x, doc, keep = as_declared(self, x, doc, keep)
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing
         return self.look(x, doc, keep)

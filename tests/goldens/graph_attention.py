@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from towerdsl.runtime.edges import entries, itself, pairs_by_query, softmax_of_rows, weighted_sum
+from towerdsl.runtime.inputs import as_declared
 
 
 class Gat(nn.Module):
@@ -91,10 +92,16 @@ class GraphAttention(nn.Module):
         x: float[n, 4]
     """
 
+    inputs = {
+        "x": "float[n, f=5], in the model's dtype",
+        "edges": "relation[n, n]",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.gat = Gat()
         self.last = Last()
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        x, edges = as_declared(self, x, edges)
         return self.last(F.elu(self.gat(x, edges)), edges)

@@ -9,23 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def widened(x: Tensor) -> Tensor:
-    """Halves as float32, in which sums over many keys are made; others as they are."""
-    return x.float() if x.element_size() < 4 else x
-
-
-def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
-    """The entries of `values` along one axis at an index for each pair: [..., K, ...] --> [..., E, ...]."""
-    if dim == -1:
-        return values.gather(-1, index_E.expand(*values.shape[:-1], -1))
-    return widened(values).index_select(dim, index_E).to(values.dtype)  # the gradient is a sum over pairs
-
-
-def itself(size: int, device: torch.device) -> Tensor:
-    """The pairs `i == j`, [2, size]."""
-    return torch.arange(size, device=device).expand(2, size)
-
-
 def traced() -> bool:
     """Whether `torch.jit.trace`, torch's older ONNX exporter or `make_fx` records each plain operation."""
     if torch.compiler.is_compiling():
@@ -45,6 +28,136 @@ def readable(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or not x.is_cpu or type(x) not in (Tensor, torch.nn.Parameter):
         return False
     return not plain()
+
+
+def in_dtype(model: Any, name: str, declared: str, x: Any) -> Any:
+    """One input in its dtype."""
+    kind = declared.partition("[")[0]
+    if x is None and " = " in declared:
+        return None
+    if not isinstance(x, Tensor):
+        help = "" if x is None else f"; give torch.as_tensor({name})"
+        raise TypeError(f"`{name}` is {type(x).__name__}; it is declared {declared}{help}")
+    real = x.dtype.is_floating_point
+    whole = not real and not x.dtype.is_complex
+    if kind == "float" and real:
+        if "model's dtype" not in declared:
+            return x
+        return x.to(next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype))
+    if kind == "bool" and whole:
+        if x.dtype != torch.bool and readable(x) and bool(((x != 0) & (x != 1)).any()):
+            got = f"`{name}` has numbers from {int(x.min())} to {int(x.max())}; it is declared {declared}"
+            raise ValueError(f"{got}; give a condition of them, such as {name} > 0")
+        return x.to(torch.bool)
+    if kind in ("int", "relation") and whole and x.dtype != torch.bool:
+        return x.to(torch.long)
+    as_meant = {"float": f"{name}.float()", "bool": f"a condition, such as {name} > 0"}
+    got = f"`{name}` is {str(x.dtype).removeprefix('torch.')}; it is declared {declared}"
+    raise TypeError(f"{got}; if that is meant, give {as_meant.get(kind, f'{name}.long()')}")
+
+
+def captured() -> bool:
+    """Whether torch records the operations, for other values and lengths: compiling, exporting, tracing."""
+    return torch.compiler.is_compiling() or traced()
+
+
+def axes_of(declared: str) -> list[str]:
+    """`int[b, n], below 9` --> b, n."""
+    inside = declared[declared.index("[") + 1 : declared.index("]")]
+    return inside.split(", ") if inside else []
+
+
+def lengths_of(inputs: dict[str, str], found: tuple[Any, ...]) -> dict[str, int]:
+    """The length of each axis that has no fixed one, by name."""
+    lengths: dict[str, int] = {}
+    source: dict[str, str] = {}
+    later = []
+    for (name, declared), x in zip(inputs.items(), found, strict=True):
+        if x is None:
+            continue
+        axes = axes_of(declared)
+        got = f"`{name}` has shape {list(x.shape)}; it is declared {declared}"
+        if declared.startswith("relation"):
+            if x.ndim != 2 or x.shape[0] != 2:
+                raise ValueError(f"{got}; give a row of sources and a row of targets, [2, edges]")
+            continue
+        if x.ndim != len(axes):
+            help = f"; if it is one of a batch, give {name}[None]" if x.ndim == len(axes) - 1 else ""
+            raise ValueError(f"{got}, {len(axes)} axes{help}")
+        for axis, length in zip(axes, x.shape, strict=True):
+            size = axis.rpartition("=")[2]
+            if not size.isidentifier():
+                later.append((axis, size, length, got))
+            elif size != "_" and lengths.setdefault(size, length) != length:
+                raise ValueError(f"{got}; {size} is {length} here and {lengths[size]} in `{source[size]}`")
+            source.setdefault(size, name)
+        limit, _, most = declared.rpartition(" at most ")
+        if most.isdecimal() and lengths[limit.rpartition(" ")[2]] > int(most):
+            raise ValueError(f"{got}; cut it, or compile the model with more positions")
+    for axis, size, length, got in later:
+        if size.isdecimal():
+            expected = int(size)
+        else:  # a formula of lengths, such as `2 * n - 1`: the source's own text
+            try:
+                expected = eval(size, {"__builtins__": {}}, lengths)
+            except NameError:
+                continue
+        if length != expected:
+            help = "give it in this size, or compile the model for another"
+            raise ValueError(f"{got}; {length} is not {axis}: {help}")
+    return lengths
+
+
+def check_numbers(name: str, declared: str, x: Tensor, lengths: dict[str, int]) -> None:
+    """Whether ids are in their table, and edges between nodes that there are."""
+    if declared.startswith("relation"):
+        sizes = [axis.rpartition("=")[2] for axis in axes_of(declared)]
+        for side, row, size in zip(("source", "target"), x, sizes, strict=True):
+            count = int(size) if size.isdecimal() else lengths.get(size)
+            low, high = (int(end) for end in row.aminmax())
+            if count is not None and (low < 0 or high >= count):
+                got = f"`{name}` has the {side} {low if low < 0 else high}, out of bounds"
+                raise IndexError(f"{got}; it is declared {declared}, and there are {count}, counted from 0")
+        return
+    limit = declared.partition(", below ")[2].partition(",")[0]
+    if limit:
+        low, high = (int(end) for end in x.aminmax())
+        if low < 0 or high >= int(limit):
+            got = f"`{name}` has {low if low < 0 else high}, out of bounds; it is declared {declared}"
+            raise IndexError(f"{got}; are the ids of this model's vocabulary?")
+
+
+def as_declared(model: Any, *given: Any) -> tuple[Any, ...]:
+    """The inputs in the dtypes of `model.inputs`; an error names the one that does not fit.
+
+    Whole numbers of any width do for int, 0 and 1 of them for bool; floats are converted where they meet
+    weights. Values are only looked at on a CPU; where operations are recorded, nothing but dtypes is.
+    """
+    inputs: dict[str, str] = model.inputs
+    found = tuple(in_dtype(model, name, inputs[name], x) for name, x in zip(inputs, given, strict=True))
+    if not captured():
+        lengths = lengths_of(inputs, found)
+        for name, x in zip(inputs, found, strict=True):
+            if x is not None and x.dtype == torch.long and x.numel() and readable(x):
+                check_numbers(name, inputs[name], x, lengths)
+    return found
+
+
+def widened(x: Tensor) -> Tensor:
+    """Halves as float32, in which sums over many keys are made; others as they are."""
+    return x.float() if x.element_size() < 4 else x
+
+
+def entries(values: Tensor, index_E: Tensor, dim: int = -1) -> Tensor:
+    """The entries of `values` along one axis at an index for each pair: [..., K, ...] --> [..., E, ...]."""
+    if dim == -1:
+        return values.gather(-1, index_E.expand(*values.shape[:-1], -1))
+    return widened(values).index_select(dim, index_E).to(values.dtype)  # the gradient is a sum over pairs
+
+
+def itself(size: int, device: torch.device) -> Tensor:
+    """The pairs `i == j`, [2, size]."""
+    return torch.arange(size, device=device).expand(2, size)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -362,10 +475,16 @@ class GraphAttention(nn.Module):
         x: float[n, 4]
     """
 
+    inputs = {
+        "x": "float[n, f=5], in the model's dtype",
+        "edges": "relation[n, n]",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.gat = Gat()
         self.last = Last()
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        x, edges = as_declared(self, x, edges)
         return self.last(F.elu(self.gat(x, edges)), edges)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.runtime.inputs import as_declared
+
 
 class Look(nn.Module):
     """look(x), grouped_rope.yaml:7.
@@ -61,9 +63,14 @@ class GroupedRope(nn.Module):
         result: float[b, n, d=12]
     """
 
+    inputs = {
+        "x": "float[b, n, d=12], in the model's dtype",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.look = Look()
 
     def forward(self, x: Tensor) -> Tensor:
+        (x,) = as_declared(self, x)
         return self.look(x)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.runtime.inputs import as_declared
 from towerdsl.runtime.turns import in_turn
 
 
@@ -68,9 +69,14 @@ class GroupedRope(nn.Module):
         result: float[b, n, d=12]
     """
 
+    inputs = {
+        "x": "float[b, n, d=12], in the model's dtype",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.look = Look()
 
     def forward(self, x: Tensor) -> Tensor:
+        (x,) = as_declared(self, x)
         return self.look(x)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from towerdsl.runtime import causal_product, holds_everywhere
+from towerdsl.runtime.inputs import as_declared
 
 
 class Performer(nn.Module):
@@ -101,12 +102,18 @@ class LinearAttention(nn.Module):
         result: float[b, n, d=8]
     """
 
+    inputs = {
+        "x": "float[b, n, d=8], in the model's dtype",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.performer = Performer()
         self.earlier = Earlier()
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        x, keep = as_declared(self, x, keep)
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing
         return self.performer(x, keep) + self.earlier(x, keep)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from towerdsl.runtime import holds_everywhere
+from towerdsl.runtime.inputs import as_declared
 
 
 class Attention(nn.Module):
@@ -63,11 +64,19 @@ class MultiHeadAttention(nn.Module):
         },
     }
 
+    inputs = {
+        "query": "float[b, m, d=16], in the model's dtype",
+        "key": "float[b, n, d=16], in the model's dtype",
+        "value": "float[b, n, d=16], in the model's dtype",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.attention = Attention()
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
+        query, key, value, keep = as_declared(self, query, key, value, keep)
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing
         return self.attention(query, key, value, keep)

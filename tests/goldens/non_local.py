@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.runtime.inputs import as_declared
+
 
 class NonLocalBlock(nn.Module):
     """non_local(x[b, c, space]), specs/level5/non_local.yaml:18.
@@ -66,9 +68,14 @@ class NonLocal(nn.Module):
         },
     }
 
+    inputs = {
+        "x": "float[b, c=16, h, w], in the model's dtype",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.non_local = NonLocalBlock()
 
     def forward(self, x: Tensor) -> Tensor:
+        (x,) = as_declared(self, x)
         return x + self.non_local(x)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from towerdsl.ops.normalizers import pick_scored
 from towerdsl.runtime import holds_everywhere, picked_sum
+from towerdsl.runtime.inputs import as_declared
 
 
 class Glimpse(nn.Module):
@@ -59,11 +60,17 @@ class Glimpses(nn.Module):
         log_prob: float[b, head=2, n]
     """
 
+    inputs = {
+        "x": "float[b, n, d=8], in the model's dtype",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.glimpse = Glimpse()
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> GlimpsesOutput:
+        x, keep = as_declared(self, x, keep)
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing
         y, log_prob = self.glimpse(x, keep)

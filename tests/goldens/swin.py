@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from towerdsl.runtime.attend import attention_of_batches
 from towerdsl.runtime.blocks import blocked, joined
+from towerdsl.runtime.inputs import as_declared
 
 
 class Patches(nn.Module):
@@ -338,6 +339,10 @@ class Swin(nn.Module):
         },
     }
 
+    inputs = {
+        "pixels": "float[b, 3, image=48, image=48], in the model's dtype",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.patches = Patches()
@@ -383,6 +388,7 @@ class Swin(nn.Module):
         self.head = nn.Linear(64, 1000)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        (pixels,) = as_declared(self, pixels)
         x = self.patch_norm(self.patches(pixels))
         for stage in self.stage[0]:
             x = stage(x)

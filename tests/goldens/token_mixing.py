@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from towerdsl.runtime.inputs import as_declared
+
 
 class Mix(nn.Module):
     """mix(x), token_mixing.yaml:7.
@@ -73,10 +75,15 @@ class TokenMixing(nn.Module):
         looked: float[b, n=6, d=8]
     """
 
+    inputs = {
+        "x": "float[b, n=6, d=8], in the model's dtype",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.mix = Mix()
         self.synthesizer = Synthesizer()
 
     def forward(self, x: Tensor) -> TokenMixingOutput:
+        (x,) = as_declared(self, x)
         return TokenMixingOutput(self.mix(x), self.synthesizer(x))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from towerdsl.ops.normalizers import pick_topk
 from towerdsl.runtime import holds_everywhere, picked_sum
+from towerdsl.runtime.inputs import as_declared
 
 
 class Look(nn.Module):
@@ -50,11 +51,17 @@ class TopKeys(nn.Module):
         result: float[b, n, d=8]
     """
 
+    inputs = {
+        "x": "float[b, n, d=8], in the model's dtype",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.look = Look()
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        x, keep = as_declared(self, x, keep)
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing
         return self.look(x, keep)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from towerdsl.runtime import holds_everywhere
 from towerdsl.runtime.attend import attend
 from towerdsl.runtime.blocks import blocked
+from towerdsl.runtime.inputs import as_declared
 
 
 class Attention(nn.Module):
@@ -70,11 +71,17 @@ class RestrictedSelfAttention(nn.Module):
         },
     }
 
+    inputs = {
+        "x": "float[b, n, d=512], in the model's dtype",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.ModuleList([Attention() for _ in range(6)])
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        x, keep = as_declared(self, x, keep)
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing
         for layer in self.layer:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from towerdsl.runtime import holds_everywhere
 from towerdsl.runtime.attend import attend_with_lse, merged
 from towerdsl.runtime.blocks import blocked
+from towerdsl.runtime.inputs import as_declared
 
 
 class Look(nn.Module):
@@ -124,6 +125,11 @@ class GlobalLocal(nn.Module):
         },
     }
 
+    inputs = {
+        "ids": "int[b, n], below 50, n at most 16",
+        "keep": "bool[b, n] = true",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(50, 16)
@@ -136,6 +142,7 @@ class GlobalLocal(nn.Module):
         self.feed_forward_norm = nn.ModuleList([nn.LayerNorm(16) for _ in range(2)])
 
     def forward(self, ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        ids, keep = as_declared(self, ids, keep)
         n = ids.shape[1]
         if holds_everywhere(keep):
             keep = None  # attention is faster without a mask that hides nothing

@@ -12,6 +12,7 @@ from towerdsl.emit.code import unmark, unused
 from towerdsl.emit.describe import described, docstring
 from towerdsl.emit.helpers import copied
 from towerdsl.emit.helpers import imports as imports_of
+from towerdsl.emit.inputs import declared
 from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
 from towerdsl.ir import nodes as n
@@ -144,6 +145,12 @@ class _Root:
         tied = tied_tables(model.root)
         if tied:
             head += [f"    tied = {_entries(tied, 1)}  # read in more than one place", ""]
+        looked_at = {writer.frame.variable(name): kind for name, kind in declared(model).items()}
+        if looked_at:
+            head += [*textwrap.indent(_table("inputs", looked_at), "    ").split("\n"), ""]
+            self.helpers.add("as_declared")
+            names = ", ".join(looked_at)
+            draft.forward.insert(0, f"{names if len(looked_at) > 1 else f'({names},)'} = as_declared(self, {names})")
         arguments = ["self"]
         for i in model.inputs:
             variable = writer.frame.variable(i.name)

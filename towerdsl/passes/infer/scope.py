@@ -112,8 +112,8 @@ MAX_PLACED = 20_000
 #: Attributes of nn.Module that a submodule or parameter must not hide.
 MODULE_ATTRIBUTES = frozenset(
     """add_module apply bfloat16 buffers call_super_init checkpoints children compile cpu cuda double
-    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu like
-    load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters
+    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half inputs ipu
+    like load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters
     register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
     register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
     register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook
