@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -379,7 +380,7 @@ class WeightedSum(torch.autograd.Function):
 def _by_position(vectors: Tensor, lead: torch.Size) -> Tensor:
     """[..., K, D] --> [K, L, D]: all that is read of one position lies together."""
     whole = vectors.expand(*lead, *vectors.shape[-2:]).movedim(-2, 0)
-    return whole.reshape(whole.shape[0], lead.numel(), whole.shape[-1])
+    return whole.reshape(whole.shape[0], math.prod(lead), whole.shape[-1])
 
 
 def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
@@ -388,7 +389,7 @@ def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
     if plain():
         return sum_of_messages(weights, entries(values, pairs.key, -2), pairs)
     lead = torch.broadcast_shapes(weights.shape[:-1], values.shape[:-2])
-    weights_LE = weights.expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
+    weights_LE = weights.expand(*lead, -1).reshape(math.prod(lead), weights.shape[-1])
     y_QLD = WeightedSum.apply(weights_LE, _by_position(values, lead), pairs.query, pairs.key, pairs.start)
     return y_QLD.unflatten(1, lead or (1,)).movedim(0, -2) if lead else y_QLD.squeeze(1)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from towerdsl.runtime.attend import attention_of_batches
 from towerdsl.runtime.blocks import blocked, joined, places_inside
+from towerdsl.runtime.inputs import as_declared
 
 
 class WindowAttention(nn.Module):
@@ -100,11 +101,16 @@ class ShiftedWindows(nn.Module):
         x: float[b, h, w, d=8]
     """
 
+    inputs = {
+        "x": "float[b, h, w, d=8], in the model's dtype",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.window_attention = nn.ModuleList([WindowAttention(), WindowAttention2()])
 
     def forward(self, x: Tensor) -> Tensor:
+        (x,) = as_declared(self, x)
         for window_attention in self.window_attention:
             x = x + window_attention(x)
         return x

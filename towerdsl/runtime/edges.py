@@ -5,6 +5,7 @@ Legend: L leading axes (batches and heads), Q queries, K keys, E listed pairs, D
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -185,7 +186,7 @@ def weighted_sum(weights: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
     if plain():
         return sum_of_messages(weights, entries(values, pairs.key, -2), pairs)
     lead = torch.broadcast_shapes(weights.shape[:-1], values.shape[:-2])
-    weights_LE = weights.expand(*lead, -1).reshape(lead.numel(), weights.shape[-1])
+    weights_LE = weights.expand(*lead, -1).reshape(math.prod(lead), weights.shape[-1])
     y_QLD = WeightedSum.apply(weights_LE, _by_position(values, lead), pairs.query, pairs.key, pairs.start)
     return y_QLD.unflatten(1, lead or (1,)).movedim(0, -2) if lead else y_QLD.squeeze(1)
 
@@ -212,7 +213,7 @@ def pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
 def _by_position(vectors: Tensor, lead: torch.Size) -> Tensor:
     """[..., K, D] --> [K, L, D]: all that is read of one position lies together."""
     whole = vectors.expand(*lead, *vectors.shape[-2:]).movedim(-2, 0)
-    return whole.reshape(whole.shape[0], lead.numel(), whole.shape[-1])
+    return whole.reshape(whole.shape[0], math.prod(lead), whole.shape[-1])
 
 
 def _bags(weights_E: Tensor, values_KD: Tensor, index_E: Tensor, start: Tensor) -> Tensor:
