@@ -259,7 +259,13 @@ def pair(a: Drawn) -> tuple[str, str]:
 def index(a: Drawn, data: bool = True, last: int = 4) -> str:
     """A whole number, to read a table with so many entries behind the first; it may be outside, if not for certain."""
     i, j = pair(a)
-    options = [f"clip({i} - {j}, -2, 2) + 2", f"{i} - {j} + 2", f"abs({i} - {j})", f"{j} % 3", f"({j} - {i}) // 2"]
+    options = [
+        f"clip({i} - {j}, -{last // 2}, {last // 2}) + {last // 2}",
+        f"{i} - {j} + 2",
+        f"abs({i} - {j})",
+        f"{j} % 3",
+        f"({j} - {i}) // 2",
+    ]
     options += far(i, j)
     if data and a.positions and a.chance():
         return f"{a.data('di', 'int', a.positions)}[i] + {j}"
