@@ -61,6 +61,10 @@ FOUND = {
     "a remainder behind a minus": spec("score: dot(-(q % 2), k)"),
     "a remainder in front of the product": spec("score: 0.5 * (n % 3) * dot(q, k)"),
     "a condition that reads the vectors": spec("score: 1", "mask: dot(q, k) > 0"),
+    "two classes along one axis": spec("locality: i // 2 == j // 2 and (i + 1) // 2 == (j + 1) // 2"),
+    "rows, and a band between rows and columns": spec(
+        "locality: i.g == j.g and i.g - j.h < 1", axes="g, h, e", over="[g, h]"
+    ),
     "a query that is multiplied, with two batch axes": spec(
         "score: dot(q * f[i], k)", "mask: j <= i + 1", "heads: 2", axes="b, g, n, e"
     ),

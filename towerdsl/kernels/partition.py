@@ -15,7 +15,7 @@ from towerdsl.kernels.base import FUSED, Facts, Fold, Kernel
 from towerdsl.kernels.reference import Reference
 from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
-from towerdsl.passes.locality import analyze
+from towerdsl.passes.locality import Classes, analyze
 from towerdsl.passes.score import split
 
 if TYPE_CHECKING:
@@ -73,12 +73,20 @@ class Partition(Kernel):
 
 
 def _fold(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Fold:
-    exact = [c for c in facts.locality.classes if any(x.query == c.query and _exact(x, c.width) for x in cuts)]
-    same = [b for b in facts.locality.bands if any(x.query == b.query and x.size == Size.of(1) for x in cuts)]
+    made = {(c.query, c.key): c for c in cuts}
+    exact = [c for c in facts.locality.classes if (x := made.get((c.query, c.key))) and _exact(x, c)]
+    same = [
+        b
+        for b in facts.locality.bands
+        if b.low == b.high == ZERO and (x := made.get((b.query, b.key))) and x.size == Size.of(1)
+    ]
     left = facts.locality.without(*exact, *same).condition
     return Fold(tiled(replace(average, visible=left), cuts, at_sources=True), cuts)
 
 
-def _exact(cut: n.Cut, width: Size) -> bool:
-    """Whether the blocks of a cut are the classes of this width, none of them put together from two."""
-    return cut.size == width and not (cut.wraps and cut.shift)
+def _exact(cut: n.Cut, classes: Classes) -> bool:
+    """Whether the blocks of a cut are these classes, none of them put together from two."""
+    width, shift = classes.width.integer, classes.shift.integer
+    if width is None or shift is None or cut.size != classes.width or cut.shift != shift % width:
+        return False
+    return not (cut.wraps and cut.shift)
