@@ -78,8 +78,8 @@ def test_other_axes(space):
 
 
 def test_other_numbers():
-    model = towerdsl.compile(SPEC, depths=[1, 0, 3], widths=[8, 8, 12])()
-    assert [m.out_channels for m in model.conv] == [8, 8, 12]
+    model = towerdsl.compile(SPEC, depths=[1, 0, 3], widths=[8, 12, 12])()
+    assert [m.out_channels for m in model.conv] == [8, 12, 12]
 
 
 def test_on_the_command_line(tmp_path, capsys):
