@@ -150,10 +150,20 @@ def test_a_pattern_names_axes_as_they_are_or_anew(output):
 
 # --- one name, two axes ----------------------------------------------------------------------------------------
 
-TWICE = "tower: twice\ninputs:\n  x: float[b, n, 8]\n  e: float[b, n, n]\nflow:\n{flow}\noutputs: y\n"
+TWICE = "tower: twice\ninputs:\n  x: float[b, n, d = 8]\n  e: float[b, n, n]\nflow:\n{flow}\noutputs: y\n"
 
 
-@pytest.mark.parametrize("value", ["sum(e, n)", "mean(e, [b, n])", "e[n=0]", "e[n=1:]", "softmax(e, n)", "flip(e, n)"])
+NAMING = [
+    "sum(e, n)",
+    "mean(e, [b, n])",
+    "e[n=0]",
+    "e[n=1:]",
+    "softmax(e, n)",
+    "flip(e, n)",
+]
+
+
+@pytest.mark.parametrize("value", NAMING)
 def test_an_axis_that_is_there_twice_is_not_meant_by_its_name(value):
     with pytest.raises(TowerError) as caught:
         towerdsl.compile(TWICE.format(flow=f"  - y = {value}"))
@@ -161,6 +171,14 @@ def test_an_axis_that_is_there_twice_is_not_meant_by_its_name(value):
     assert mistake.message == "`n` is the name of 2 axes here"
     apart = mistake.help.split("`")[1]
     assert towerdsl.compile(TWICE.format(flow=f"  - {apart}\n  - y = {value}"))
+
+
+@pytest.mark.parametrize("value", ["e + e", "1 - e / 2", "where(e > 0, e, 0.0)", "relu(e)"])
+def test_what_has_the_same_axes_is_combined_in_order(value):
+    e = torch.randn(2, 5, 5)
+    model = towerdsl.compile(TWICE.format(flow=f"  - y = {value}"))()
+    expected = {"e + e": 2 * e, "1 - e / 2": 1 - e / 2}.get(value, e.relu())
+    torch.testing.assert_close(model(torch.randn(2, 5, 8), e), expected)
 
 
 def test_the_last_axis_is_the_last_one():
@@ -176,3 +194,11 @@ def test_positions_of_an_attention_are_nothing_else():
         text = f"tower: t\ninputs: {{x: 'float[b, n, 8]'}}\nblocks:\n  look({parameters}):\n{body}outputs: look(x, 2)\n"
         with pytest.raises(TowerError, match="name-reserved"):
             towerdsl.compile(text)
+
+
+@pytest.mark.parametrize("name", ["f", "tensor", "nn", "named_tuple", "module"])
+def test_classes_have_names_that_the_module_does_not_use(name):
+    for tower in ("t", name):
+        block = f"  {name}(x):\n    query: linear(x, 4)\n    key: x\n    value: gelu(x)\n"
+        text = f"tower: {tower}\ninputs: {{x: 'float[b, n, 4]'}}\nblocks:\n{block}outputs: {name}(x)\n"
+        assert towerdsl.compile(text)()(torch.randn(2, 3, 4)).shape == (2, 3, 4)

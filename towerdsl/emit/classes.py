@@ -65,8 +65,9 @@ class Draft:
 
 
 def camel(name: str) -> str:
-    """`feed_forward` --> `FeedForward`."""
-    return "".join(part[:1].upper() + part[1:] for part in name.split("_") if part) or "Model"
+    """`feed_forward` --> `FeedForward`; a name of the module itself, such as `F`, gets a `_` behind it."""
+    found = "".join(part[:1].upper() + part[1:] for part in name.split("_") if part) or "Model"
+    return f"{found}_" if found in MODULE_NAMES else found
 
 
 def _by_index(bodies: Sequence[list[str]], index: str) -> list[str] | None:

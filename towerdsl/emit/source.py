@@ -34,7 +34,7 @@ def write_source(
     optional = Optional()
     written: list[Written] = []
     constructors: dict[int, str] = {}
-    taken = {camel(model.name), f"{camel(model.name)}Output", "Tensor", "NamedTuple"}
+    taken = {camel(model.name), f"{camel(model.name)}Output"}
     for name, instances in _groups(model.root).items():
         drafts: dict[tuple[str, ...], list[Draft]] = {}
         for block in instances:
