@@ -126,3 +126,39 @@ def test_a_condition_that_is_left_out_inside_blocks(locality, condition):
     case = Case(text, {"b": 2, "h": 4, "w": 3})
     check(case, ["kernels"])
     check(replace(case, left_out=frozenset({"keep"})), ["kernels"])
+
+
+WITHOUT = """
+tower: without
+inputs:
+  x: float[b, n, e]
+  z: float[b, m, e]
+  keep: bool[b, m]
+blocks:
+  look(x, z, keep):
+    query: x
+    key: z
+    value: z
+    score: sum(q) {score}
+    normalize: {normalize}
+    {mask}
+outputs: look(x, z, keep)
+"""
+NORMALIZED = "softmax sparsemax topk(k=2) hard hard(straight_through) hard(gumbel) sum count none sigmoid".split()
+
+
+@pytest.mark.parametrize("normalize", NORMALIZED)
+@pytest.mark.parametrize("mask", ["mask: keep[j]", 'mask: "j < 3"', ""], ids=["keep", "first", "all"])
+@pytest.mark.parametrize("score", ["+ sum(k)", ""], ids=["pairs", "queries"])
+def test_queries_without_keys(normalize: str, mask: str, score: str) -> None:
+    """They are zeros, on every kernel, and so are batches and queries that there are none of."""
+    text = WITHOUT.format(normalize=normalize, mask=mask, score=score)
+    for kernel, model in (("reference", compare.build(text, "reference")), *compare.others(text)):
+        for b, n, m in ((2, 3, 0), (2, 0, 3), (0, 3, 3), (2, 0, 0)):
+            x, z = (torch.randn(b, size, 2, dtype=torch.float64, requires_grad=True) for size in (n, m))
+            y = model(x, z, torch.ones(b, m, dtype=torch.bool))
+            assert y.shape == (b, n, 2) and not (y.any() and not m), kernel
+            if y.requires_grad:
+                assert all(
+                    g is None or g.isfinite().all() for g in torch.autograd.grad(y.sum(), (x, z), allow_unused=True)
+                )

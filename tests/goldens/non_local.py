@@ -33,7 +33,7 @@ class NonLocalBlock(nn.Module):
         q = self.theta(x).permute(0, 2, 3, 1)
         k = F.max_pool2d(self.phi(x), 2).permute(0, 2, 3, 1)
         v = F.max_pool2d(self.g(x), 2).permute(0, 2, 3, 1)
-        kv = torch.einsum("bHWd,bHWm->bdm", k, v) / ((h // 2) * (w // 2))
+        kv = torch.einsum("bHWd,bHWm->bdm", k, v) / max((h // 2) * (w // 2), 1)
         y = torch.einsum("bdm,bhwd->bmhw", kv, q)
         return self.norm(self.w(y))
 

@@ -162,6 +162,11 @@ def widened(x: Tensor) -> Tensor:
     return x.float() if x.element_size() < 4 else x
 
 
+def _first(score: Tensor) -> Tensor:
+    """Which is the largest of the last axis, [..., 1]; of none none, [..., 0]."""
+    return score.argmax(-1, keepdim=True) if score.shape[-1] else score.long()
+
+
 def _noise(wide: Tensor) -> Tensor:
     """Gumbel noise in the shape of scores that are no halves, which have few numbers between 0 and 1."""
     return -wide.new_empty(wide.shape).exponential_().log()
@@ -172,9 +177,9 @@ def _choice(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tens
     probability = softmax(widened(score), visible)
     if training:
         noisy = probability.detach().log() + _noise(probability)  # the Gumbel-max trick
-        chosen = noisy.argmax(-1, keepdim=True)
+        chosen = _first(noisy)
     else:
-        chosen = probability.detach().argmax(-1, keepdim=True)
+        chosen = _first(probability.detach())
     weight = score.new_ones(chosen.shape)
     if visible is not None:
         weight = weight * visible.expand(probability.shape).gather(-1, chosen)
@@ -184,7 +189,7 @@ def _choice(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tens
 def pick_scored(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The key of each query and its weight, [..., 1], and the log of its probability, [..., Q...]."""
     chosen, weight, probability = _choice(score, visible, training)
-    of_chosen = (probability.gather(-1, chosen) * weight).squeeze(-1)
+    of_chosen = (probability.gather(-1, chosen) * weight).sum(-1)
     return chosen, weight, of_chosen.masked_fill(of_chosen == 0, 1.0).log().to(score.dtype)
 
 

@@ -468,7 +468,7 @@ class Case:
 
 
 #: lengths that are drawn, by the number of axes
-LENGTHS = {1: (1, 2, 3, 5, 7), 2: (1, 2, 3, 5), 3: (1, 2, 3)}
+LENGTHS = {1: (1, 2, 3, 5, 7, 0), 2: (1, 2, 3, 5, 0), 3: (1, 2, 3)}
 #: the most pairs of a case
 MOST_PAIRS = 700
 

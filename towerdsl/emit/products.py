@@ -164,7 +164,7 @@ class ProductWriter:
     def _length(self) -> Code:
         size = product([a.size for a in self.average.over])
         text = self.frame.size(size, "keys")
-        return Code(text, ATOM if text.isidentifier() or size.integer is not None else SUM)
+        return Code(text if size.integer is not None else f"max({text}, 1)")  # the average of no keys is 0
 
     def _with_left(self, one: Product, sums: Code, own: Axes) -> tuple[Code, Axes]:
         """The sums of all keys, times a number of each query."""

@@ -113,6 +113,8 @@ def normalize_none(score: Tensor, visible: Tensor | None) -> Tensor:
 @normalizer("sparsemax", "convex", "the projection of f on the simplex")
 def sparsemax(score: Tensor, visible: Tensor | None) -> Tensor:
     """max(f - t, 0), with t such that the weights sum to 1 (Martins and Astudillo 2016, equation 2 and algorithm 1)."""
+    if not score.shape[-1]:
+        return score
     wide = widened(score)
     if visible is None:
         ordered = wide.sort(-1, descending=True).values
@@ -167,13 +169,18 @@ def _choice(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tens
     probability = softmax(widened(score), visible)
     if training:
         noisy = probability.detach().log() + _noise(probability)  # the Gumbel-max trick
-        chosen = noisy.argmax(-1, keepdim=True)
+        chosen = _first(noisy)
     else:
-        chosen = probability.detach().argmax(-1, keepdim=True)
+        chosen = _first(probability.detach())
     weight = score.new_ones(chosen.shape)
     if visible is not None:
         weight = weight * visible.expand(probability.shape).gather(-1, chosen)
     return chosen, weight, probability
+
+
+def _first(score: Tensor) -> Tensor:
+    """Which is the largest of the last axis, [..., 1]; of none none, [..., 0]."""
+    return score.argmax(-1, keepdim=True) if score.shape[-1] else score.long()
 
 
 def _noise(wide: Tensor) -> Tensor:
@@ -214,7 +221,7 @@ def hard_gumbel(score: Tensor, visible: Tensor | None, training: bool, temperatu
 def pick_scored(score: Tensor, visible: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The key of each query and its weight, [..., 1], and the log of its probability, [..., Q...]."""
     chosen, weight, probability = _choice(score, visible, training)
-    of_chosen = (probability.gather(-1, chosen) * weight).squeeze(-1)
+    of_chosen = (probability.gather(-1, chosen) * weight).sum(-1)
     return chosen, weight, of_chosen.masked_fill(of_chosen == 0, 1.0).log().to(score.dtype)
 
 
