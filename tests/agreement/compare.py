@@ -74,8 +74,13 @@ def results(found) -> Named:
 
 
 def projected(tensors) -> Tensor:
-    """A sum with other weights for each number."""
-    return sum((y * torch.linspace(-3, 3, y.numel(), dtype=y.dtype).cos().reshape(y.shape)).sum() for y in tensors)
+    """A sum with other weights for each number, which every dtype has exactly."""
+
+    def weights(y: Tensor) -> Tensor:
+        cosines = torch.linspace(-3, 3, y.numel(), dtype=torch.float64).cos()
+        return ((cosines * 32).round() / 32).to(y.dtype).reshape(y.shape)
+
+    return sum((y * weights(y)).sum() for y in tensors)
 
 
 def gradients(found: tuple[Tensor, ...], params: Named, inputs: Named) -> Named:

@@ -60,7 +60,9 @@ def structured(a: Drawn) -> None:
         case "static":
             i, j = f.pair(a)
             if a.chance():
-                a.fields["mask"] = a.one(f"{j} <= {i}", f"abs({i} - {j}) < 2", f"{j} % 2 == 0", "head == 0 or i < j")
+                a.fields["mask"] = a.one(
+                    f"{j} <= {i}", f"abs({i} - {j}) < 2", f"{j} % 2 == 0", f"head == 0 or {i} < {j}"
+                )
         case "diagonal":
             itself = " and ".join(f"{i} == {j}" for i, j in f.shared(a))
             a.fields["locality"] = _beside(a, a.one(itself, "i == j") if a.alike else itself)
