@@ -259,17 +259,12 @@ def pair(a: Drawn) -> tuple[str, str]:
 def index(a: Drawn, data: bool = True, last: int = 4) -> str:
     """A whole number, to read a table with so many entries behind the first; it may be outside, if not for certain."""
     i, j = pair(a)
-    options = [
-        f"clip({i} - {j}, -{last // 2}, {last // 2}) + {last // 2}",
-        f"{i} - {j} + 2",
-        f"abs({i} - {j})",
-        f"{j} % 3",
-        f"({j} - {i}) // 2",
-    ]
-    options += far(i, j)
     if data and a.positions and a.chance():
         return f"{a.data('di', 'int', a.positions)}[i] + {j}"
-    return inside(a, a.one(*options), last)
+    half = last // 2
+    near = [f"{i} - {j} + {half}", f"abs({i} - {j})", f"({j} - {i}) // 2"]
+    options = [f"clip({i} - {j}, -{half}, {half}) + {half}", f"{j} % 3", *(f"clip({x}, 0, {last})" for x in near)]
+    return a.one(*options, *(inside(a, x, last) for x in far(i, j)))
 
 
 def far(i: str, j: str) -> list[str]:
