@@ -67,6 +67,7 @@ INSIDE = {
     "where(j + 1 < n, where(keep[j + 1], 0, 1), 0)": "x",
     "where(j + 1 < n and keep[j + 1], 0, 1)": "x",
     "where(j == n - 1 or keep[j + 1], 0, 1)": "x",
+    "where(keep[j], place[i + 10, 0], 0)": "x",  # data chooses
     "sum(place[i])": "x",
     "sum(place[i + 5])": "x",
     "eleven[head, int(sum(q))]": "x",  # what data decides
@@ -80,7 +81,7 @@ INSIDE = {
 HIDDEN = {
     "eleven[head, i - j]": ("mask: j <= i", "mask: j <= i + 1"),
     "eleven[head, abs(i - j) * 3]": ("locality: abs(i - j) < 4", "locality: abs(i - j) < 5"),
-    "other[0, i + j]": ("mask: i + j < 8", "mask: i + j < 8 or keep[0]"),
+    "other[0, i + j]": ("mask: i + j < 8 and keep[0]", "mask: i + j < 9 and keep[0]"),
     "other[1, 3 * (i % 3 - j % 3) + 6]": ("locality: blocks(3) and i == j", "locality: blocks(3)"),
 }
 
@@ -112,6 +113,27 @@ def test_what_a_condition_hides_is_not_read(score):
     assert look(score, "z", enough)
     with pytest.raises(TowerError, match="leaves axis"):
         look(score, "z", too_little)
+
+
+def test_pairs_of_data_may_leave_out_what_is_outside():
+    spec = """
+tower: pairs
+inputs: {z: "float[6, 4]", keep: "bool[6]", edges: "relation[6, 6]", doc: "int[6]"}
+params: {t: "float[5]"}
+blocks:
+  look(z, t, keep, edges, doc):
+    query: z
+    key: z
+    value: z
+    score: t[i - j + 2]
+    mask: MASK
+outputs: look(z, t, keep, edges, doc)
+"""
+    for mask in ("edges[j, i]", "doc[i] == doc[j]", "keep[j] and abs(i - j) <= 2", "edges[j, i] or i == j"):
+        towerdsl.compile(spec.replace("MASK", mask))
+    for mask in ("keep[j]", "doc[j] > 1 and abs(i - j) <= 3", "edges[j, i] or abs(i - j) <= 3"):
+        with pytest.raises(TowerError, match="`i - j \\+ 2` leaves axis 5"):
+            towerdsl.compile(spec.replace("MASK", mask))
 
 
 PLAIN = """

@@ -2,7 +2,8 @@
 
 An index is computed at single positions, with lengths that are free set to a few numbers. It is a mistake where it is
 outside whatever those lengths are, or where it has one range for all long ones, and that is not inside. What data
-decides is never certain. An entry that a mask hides, or a choice leaves out, is not read.
+decides is never certain; but a mask of one side, such as padding, may hide nothing. An entry that a mask hides, or a
+choice leaves out, is not read.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 Number = int | float | bool
 Lengths = Mapping[str, int]
 At = Mapping[Axis, int]
-#: A condition, and what it has to be for an entry to be read.
-Guard = tuple[n.Value, bool]
+#: A condition, what it has to be for an entry to be read, and whether an entry counts as read where data decides it.
+Guard = tuple[n.Value, bool, bool]
 
 #: How many positions an index is computed at.
 MOST = 400
@@ -79,7 +80,8 @@ class _Outside:
 def check_reads(infer: Infer, steps: Iterable[n.Step], results: Iterable[n.Value | n.Relation]) -> None:
     """Report each index of statements and results that is certain to leave its axis."""
     roots = [*_roots(steps), *((r, ()) for r in results if isinstance(r, n.Value))]
-    for read in {id(r.index): r for value, guards in roots for r in _reads(value, guards)}.values():
+    reads = (r for value, guards in roots for r in _reads(value, guards))
+    for read in {(id(r.index), *(id(g[0]) for g in r.guards)): r for r in reads}.values():
         found = _certain(read)
         if found is not None:
             infer.report(_fault(infer, read, *found))
@@ -92,7 +94,7 @@ def _roots(steps: Iterable[n.Step]) -> Iterator[tuple[n.Value, tuple[Guard, ...]
                 yield step.value, ()
             case n.Evaluate():
                 a = step.average
-                seen = () if a.visible is None else ((a.visible, True),)
+                seen = tuple((x, True, not _of_pairs(x)) for x in _conjuncts(a.visible))
                 yield from ((x, ()) for x in (a.query, a.key, a.value, a.visible) if x is not None)
                 yield from ((x, seen) for x in (a.score, a.message))
             case n.Loop():
@@ -118,14 +120,28 @@ def _reads(value: n.Value, guards: tuple[Guard, ...]) -> Iterator[_Read]:
         count = dict(value.result.parameters)["weight"][0]
         yield _Read(value, value.args[0], Axis(None, count), guards)
     if isinstance(value, n.Rename):
-        guards = tuple((_renamed(c, value), truth) for c, truth in guards)
+        guards = tuple((_renamed(c, value), truth, open_) for c, truth, open_ in guards)
     for k, operand in enumerate(value.operands):
         own = guards
         if isinstance(value, n.Pointwise) and value.op == "where" and k:
-            own = (*guards, (value.args[0], k == 1))
+            own = (*guards, (value.args[0], k == 1, False))
         if isinstance(value, n.Pointwise) and value.op in ("and", "or"):
-            own = (*guards, *((x, value.op == "and") for x in value.args if x is not operand))
+            others = (x for x in value.args if x is not operand)
+            own = (*guards, *((x, value.op == "and", not _of_pairs(x)) for x in others))
         yield from _reads(operand, own)
+
+
+def _conjuncts(condition: n.Value | None) -> Iterator[n.Value]:
+    """The conditions that all have to hold."""
+    if isinstance(condition, n.Pointwise) and condition.op == "and":
+        yield from (x for arg in condition.args for x in _conjuncts(arg))
+    elif condition is not None:
+        yield condition
+
+
+def _of_pairs(condition: n.Value) -> bool:
+    """Whether it is about both positions. Data of one side hides what is padding: anything may be visible there."""
+    return {"i", "j"} <= {a.side for a in condition.axes}
 
 
 def _renamed(condition: n.Value, outer: n.Rename) -> n.Value:
@@ -140,10 +156,10 @@ def _renamed(condition: n.Value, outer: n.Rename) -> n.Value:
 def _certain(read: _Read) -> tuple[_Outside, tuple[int, int] | None] | None:
     """A position where an index is outside, if it is certain to be; and its least and largest number, if any."""
     positions = _positions(read.index)
-    for condition, _ in read.guards:
+    for condition, *_ in read.guards:
         positions |= _positions(condition)
     names = sorted(
-        set().union(*(_names(x) for x in (read.index, *(c for c, _ in read.guards))), read.axis.size.free_names)
+        set().union(*(_names(x) for x in (read.index, *(c for c, *_ in read.guards))), read.axis.size.free_names)
     )
     if not names:
         return _found(read, positions, {})
@@ -171,7 +187,7 @@ def _found(read: _Read, positions: set[Axis], lengths: Lengths) -> tuple[_Outsid
     numbers: list[int] = []
     for places in itertools.product(*(_places(length or 0, each) for length in spans.values())):
         at = dict(zip(spans, places, strict=True))
-        if any(_at(c, at, lengths) is (not truth) for c, truth in read.guards):
+        if not all(_lets(guard, at, lengths) for guard in read.guards):
             continue
         number = _at(read.index, at, lengths)
         if number is None:
@@ -180,6 +196,13 @@ def _found(read: _Read, positions: set[Axis], lengths: Lengths) -> tuple[_Outsid
         if outside is None and not 0 <= number < size:
             outside = _Outside(int(number), at, lengths)
     return None if outside is None else (outside, (min(numbers), max(numbers)))
+
+
+def _lets(guard: Guard, at: At, lengths: Lengths) -> bool:
+    """Whether an entry is read, as far as one condition says."""
+    condition, truth, open_ = guard
+    found = _at(condition, at, lengths)
+    return open_ if found is None else bool(found) == truth
 
 
 def _places(length: int, most: int) -> Iterable[int]:
