@@ -202,3 +202,26 @@ def test_classes_have_names_that_the_module_does_not_use(name):
         block = f"  {name}(x):\n    query: linear(x, 4)\n    key: x\n    value: gelu(x)\n"
         text = f"tower: {tower}\ninputs: {{x: 'float[b, n, 4]'}}\nblocks:\n{block}outputs: {name}(x)\n"
         assert towerdsl.compile(text)()(torch.randn(2, 3, 4)).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("axes", ["6", "2, 6"])
+def test_positions_and_batch_axes_without_a_name(axes):
+    """Positions of one side are one axis, also where nothing names it."""
+    spec = """
+tower: nameless
+inputs: {z: "float[AXES, 4]", keep: "bool[AXES]", t: "float[AXES]"}
+blocks:
+  look(z, keep, t):
+    query: z
+    key: z
+    value: z
+    score: dot(q, k) + t[i] * t[j] + 0.1 * (i - j) * (1 + j)
+    mask: keep[j] and abs(i - j) <= 2 and (t[i] < t[j] or j <= i)
+outputs: look(z, keep, t)
+"""
+    shape = tuple(map(int, axes.split(", ")))
+    given = torch.randn(*shape, 4), torch.rand(shape) < 0.7, torch.randn(shape)
+    named = spec.replace("AXES", "b = 2, m = 6" if len(shape) > 1 else "m = 6")
+    torch.testing.assert_close(
+        towerdsl.compile(spec.replace("AXES", axes))()(*given), towerdsl.compile(named)()(*given)
+    )

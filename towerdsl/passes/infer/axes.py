@@ -26,7 +26,8 @@ def matched(a: Sequence[Axis], b: Sequence[Axis], scope: AttentionScope | None, 
     pairs: dict[int, int] = {}
     taken: set[int] = set()
     for n, axis in enumerate(b):
-        m = next((m for m, other in enumerate(a) if m not in taken and axis.same(other)), None)
+        own = axis.name is None and not _is_feature(axis, scope)  # a position, or a batch axis, without a name
+        m = next((m for m, o in enumerate(a) if m not in taken and (axis.same(o) or (own and axis == o))), None)
         if m is not None:
             pairs[n] = m
             taken.add(m)
