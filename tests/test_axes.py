@@ -116,6 +116,18 @@ NEXT_STEPS = {
         [], "outer(range(n) < length) * 1",
         (3, 2),
     ),
+    "one number for all channels": (
+        "image * conv(image, 1, 1)",
+        """`rearrange(conv(image, 1, 1), "b 1 h w -> b h w")`""",
+        [], "image * rearrange(conv(image, 1, 1), 'b 1 h w -> b h w')",
+        (2, 8, 4, 6),
+    ),
+    "one number for all features": (
+        "x * linear(x, 1)",
+        """`rearrange(linear(x, 1), "b n 1 -> b n")`""",
+        [], "x * rearrange(linear(x, 1), 'b n 1 -> b n')",
+        (2, 3, 8),
+    ),
     "a state of other sizes": (
         "sum(linear(x, e) * x, n)",
         "`outer(linear(x, e) * x)`",

@@ -208,6 +208,12 @@ def _apart(left: Value, right: Value, own: tuple[list[Axis], list[Axis]], span: 
     operation = what.strip("`")
     outer = f"outer({operation})" if operation[-1] in ")]" else f"outer({_text(left)} {operation} {_text(right)})"
     a, b = left.axes[-1], right.axes[-1]
+    single = next(
+        (v for v, axes in zip((left, right), own, strict=True) if all(x.size.integer == 1 for x in axes)), None
+    )
+    if single is not None:
+        message = f"{what}: an axis of length 1 is not repeated along another one"
+        return Fault("axis-mismatch", message, span, notes, f"leave it out: {_without_ones(single)}")
     common = {*left.axes} & {*right.axes}
     if common and a in own[0] and b in own[1] and _differ(a, b):
         message = f"{what}: the last axes differ, {a.shown} and {b.shown}"
@@ -225,6 +231,13 @@ def _apart(left: Value, right: Value, own: tuple[list[Axis], list[Axis]], span: 
             way = f"name it so before, {_naming(value, [new if axis == old else axis for axis in value.axes])}"
         help = f"if {x} and {y} are one axis, {way}; {help}"
     return Fault("axis-mismatch", message, span, notes, help)
+
+
+def _without_ones(value: Value) -> str:
+    """What leaves out the axes of length 1 of a value."""
+    names = [None if a.size.integer == 1 else a.name or f"x{k}" for k, a in enumerate(value.axes)]
+    rest = " ".join(name for name in names if name is not None)
+    return f'`rearrange({_text(value)}, "{" ".join(name or "1" for name in names)} -> {rest}")`'
 
 
 def _differ(a: Axis, b: Axis) -> bool:
