@@ -48,7 +48,8 @@ def draw_params(model: nn.Module, draw: torch.Generator) -> Named:
 def draw_input(dtype: str, shape, draw: torch.Generator, below: int = 3) -> Tensor:
     """A random input; a relation is given by the lengths of its two axes."""
     if dtype == "relation":
-        return torch.stack([torch.randint(n, (5,), generator=draw) for n in shape])
+        count = 5 if all(shape) else 0
+        return torch.stack([torch.randint(max(n, 1), (count,), generator=draw) for n in shape])
     if dtype == "bool":
         return torch.rand(shape, generator=draw) < 0.6
     if dtype == "int":

@@ -47,6 +47,8 @@ FOUND = {
     "a condition that is true when compiling": spec("score: where(head == 0 or i < j, dot(q, k), -dot(q, k))"),
     "a score without axes": spec("score: tau[0]"),
     "a score without axes, hard": spec("score: tau[head]", "normalize: hard"),
+    "a quotient of whole numbers": spec("score: dot(q, k) / (3 + head)", "heads: 2", "normalize: none"),
+    "quotients of positions": spec("score: dot(q, k) / (3 + i) / (7 + j) + 1 / (3 + j)", "normalize: count"),
     "a condition with more axes than the score": spec(
         "score: f[j]", "normalize: count", "mask: keep[j] and j <= i", "heads: 2"
     ),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis, TensorType
+from towerdsl.passes.infer.dtypes import converted, promote
 
 
 @dataclass(frozen=True)
@@ -256,9 +257,11 @@ def _joined(a: n.Value | None, b: n.Value | None, op: str) -> n.Value | None:
     last = [x for x in ends if not x.side]
     axes = list(dict.fromkeys((*max(a.axes, b.axes, key=len), *a.axes, *b.axes)))
     ordered = [x for x in axes if x not in last] + last
-    kinds = {a.type.dtype, b.type.dtype}
-    dtype = next((kind for kind in ("float", "wide") if kind in kinds), "wide" if op == "/" else "int")
-    return n.Pointwise(TensorType(dtype, tuple(ordered), not ordered), a.span, op, (a, b))
+    scalar = a.type.scalar and b.type.scalar
+    dtype = promote((a, b))
+    if dtype in ("bool", "int"):
+        dtype = "wide" if op == "/" else "int"
+    return n.Pointwise(TensorType(dtype, tuple(ordered), scalar), a.span, op, tuple(converted(op, (a, b), dtype)))
 
 
 def _along(axis: Axis, own: Axis, x: Product) -> Product:

@@ -36,6 +36,8 @@ def flex_attention(
     from torch.nn.attention.flex_attention import flex_attention
 
     scale, features = q.shape[-1] ** -0.5 if scale is None else scale, v.shape[-1]
+    if not (q.numel() and k.numel()):  # a kernel has at least one block
+        return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=enable_gqa)
     if q.is_meta:
         return q.new_empty(*q.shape[:-1], features)
     q, k, v = (x if x.shape[-1] >= 16 else F.pad(x, (0, 16 - x.shape[-1])) for x in (q, k, v))
@@ -43,11 +45,14 @@ def flex_attention(
     return function(q, k, v, score_mod, block_mask, scale, enable_gqa)[..., :features]
 
 
-def block_mask(visible: Callable[..., Any], q: Tensor, k: Tensor, size: int = 128) -> BlockMask:
-    """The blocks of `size` queries and keys of which some pair may be visible, and those of which all are."""
+def block_mask(visible: Callable[..., Any], q: Tensor, k: Tensor, size: int = 128) -> BlockMask | None:
+    """The blocks of `size` queries and keys of which some pair may be visible, and those of which all are; None where
+    there are no pairs."""
     from torch.nn.attention.flex_attention import BlockMask
 
     queries, keys = q.shape[-2], k.shape[-2]
+    if not (q.numel() and k.numel()):
+        return None
     with torch.no_grad():
         some, every = visible_blocks(visible, q.shape[:2], queries, keys, q.device, size)
         part = some & ~every
