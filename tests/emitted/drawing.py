@@ -119,7 +119,7 @@ class Drawing:
                 lambda: f"({a} + words(ids))",
                 lambda: f"again({a})",
                 lambda: f"({a} * weight)",
-                lambda: f"sum(dot({a}, words.weight)) * {a}" if number else f"({a} + dot(words.weight, s)[n=0])",
+                lambda: f"sum(dot({a}, words.weight)) * {a}" if number else f"({a} + sum(dot(words.weight, s)))",
                 lambda: f"({a} * s)",
                 lambda: f"({a} + sum(pairs, n2))",
                 lambda: f"({a} * mean(z, m))",
@@ -164,8 +164,8 @@ class Drawing:
                 lines.append(
                     f"{indent}    - h = tanh(linear({self.draw.choice(self.names)}[n=t], d) + h * {self.size()})"
                 )
-                lines.append(f"{indent}    - steps{loops} = h + t")
-                self.names += [f"steps{loops}"]
+                lines.append(f"{indent}    - steps{len(self.names)} = h + t")
+                self.names += [f"steps{len(self.names)}"]
         return lines
 
 

@@ -242,3 +242,16 @@ outputs: VALUE
     spec = spec.replace("y:", "z:").replace("VALUE", value.replace("y", "z"))
     with pytest.raises(towerdsl.TowerError, match=r"stands twice|the name of 2 axes"):
         compile_spec(spec)
+
+
+def test_a_list_is_not_indexed_by_a_tensor():
+    spec = """
+tower: listed
+sizes: {d: 4, long: [1.0, 2.5]}
+define: {rate: "1 / long[range(d) % 2]"}
+inputs: {x: "float[n, d]"}
+outputs: x * rate
+"""
+    with pytest.raises(towerdsl.TowerError, match=r"must be known when compiling(.|\n)*it is int\[d=4\]"):
+        compile_spec(spec)
+    runs(spec.replace("long[range(d) % 2]", "where(range(d) % 2 == 0, long[0], long[1])"), lengths=(2,))

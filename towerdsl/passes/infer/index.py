@@ -47,6 +47,13 @@ def _item(typer: ExpressionTyper, items: t.List, e: t.Index, scope: Scope) -> Re
     """One item of a list."""
     if len(e.items) != 1 or isinstance(e.items[0], t.Pick):
         raise Fault("index", "a list has one index", e.span, (), "write `depths[l]`")
+    found = typer.any(e.items[0], scope)
+    if isinstance(found, n.Value) and not found.type.scalar:
+        notes = (f"it is {found.type}",)
+        help = (
+            f"of two, `where(c, {e.base.span.text}[0], {e.base.span.text}[1])` takes one by a condition for each entry"
+        )
+        raise Fault("not-static", "the index of a list must be known when compiling", e.items[0].span, notes, help)
     at = typer.integer(e.items[0], scope, "the index of a list")
     if not 0 <= at < len(items.items):
         message = f"`{e.base.span.text}` has no item {at}: it has {len(items.items)}, the first is item 0"
