@@ -263,6 +263,6 @@ def _compiled(compiled: Compiled, block: n.BlockInstance, plan: Plan | None) -> 
     inputs = tuple(n.InputDecl(name, kind, None) for name, kind in block.parameters)
     model = n.Model(f"{block.name}_probe", block, inputs, None, None, (), compiled.model.source_name)
     plans = {**compiled.plans, **({id(block): plan} if plan is not None else {})}
-    source = write_source(model, plans, compiled.resolved, {})
+    source = write_source(model, plans, compiled.resolved, {}, inside=True)
     found: type[nn.Module] = getattr(load_module(source, model.name), camel(model.name))
     return found

@@ -29,8 +29,12 @@ def write_source(
     resolved: Resolved,
     checkpoints: Mapping[str, Any],
     standalone: bool = False,
+    inside: bool = False,
 ) -> str:
-    """The source of a module with the model's class. `standalone` copies in the functions that it uses."""
+    """The source of a module with the model's class. `standalone` copies in the functions that it uses.
+
+    What runs `inside` another model is given what that computes, and does not look at it.
+    """
     optional = Optional()
     written: list[Written] = []
     constructors: dict[int, str] = {}
@@ -49,7 +53,7 @@ def write_source(
             found = merge(group, class_name, about)
             constructors.update(found.constructors)
             written.append(found)
-    root = _Root(model, plans, constructors, resolved, optional, checkpoints)
+    root = _Root(model, plans, constructors, resolved, optional, checkpoints, inside)
     classes = [*(w.lines for w in written), *root.lines_of_classes]
     helpers = sorted(set(root.helpers).union(*(w.helpers for w in written)) if written else root.helpers)
     texts = copied(helpers) if standalone else []
@@ -121,6 +125,7 @@ class _Root:
         resolved: Resolved,
         optional: Optional,
         checkpoints: Mapping[str, Any],
+        inside: bool,
     ) -> None:
         writer = ClassWriter(model.root, plans, constructors, optional, model)
         draft = writer.draft()
@@ -146,7 +151,7 @@ class _Root:
         if tied:
             head += [f"    tied = {_entries(tied, 1)}  # read in more than one place", ""]
         looked_at = {writer.frame.variable(name): kind for name, kind in declared(model).items()}
-        if looked_at:
+        if looked_at and not inside:
             head += [*textwrap.indent(_table("inputs", looked_at), "    ").split("\n"), ""]
             self.helpers.add("as_declared")
             names = ", ".join(looked_at)
