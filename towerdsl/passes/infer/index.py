@@ -50,9 +50,7 @@ def _item(typer: ExpressionTyper, items: t.List, e: t.Index, scope: Scope) -> Re
     found = typer.any(e.items[0], scope)
     if isinstance(found, n.Value) and not found.type.scalar:
         notes = (f"it is {found.type}",)
-        help = (
-            f"of two, `where(c, {e.base.span.text}[0], {e.base.span.text}[1])` takes one by a condition for each entry"
-        )
+        help = "`where(c, a, b)` takes one of two items for each entry"
         raise Fault("not-static", "the index of a list must be known when compiling", e.items[0].span, notes, help)
     at = typer.integer(e.items[0], scope, "the index of a list")
     if not 0 <= at < len(items.items):
