@@ -75,6 +75,37 @@ def test_a_hub_of_many_neighbours(normalize, message, dtype):
     torch.testing.assert_close(y, torch.ones(1, 2, dtype=dtype), rtol=2 * eps, atol=0)  # a weight and the sum
 
 
+LONG = """
+tower: long
+inputs: {x: "float[b, n, d]", keep: "bool[b, n]"}
+sizes: {d: 4}
+blocks:
+  look(x, keep):
+    query: x
+    key: x
+    value: x
+    score: SCORE
+    normalize: NORMALIZE
+    mask: MASK
+outputs: look(x, keep)
+"""
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("mask", ["keep[j]", "j <= i", "true"])
+@pytest.mark.parametrize("normalize", ["count", "sum"])
+@pytest.mark.parametrize("score", ["dot(q, k)", "sum(k)", "1"])
+def test_sums_over_all_keys_that_no_half_holds(score, normalize, mask, dtype):
+    text = LONG.replace("SCORE", score).replace("NORMALIZE", normalize).replace("MASK", mask)
+    x = (torch.rand(1, 70_000, 4, generator=torch.Generator().manual_seed(0)) + 1.5).to(torch.bfloat16)
+    keep = torch.rand(1, 70_000) < 0.9
+    model = towerdsl.compile(text, kernel="factored")()
+    exact = model(x.double(), keep)
+    found = model(x.to(dtype), keep)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=0)
+
+
 SCORES = {
     "dense": ("dot(q, k) / sqrt(dk)", "softmax", "true", "reference"),
     "with a bias": ("(dot(q, k) + f[j]) * 0.125", "softmax", "true", "reference"),

@@ -34,25 +34,25 @@ class Performer(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         q = self.query(x).unflatten(-1, (2, 4)).transpose(1, 2)
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2)
-        v = F.pad(self.value(x).unflatten(-1, (2, 4)).transpose(1, 2), (0, 1), value=1.0)
+        v = self.value(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        v = F.pad(v.to(wide), (0, 1), value=1.0)
         if keep is not None:
             v = v.masked_fill(~keep[:, None, :, None], 0.0)
-        wide = torch.promote_types(q.dtype, torch.float32)
         right = torch.exp(
             torch.einsum("fd,bhjd->bhjf", self.w, k)
             - torch.einsum("bhjd,bhjd->bhj", k.to(wide) / 2, k.to(wide))[:, :, :, None]
-        ).to(q.dtype)
+        )
         kv = torch.einsum("bhja,bhjd->bhad", right, v)
         left = torch.exp(
             torch.einsum("fd,bhid->bhif", self.w, q)
             - torch.einsum("bhid,bhid->bhi", q.to(wide) / 2, q.to(wide))[:, :, :, None]
-        ).to(q.dtype)
+        )
         y = torch.einsum("bhia,bhad->bhid", left, kv)
         total = y[..., -1:]
         empty = total == 0
-        return (
-            y[..., :-1] / total.masked_fill(empty, 1.0)
-        ).masked_fill(empty, 0.0).transpose(1, 2).flatten(-2)
+        y = (y[..., :-1] / total.masked_fill(empty, 1.0)).masked_fill(empty, 0.0).to(q.dtype)
+        return y.transpose(1, 2).flatten(-2)
 
 
 class Earlier(nn.Module):
@@ -79,14 +79,16 @@ class Earlier(nn.Module):
         q = self.query(x).unflatten(-1, (2, 4)).transpose(1, 2)
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2)
         v = self.value(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        v = v.to(wide)
         if keep is not None:
             v = v.masked_fill(~keep[:, None, :, None], 0.0)
         i = torch.arange(n, device=q.device)
         count = (i + 1)[:, None]
         if keep is not None:
             count = keep.cumsum(-1).clamp(min=1)[:, None, :, None]
-        y = causal_product(q, k, v, 64) * 0.25 / count
-        return y.transpose(1, 2).flatten(-2)
+        y = causal_product(q.to(wide), k.to(wide), v, 64) * 0.25 / count
+        return y.to(q.dtype).transpose(1, 2).flatten(-2)
 
 
 class LinearAttention(nn.Module):

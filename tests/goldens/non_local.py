@@ -33,8 +33,10 @@ class NonLocalBlock(nn.Module):
         q = self.theta(x).permute(0, 2, 3, 1)
         k = F.max_pool2d(self.phi(x), 2).permute(0, 2, 3, 1)
         v = F.max_pool2d(self.g(x), 2).permute(0, 2, 3, 1)
-        kv = torch.einsum("bHWd,bHWm->bdm", k, v) / max((h // 2) * (w // 2), 1)
-        y = torch.einsum("bdm,bhwd->bmhw", kv, q)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        v = v.to(wide)
+        kv = torch.einsum("bHWd,bHWm->bdm", k.to(wide), v) / max((h // 2) * (w // 2), 1)
+        y = torch.einsum("bdm,bhwd->bmhw", kv, q.to(wide)).to(q.dtype)
         return self.norm(self.w(y))
 
 

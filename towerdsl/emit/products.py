@@ -2,6 +2,8 @@
 
     sum over j of (left[i] . right[j]) v[j]  -->  left[i] . (sum over j of right[j] v[j])
 
+A half may hold no sum over all keys, though it holds the average: everything is computed in float32 at least.
+
 Legend: B batch axes, H heads, I queries, J keys, D features of a factor, V features of a message.
 """
 
@@ -51,7 +53,8 @@ class ProductWriter:
             text = self._divided_by_total(text)
         elif average.normalize == "count" and (self.of_keys or self.causal):
             text = self._divided_by_count(Code(text, SUM if len(codes) > 1 else codes[0].strength))
-        return self._hidden("y", text, self.of_queries)
+        self.frame.assign("y", self._hidden("y", text, self.of_queries))
+        return f"y.to({self.frame.dtype})"
 
     def _result_order(self, every: Axes) -> Axes:
         """The axes as the result has them, where that takes no more than a permutation; features last otherwise."""
@@ -67,10 +70,11 @@ class ProductWriter:
         """The messages of the keys that are visible, zeros for others; for `sum` a last feature counts weights."""
         frame, average = self.frame, self.average
         axes = tuple(a for a in (*self.writer.lead, *average.over, self.feature) if a in average.message.axes)
-        code = permuted(self.values.code(average.message), average.message.axes, axes)
+        code = self._wide(permuted(self.values.code(average.message), average.message.axes, axes), average.message)
         if average.normalize == "sum":
             code = Code(f"F.pad({code.text}, (0, 1), value=1.0)")
-        name = "v" if "v" not in read([average.score, *self.of_keys, *self.of_queries]) else frame.fresh("message")
+        later = read([average.score, *self.of_keys, *self.of_queries])
+        name = "v" if "v" not in later and frame.dtype_from != "v" else frame.fresh("message")
         if average.normalize != "sum" and not self.of_keys:
             return (code, axes) if code.text.isidentifier() else (Code(frame.assign(name, code.text)), axes)
         self.order = axes
@@ -139,22 +143,25 @@ class ProductWriter:
         return Code(f'torch.einsum("{a},{b}->{letters.of(own)}", {x}, {y})'), own
 
     def _side(self, value: n.Value, name: str) -> Code:
-        """A factor of the score in the model's dtype, named if it is not short."""
-        code = self.values.code(value)
-        code = code if value.type.dtype == "float" else Code(f"{code.atom}.to({self.frame.dtype})")
+        """A factor of the score, named if it is not short."""
+        if isinstance(value, n.Cast) and value.arg.type.dtype == "wide":
+            value = value.arg
+        code = self._wide(self.values.code(value), value)
         return code if len(code.text) <= SHORT else Code(self.frame.assign(self.frame.fresh(name), code.text))
+
+    def _wide(self, code: Code, value: n.Value) -> Code:
+        return code if value.type.dtype == "wide" else Code(f"{code.atom}.to({self.frame.wide})")
 
     def _scaled(self, one: Product, code: Code, own: Axes) -> Code:
         """The sums over the keys times what depends on neither position, and over their number if that is known."""
-        frame = self.frame
         if one.factor != 1:
             code = Code(
                 f"{code.at(PRODUCT)} * {Code(python(one.factor), UNARY if one.factor < 0 else ATOM).at(ATOM)}", PRODUCT
             )
         if one.number is not None:
             number = self.values.aligned(one.number, own)
-            if one.number.type.dtype != "float" and not one.number.type.scalar:
-                number = Code(f"{number.atom}.to({frame.dtype})")
+            if not one.number.type.scalar:
+                number = self._wide(number, one.number)
             code = Code(f"{code.at(PRODUCT)} * {number.at(PRODUCT + 1)}", PRODUCT)
         if self.average.normalize == "count" and not (self.of_keys or self.causal):
             code = Code(f"{code.at(PRODUCT)} / {self._length.at(PRODUCT + 1)}", PRODUCT)
