@@ -17,7 +17,7 @@ define:
   thirds(x, m):
     formula: x * m
     needs: [m % 3 == 0, m > 3]
-  outer(x, m): thirds(x, m + 1)
+  nextof(x, m): thirds(x, m + 1)
 inputs:
   x: float[b, n, dh]
   z: float[b, n, d]
@@ -51,7 +51,7 @@ UNMET = {
     "rope(z, range(n), d, base=0)": "`rope` needs `base > 0`, `base` is 0",
     "thirds(x, 4)": "`thirds` needs `m % 3 == 0`, `m` is 4",
     "thirds(x, 3)": "`thirds` needs `m > 3`, `m` is 3",
-    "outer(x, 3)": "`thirds` needs `m % 3 == 0`, `m` is 4",
+    "nextof(x, 3)": "`thirds` needs `m % 3 == 0`, `m` is 4",
     "thirds(x, 3 * n + 1)": "`thirds` needs `m % 3 == 0`",
     "halved(x, dh)": "`halved` needs `m % 2 == 0`, `m` is 5",
 }
