@@ -46,7 +46,6 @@ def result(output: str, field: str = "score: dot(q, k)", **sizes) -> torch.Size:
 UNMET = {
     "rope(x, range(n), dh)": "`rope` needs `size % 2 == 0`, `size` is 5",
     "rope_pairs(x, range(n), dh)": "`rope_pairs` needs `size % 2 == 0`, `size` is 5",
-    "sinusoidal(range(n), dh)": "`sinusoidal` needs `size % 2 == 0`, `size` is 5",
     "sinusoidal_halves(range(n), dh)": "`sinusoidal_halves` needs `size % 2 == 0`, `size` is 5",
     "rope(z, range(n), d, base=0)": "`rope` needs `base > 0`, `base` is 0",
     "thirds(x, 4)": "`thirds` needs `m % 3 == 0`, `m` is 4",

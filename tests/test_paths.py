@@ -153,9 +153,9 @@ def spec(layers: list[Layer], style: str = "flow") -> str:
     if style == "flow":
         return head + "flow:\n" + "".join(f"  - x = {x.call}\n" for x in layers) + "outputs: x\n"
     body = "".join(f"    - x = {x.call}\n" for x in layers)
-    head += f"  whole(x):\n{body}    - return x\n  outer(x):\n    - whole(x)\n"
+    head += f"  whole(x):\n{body}    - return x\n  every(x):\n    - whole(x)\n"
     if style == "block":
-        return head + "outputs: outer(x)\n"
+        return head + "outputs: every(x)\n"
     choices = "".join(f"      - if l == {k}:\n          - x = {x.call}\n" for k, x in enumerate(layers))
     return head + f"flow:\n  - for l in {len(layers)}:\n{choices}outputs: x\n"
 

@@ -199,10 +199,6 @@ BROKEN: dict[str, tuple[Callable[[n.Model], n.Model], str]] = {
     # values
     "dtype": (result(lambda x: typed(x, dtype="half")), "no dtype half"),
     "number with axes": (result(lambda x: typed(x, scalar=True)), "a number has no axes"),
-    "axis twice": (
-        result(lambda x: n.Fill(TensorType("float", (x.axes[0],) * 2), None, 0.0)),
-        "stands twice",
-    ),
     "position outside": (
         result(lambda x: n.Range(TensorType("int", (x.axes[1].on("i"),)), None)),
         "outside an attention",
@@ -216,7 +212,7 @@ BROKEN: dict[str, tuple[Callable[[n.Model], n.Model], str]] = {
     "range": (result(lambda x: n.Range(TensorType("int", x.axes), None)), "an index has one axis"),
     "fill": (result(lambda x: n.Fill(TensorType("int", x.axes), None, 0.0)), "a filled tensor is float"),
     "shared": (result(lambda x: n.Shared(FLOATS, None, x, "x", 0)), "computed once"),
-    "cast": (result(lambda x: n.Cast(TensorType("int", x.axes), None, x)), "cast to wide or float"),
+    "cast": (result(lambda x: n.Cast(TensorType("bool", x.axes), None, x)), "cast to int, wide or float"),
     "cast's axes": (result(lambda x: n.Cast(FLOATS, None, x)), "a cast keeps the axes"),
     "operands": (result(lambda x: n.Pointwise(x.type, None, "+", (x,))), "`+` has 2 operands, not 1"),
     "operator": (result(lambda x: n.Pointwise(x.type, None, "@", (x, x))), "no operator `@`"),

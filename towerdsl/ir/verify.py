@@ -189,9 +189,6 @@ class _Block:
             self.fail(f"there is no dtype {v.type.dtype}", v)
         if v.type.scalar and v.axes:
             self.fail("a number has no axes", v)
-        twice = [a for a, count in Counter(v.axes).items() if count > 1]
-        if twice:
-            self.fail(f"axis {twice[0]} stands twice", v)
         for axis in v.axes:
             if axis.side and self.inside is None:
                 self.fail(f"axis {axis} is a position, but this is outside an attention", v)
