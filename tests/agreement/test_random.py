@@ -147,14 +147,25 @@ def test_every_kernel_is_reached():
     assert REACHED.keys() == {k.name for k in CATALOG}
 
 
-def test_what_disagrees_is_made_smaller(monkeypatch):
-    """Padding that counts is found, and told with what it takes to see it again."""
+@pytest.fixture
+def padding_counts(monkeypatch):
     monkeypatch.setattr("towerdsl.kernels.tiling.Tiling.inside", lambda self: None)
 
-    def all_of_them():
-        for number in range(FEW):
-            compared(number)
 
+def compare_a_few() -> None:
+    for number in range(FEW):
+        compared(number)
+
+
+def test_padding_that_counts_is_found(padding_counts, monkeypatch):
+    monkeypatch.setitem(globals(), "smaller", lambda taken, told: None)
+    with pytest.raises(AssertionError, match=r"attention \d+: \w+"):
+        compare_a_few()
+
+
+@pytest.mark.slow
+def test_what_disagrees_is_made_smaller(padding_counts):
+    """It is told with what it takes to see it again."""
     with pytest.raises(AssertionError, match=r"(?s)attention \d+: \w+: .*tower: random.*# Case\(text, ") as raised:
-        all_of_them()
+        compare_a_few()
     assert len(str(raised.value).split("tower: random")[1]) < 500

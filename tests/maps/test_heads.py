@@ -303,10 +303,10 @@ def test_gated_blocks_are_sound():
     """The typed form with a gate is one that the rest of the compiler takes."""
     seen = []
 
-    def kept(model, *others):
+    def kept(model, *others, **options):
         verify(model)
         seen.append(show(model))
-        return written(model, *others)
+        return written(model, *others, **options)
 
     written = probe.write_source
     model = model_of("bert", **TINY)
