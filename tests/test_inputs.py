@@ -103,8 +103,6 @@ REFUSED = {
     "whole numbers for floats": ({"near": torch.ones(5, 5).long()}, TypeError, r"`near` is int64; .* near.float\(\)"),
     "an id too much": ({"ids": torch.full((2, 5), 11)}, IndexError, r"`ids` has 11, .* declared int\[b, n\], below 11"),
     "an id below": ({"ids": torch.full((2, 5), -1)}, IndexError, "`ids` has -1"),
-    "a place too much": ({"kind": torch.full((2, 5), 5)}, IndexError, "`kind` has 5, .* below 5"),
-    "a place below": ({"kind": torch.full((2, 5), -1)}, IndexError, "`kind` has -1"),
     "one text": ({"ids": torch.ones(5).long()}, ValueError, r"`ids` has shape \[5\]; .* give ids\[None\]"),
     "one axis more": ({"keep": torch.ones(2, 1, 1, 5) > 0}, ValueError, r"`keep` has shape \[2, 1, 1, 5\]; .* 2 axes"),
     "another length": ({"keep": torch.ones(2, 4) > 0}, ValueError, "`keep` .*; n is 4 here and 5 in `ids`"),
@@ -165,6 +163,12 @@ def test_an_input_that_nothing_reads_is_not_looked_at():
     unread = TEXT.replace(" + near[i, j]", "")
     assert list(towerdsl.compile(unread).inputs) == ["ids", "kind", "keep"]
     towerdsl.compile(unread)()(**given() | {"near": torch.ones(1)})
+
+
+def test_what_data_decides_reads_the_nearest_entry(model):
+    assert "below" not in model.inputs["kind"]
+    far, near = (given() | {"kind": torch.full((2, 5), kind)} for kind in (9, model.kinds.shape[0] - 1))
+    assert torch.equal(model(**far), model(**near))
 
 
 def test_ids_of_several_tables_and_of_changed_ids():

@@ -119,8 +119,9 @@ class _Uses:
             case n.Apply() if value.op.weights:
                 self.fed |= parts
             case n.Gather():
-                for flow, index, axis in zip(flows[1:], value.indices, value.table.axes[value.lead :], strict=False):
-                    self._looked_up(index, flow, axis.size)
+                # what data decides reads the nearest entry
+                for index, axis in zip(value.indices, value.table.axes[value.lead :], strict=False):
+                    self._looked_up(index, _Flow(), axis.size)
                 return _Flow(None, flows[0].parts)
             case n.Apply() | n.Pick() | n.Entry():
                 return _Flow(None, parts)
