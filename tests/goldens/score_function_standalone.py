@@ -66,6 +66,33 @@ def axes_of(declared: str) -> list[str]:
     return inside.split(", ") if inside else []
 
 
+def length_of(size: str, lengths: dict[str, int]) -> Any:
+    """The number that a formula of lengths is, such as `2 * n - 1`; None where one of them is not known."""
+    import ast
+    import operator
+
+    operators: dict[type, Any] = {
+        ast.Add: operator.add,
+        ast.Sub: operator.sub,
+        ast.Mult: operator.mul,
+        ast.Div: operator.truediv,
+        ast.FloorDiv: operator.floordiv,
+        ast.Mod: operator.mod,
+        ast.Pow: operator.pow,
+        ast.USub: operator.neg,
+    }
+
+    def number(of: Any) -> Any:
+        if isinstance(of, ast.Constant):
+            return of.value
+        if isinstance(of, ast.Name):
+            return lengths.get(of.id)
+        parts = [number(x) for x in ((of.operand,) if isinstance(of, ast.UnaryOp) else (of.left, of.right))]
+        return None if None in parts else operators[type(of.op)](*parts)
+
+    return int(size) if size.isdecimal() else number(ast.parse(size, mode="eval").body)
+
+
 def lengths_of(inputs: dict[str, str], found: tuple[Any, ...]) -> dict[str, int]:
     """The length of each axis that has no fixed one, by name."""
     lengths: dict[str, int] = {}
@@ -94,14 +121,8 @@ def lengths_of(inputs: dict[str, str], found: tuple[Any, ...]) -> dict[str, int]
         if most.isdecimal() and lengths[limit.rpartition(" ")[2]] > int(most):
             raise ValueError(f"{got}; cut it, or compile the model with more positions")
     for axis, size, length, got in later:
-        if size.isdecimal():
-            expected = int(size)
-        else:  # a formula of lengths, such as `2 * n - 1`: the source's own text
-            try:
-                expected = eval(size, {"__builtins__": {}}, lengths)
-            except NameError:
-                continue
-        if length != expected:
+        expected = length_of(size, lengths)
+        if expected is not None and length != expected:
             help = "give it in this size, or compile the model for another"
             raise ValueError(f"{got}; {length} is not {axis}: {help}")
     return lengths
