@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from towerdsl.emit.attention import AttentionWriter
 from towerdsl.emit.code import ATOM, BITAND, PRODUCT, SUM, UNARY, Code, permuted, spread
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
+from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
 from towerdsl.ops import python
 from towerdsl.passes.locality import analyze
@@ -75,9 +77,10 @@ class DotWriter:
     def scale(self, factor: float) -> list[str]:
         """The argument for the scale, `factor` times what is known at run time, where it is not the usual one."""
         score = self.score
-        size = score.left.axes[-1].size.integer
+        features = score.left.axes[-1].size
+        size = features.integer
         if score.scalar is not None:
-            number = self.values.code(score.scalar)
+            number = self.values.code(_finite(score.scalar, features))
             return [f"scale={number.text if factor == 1 else f'{python(factor)} * {number.at(PRODUCT + 1)}'}"]
         usual = size is not None and abs(factor - size**-0.5) <= 1e-12 * size**-0.5
         return [] if usual else [f"scale={python(factor)}"]
@@ -245,3 +248,12 @@ class DotWriter:
         if picks == ["None", *[":"] * (len(picks) - 1)]:
             picks = ["None"]
         return Code(f"{flattened.atom}[{', '.join(picks)}]")
+
+
+def _finite(scale: n.Value, features: Size) -> n.Value:
+    """A number that dots of so many features are multiplied by: without features they are 0, whatever the number is."""
+    if isinstance(scale, n.SizeOf) and scale.size == features:
+        return replace(scale, size=features.opaque("max", 1))
+    if isinstance(scale, n.Pointwise):
+        return replace(scale, args=tuple(_finite(x, features) for x in scale.args))
+    return replace(scale, arg=_finite(scale.arg, features)) if isinstance(scale, n.Cast) else scale

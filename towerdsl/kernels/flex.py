@@ -146,10 +146,12 @@ class _Pairing(Rewriting):
 
     def _place(self, axis: Axis) -> n.Value:
         """Where the pair is along an axis of a tensor that is held."""
-        batch = self.average.batch
+        batch, head = self.average.batch, self.average.heads
+        if head is None and len(batch) > 1:  # the last batch axis stands in its place
+            batch, head = batch[:-1], batch[-1]
         if axis.side:
             return self._variable(axis.side)
-        if axis == self.average.heads:
+        if axis == head:
             return self._variable("h")
         if axis not in batch:
             raise Unpaired("pairs are made of vectors")
