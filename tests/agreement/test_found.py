@@ -164,3 +164,39 @@ def test_queries_without_keys(normalize: str, mask: str, score: str) -> None:
                 assert all(
                     g is None or g.isfinite().all() for g in torch.autograd.grad(y.sum(), (x, z), allow_unused=True)
                 )
+
+
+@pytest.mark.parametrize("axes", ["n, b, g, n", "b, n, g, n", "n, n, b", "n, b, n"])
+def test_two_batch_axes_without_heads(axes):
+    """The last one stands where heads would: a function of a pair gets both."""
+    text = f"tower: found\nsizes: {{g: 2, e: 3}}\ninputs:\n  x: float[b, n, g, e]\n  seen: bool[{axes}]\nblocks:\n"
+    text += "  look(x, seen):\n    query: x\n    key: x\n    value: x\n    over: n\n    mask: seen[i, j]\n"
+    check(Case(text + "outputs: look(x, seen)\n", {"b": 3, "n": 5}), ["kernels"])
+
+
+@pytest.mark.parametrize("mask", ["j <= i", "abs(i - j) < 2", "i // 3 == j // 3", "i < 1 or abs(i - j) < 2"])
+@pytest.mark.parametrize("score", ["scaled_dot", "dot(q, k) + i"])
+def test_vectors_without_features(score, mask):
+    """Their dots are 0, whatever they are scaled by."""
+    text = "tower: found\ninputs:\n  x: float[n, e]\n  z: float[n, f]\nblocks:\n  look(x, z):\n    query: x\n"
+    text += f"    key: x\n    value: z\n    score: {score}\n    mask: {mask}\noutputs: look(x, z)\n"
+    model, z = compare.build(text, "reference"), torch.randn(7, 2, dtype=torch.float64)
+    x = torch.zeros(7, 0, dtype=torch.float64)
+    for kernel, other in compare.others(text):
+        torch.testing.assert_close(other(x, z), model(x, z), msg=f"{kernel}: {{}}".format)
+
+
+def test_a_sum_of_small_numbers_over_edges():
+    """Their quotient by the sum has finite gradients where the reciprocal of the sum has none."""
+    text = (
+        "tower: found\ninputs:\n  x: float[n, e]\n  edges: relation[n, n]\nblocks:\n  look(x, edges):\n    query: x\n"
+    )
+    text += "    key: x\n    value: x\n    score: exp(-dot(q, k))\n    normalize: sum\n    locality: edges[j, i]\n"
+    text += "outputs: look(x, edges)\n"
+    edges, results = torch.tensor([[0, 1, 2, 0], [0, 0, 1, 2]]), []
+    for kernel in ("edges", "reference"):
+        x = torch.tensor([[21.4], [21.45], [21.42]], dtype=torch.float64, requires_grad=True)
+        y = compare.build(text, kernel)(x, edges)
+        results.append((y, *torch.autograd.grad(y.square().sum(), x)))
+        assert all(r.isfinite().all() for r in results[-1])
+    torch.testing.assert_close(*results)

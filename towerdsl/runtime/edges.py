@@ -166,9 +166,9 @@ def _subtracted(score: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
 def sum_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
     """f / sum of f over the visible pairs of a query; zeros where the sum is zero."""
     wide = widened(score).masked_fill(~visible, 0.0)
-    total = row_sums(wide, pairs)
-    share = total.masked_fill(total == 0, 1.0).reciprocal().masked_fill(total == 0, 0.0)
-    return (wide * entries(share, pairs.query)).to(score.dtype)
+    total = entries(row_sums(wide, pairs), pairs.query)
+    nothing = total == 0  # a quotient, as the reciprocal of what is small is infinite
+    return (wide / total.masked_fill(nothing, 1.0)).masked_fill(nothing, 0.0).to(score.dtype)
 
 
 def count_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:

@@ -36,7 +36,7 @@ def flex_attention(
     from torch.nn.attention.flex_attention import flex_attention
 
     scale, features = q.shape[-1] ** -0.5 if scale is None else scale, v.shape[-1]
-    if not (q.numel() and k.numel()):  # a kernel has at least one block
+    if not (q.shape[:-1].numel() and k.shape[-2]):  # a kernel has at least one block
         return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=enable_gqa)
     if q.is_meta:
         return q.new_empty(*q.shape[:-1], features)
@@ -51,7 +51,7 @@ def block_mask(visible: Callable[..., Any], q: Tensor, k: Tensor, size: int = 12
     from torch.nn.attention.flex_attention import BlockMask
 
     queries, keys = q.shape[-2], k.shape[-2]
-    if not (q.numel() and k.numel()):
+    if not (q.shape[:-1].numel() and keys):
         return None
     with torch.no_grad():
         some, every = visible_blocks(visible, q.shape[:2], queries, keys, q.device, size)
