@@ -200,3 +200,12 @@ def test_a_sum_of_small_numbers_over_edges():
         results.append((y, *torch.autograd.grad(y.square().sum(), x)))
         assert all(r.isfinite().all() for r in results[-1])
     torch.testing.assert_close(*results)
+
+
+def test_compiled_blocks_of_an_axis_that_is_not_the_last():
+    """What is read in blocks lies in memory as torch's compiler believes."""
+    text = (
+        "tower: found\nsizes: {w: 4, e: 3, b: 1}\ninputs:\n  x: float[e, b, h, w]\nblocks:\n  look(x):\n    query: x\n"
+    )
+    text += "    key: x\n    value: x\n    over: [h, w]\n    features: e\n    locality: 20 <= i.h - j.h < 23\noutputs: look(x)\n"
+    check(Case(text, {"h": 4}), ["aot"])

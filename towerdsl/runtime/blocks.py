@@ -84,7 +84,8 @@ def cut(x: Tensor, dim: int, count: int, size: int, front: int, width: int) -> T
     length = x.shape[dim]
     if captured():  # a compiler knows no length, so nothing may depend on how it divides
         places = _places(count, size, front, width, x.device)
-        return x[(slice(None),) * dim + (places.clamp(0, length - 1),)]
+        places = places.clamp(0, length - 1)
+        return torch.unflatten(x.index_select(dim, places.flatten()), dim, (count, width))  # as dense as it seems
     if not length:
         x = F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, count * width), value=1.0)  # no position is the nearest
         return x.unflatten(dim, (count, width))
