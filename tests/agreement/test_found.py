@@ -214,3 +214,15 @@ def test_compiled_blocks_of_an_axis_that_is_not_the_last():
     torch.testing.assert_close(found, expected)
     gradients = (torch.autograd.grad(y.square().sum(), (x, u)) for y in (found, expected))
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("heads", ["heads: 2", "merge: concat"])
+@pytest.mark.parametrize("score", ["dot(q, k) / pj[j]", "sum(q * k) + dot(q, k) * pj[j]", "dot(q, pj[j] * k)"])
+def test_a_factor_with_a_batch_axis_that_the_vectors_lack(score, heads):
+    """Their features stay the last axis."""
+    text = "tower: found\nsizes: {e: 4}\ninputs:\n  s: float[m, b, e]\n  x: float[n, e]\n  u: float[b, n, e]\n"
+    text += "  pj: float[n, b]\nblocks:\n  look(s, x, u, pj):\n    query: s\n    key: x\n"
+    text += (
+        f"    value: u\n    over: n\n    {heads}\n    normalize: none\n    score: {score}\noutputs: look(s, x, u, pj)\n"
+    )
+    check(Case(text, {"n": 3, "b": 2, "m": 5}), ["kernels"])

@@ -230,7 +230,17 @@ def _multiplied(a: Product, b: Product) -> Product:
     if a.dot and b.dot:
         raise _Together("two dot products are multiplied with each other")
     number, left, right = (_joined(x, y, "*") for x, y in ((a.number, b.number), (a.left, b.left), (a.right, b.right)))
+    vectors = (a if a.dot else b).right if a.dot or b.dot else None
+    if vectors is not None:
+        left, right = (_ending(x, vectors.axes[-1]) for x in (left, right))
     return Product(a.factor * b.factor, number, left, right, a.dot or b.dot)
+
+
+def _ending(value: n.Value | None, axis: Axis) -> n.Value | None:
+    """A value that is joined, its axes in an order that ends with this one."""
+    if value is None or value.axes[-1] == axis:
+        return value
+    return replace(value, type=value.type.with_axes((*(a for a in value.axes if a != axis), axis)))
 
 
 def _inverse(value: n.Value) -> Product:
