@@ -249,7 +249,7 @@ def large(attention: Attention, case: Case) -> None:
     """Scores far from 0: as far from the reference as rounding may be."""
     params, inputs = attention.params(case), given(case, attention.inputs(case))
     inputs = scaled(inputs, 30)
-    expected, allowed, _ = rounding.bound(attention.reference, params, inputs, torch.float64, attention.jumps)
+    expected, allowed, _ = rounding.bound(attention.reference, params, inputs, torch.float64)
     for name, model in attention.models.items():
         compare.compare(name, compare.run(model, params, inputs), expected, allowed)
 
@@ -260,7 +260,7 @@ def _half(attention: Attention, case: Case, dtype: torch.dtype) -> None:
         inputs = scaled(inputs, 16)
     params, inputs = (rounding.cast(x, dtype) for x in (params, inputs))
     exact = [rounding.cast(x, torch.float64) for x in (params, inputs)]
-    expected, allowed, largest = rounding.bound(attention.reference, *exact, dtype, attention.jumps)
+    expected, allowed, largest = rounding.bound(attention.reference, *exact, dtype)
     if largest > torch.finfo(dtype).max / 2:
         COUNTED["beyond the range of a dtype"] += 1
         return
@@ -291,7 +291,7 @@ def autocast(attention: Attention, case: Case) -> None:
     params, inputs = attention.params(case), given(case, attention.inputs(case))
     params, inputs = (rounding.cast(x, torch.float32) for x in (params, inputs))
     exact = [rounding.cast(x, torch.float64) for x in (params, inputs)]
-    expected, allowed, _ = rounding.bound(attention.reference, *exact, torch.bfloat16, attention.jumps, True)
+    expected, allowed, _ = rounding.bound(attention.reference, *exact, torch.bfloat16, True)
     for name, model in {"reference": attention.reference, **attention.models}.items():
         if name == "flex":
             continue
@@ -308,7 +308,7 @@ def inference(attention: Attention, case: Case) -> None:
     params, inputs = attention.params(case), given(case, attention.inputs(case))
     params, inputs = (rounding.cast(x, torch.float32) for x in (params, inputs))
     exact = [rounding.cast(x, torch.float64) for x in (params, inputs)]
-    expected, allowed, _ = rounding.bound(attention.reference, *exact, torch.float32, attention.jumps)
+    expected, allowed, _ = rounding.bound(attention.reference, *exact, torch.float32)
     model = attention.inference().float()
     model.load_state_dict(params)
     with torch.no_grad():

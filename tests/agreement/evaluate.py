@@ -104,7 +104,9 @@ def log_probability(scores: list[Tensor]) -> Tensor:
 def looped(a: Drawn, results, params: compare.Named, inputs: compare.Named) -> compare.Named:
     """Values and gradients by loops, with their axes in the order of a compiled model's `results`."""
     params, inputs = compare.leaves(params), compare.leaves(inputs)
-    inner: compare.Named = {name: torch.zeros(shape) for name, shape in a.shapes.items()}  # those that nothing reads
+    inner: compare.Named = {
+        name: torch.zeros(shape, dtype=torch.float64) for name, shape in a.shapes.items()
+    }  # those that nothing reads
     inner |= {name.removeprefix("look."): p for name, p in params.items()}
     first, y, chance = evaluate(a, inner, inputs)
     output = a.fields.get("output", "y")

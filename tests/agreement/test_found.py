@@ -226,3 +226,26 @@ def test_a_factor_with_a_batch_axis_that_the_vectors_lack(score, heads):
         f"    value: u\n    over: n\n    {heads}\n    normalize: none\n    score: {score}\noutputs: look(s, x, u, pj)\n"
     )
     check(Case(text, {"n": 3, "b": 2, "m": 5}), ["kernels"])
+
+
+@pytest.mark.parametrize("bias", ["tau[head]", "tau[1] * abs(i - j)", "tau[0] - sum(tau) * (i + j)"])
+def test_a_bias_that_is_one_learned_number(bias):
+    """A function of a pair has its gradient too."""
+    check(Case(spec(f"score: scaled_dot + {bias}", "mask: keep[j] or j <= i"), {"n": 5}), ["kernels"])
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 2), (2, 4, 0), (0, 0, 0)])
+def test_related_vectors_without_features(shape):
+    text = "tower: found\ninputs:\n  x: float[e, n, f]\n  edges: relation[n, n]\nblocks:\n  look(x, edges):\n"
+    text += "    query: x\n    key: x\n    value: x\n    features: [e, f]\n    score: -sum(abs(q - k))\n"
+    text += "    locality: edges[j, i]\n"
+    check(Case(text + "outputs: look(x, edges)\n", dict(zip("enf", shape, strict=True))), ["kernels"])
+
+
+@pytest.mark.parametrize("normalize", NORMALIZED)
+@pytest.mark.parametrize("lengths", [(0, 3), (3, 0)])
+def test_a_condition_with_an_axis_that_the_score_lacks_and_no_keys(normalize, lengths):
+    """The weights have the axes of both."""
+    fields = ["score: -abs(i - j)", "mask: head == 0 or i.g < j.g", "heads: 2", f"normalize: {normalize}"]
+    text = spec(*fields, axes="g, h, e", over="[g, h]")
+    check(Case(text, dict(zip("gh", lengths, strict=True)) | {"n": 2}), ["kernels"])

@@ -8,6 +8,7 @@ from functools import partial
 from towerdsl.emit.code import BITAND, PRODUCT, Code
 from towerdsl.emit.dot import DotWriter
 from towerdsl.ir import nodes as n
+from towerdsl.ir.types import TensorType
 from towerdsl.kernels.flex import paired
 from towerdsl.passes.score import Term, sides
 
@@ -28,15 +29,17 @@ class FlexWriter(DotWriter):
 
         def held(value: n.Value, learns: bool) -> n.Value:
             """A value for all pairs, computed once."""
-            text = self.values.text(value)
-            if value.type.dtype in ("float", "wide") and not learns:
-                text = f"{self.values.code(value).atom}.detach()"
+            kind, code = value.type, self.values.code(value)
+            floats = kind.dtype in ("float", "wide")
+            alone = floats and learns and not kind.axes  # torch's vmap has no gradient of a number, but of one in a row
+            text = f"{code.atom}[None]" if alone else f"{code.atom}.detach()" if floats and not learns else code.text
             if text not in known:
                 name = text.removeprefix("self.")
                 if not name.isidentifier():
                     name = f"of_{''.join(sorted(sides(value))) or 'head'}"
                 known[text] = text if text.isidentifier() else frame.assign(frame.fresh(name), text)
-            return n.Local(value.type, None, known[text])
+            entry = n.Local(kind, None, known[text])
+            return n.Entry(kind, None, entry, (n.Const(TensorType("int", (), True), None, 0),)) if alone else entry
 
         def pair(value: n.Value, learns: bool = False) -> n.Value:
             return paired(value, self.average, partial(held, learns=learns), names)

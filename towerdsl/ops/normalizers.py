@@ -114,7 +114,7 @@ def normalize_none(score: Tensor, visible: Tensor | None) -> Tensor:
 def sparsemax(score: Tensor, visible: Tensor | None) -> Tensor:
     """max(f - t, 0), with t such that the weights sum to 1 (Martins and Astudillo 2016, equation 2 and algorithm 1)."""
     if not score.shape[-1]:
-        return score
+        return score if visible is None else score.masked_fill(~visible, 0.0)
     wide = widened(score)
     if visible is None:
         ordered = wide.sort(-1, descending=True).values

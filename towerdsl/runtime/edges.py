@@ -240,7 +240,7 @@ class WeightedSum(torch.autograd.Function):
         shift = torch.arange(leading, device=key_E.device)[:, None]
         starts = torch.cat([(start[:-1] + key_E.shape[0] * shift).flatten(), start[-1:] * leading])
         places = (key_E * leading + shift).flatten()
-        y = _bags(weights.flatten(), values.reshape(-1, values.shape[-1]), places, starts)
+        y = _bags(weights.flatten(), values.flatten(0, 1), places, starts)
         return y.unflatten(0, (leading, start.shape[0] - 1)).transpose(0, 1)
 
     @staticmethod
