@@ -51,12 +51,17 @@ def _read_text(path: Path, name: str, span: Span | None = None) -> str:
         if len(data) > most:
             message = f"{name} is too large: a spec has at most {MAX_CHARACTERS:,} characters"
             raise _fail("too-long", message, "move parts of it to files that it names in `use:`", span)
-        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return _lines(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise _fail("encoding", f"{name} is not UTF-8 text", "save it as UTF-8", span) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise _fail("file", f"{name} cannot be read: {reason}", None, span) from None
+
+
+def _lines(text: str) -> str:
+    """The text without a byte order mark, its lines ended as everywhere else: places count in it."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _is_readable(path: Path, text: str) -> bool:
@@ -80,7 +85,7 @@ def read(spec: str | Path, errors: Diagnostics | None = None) -> t.SpecFile:
     Mistakes of form are added to `errors`, if given. Raises TowerError otherwise, and if there is nothing to read.
     """
     if isinstance(spec, str) and "\n" in spec:
-        return reader.read_spec(Source("<spec>", spec), None, errors)
+        return reader.read_spec(Source("<spec>", _lines(spec)), None, errors)
     path, known = Path(spec), library()
     text = str(spec)
     if not text:

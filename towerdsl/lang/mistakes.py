@@ -14,6 +14,8 @@ CLOSING = {"(": ")", "[": "]"}
 #: What to write for characters that have no meaning.
 CHARACTERS = {
     "&": "write `and`",
+    "~": "write `not`",
+    "$": "names are written without `$`",
     "|": "write `or`",
     "!": "write `not`, or `!=`",
     "^": "powers are written `**`",
@@ -57,6 +59,12 @@ def error(code: str, message: str, span: Span, help: str | None, *notes: str) ->
 def explain(problem: UnexpectedInput, text: str, span: Span, kind: str) -> TowerError:
     """The mistake in `text`, which was to be an `expression`, a `statement`, a `header`, a `signature` or a `type`."""
     return _Mistake(text, span, kind).explain(problem)
+
+
+def comment_after(span: Span) -> int | None:
+    """The offset of the comment that follows the text on its line, if one does."""
+    found = re.compile(r"[ \t]+#").match(span.source.text, span.end)
+    return found.end() - 1 if found else None
 
 
 class _Mistake:
@@ -150,6 +158,10 @@ class _Mistake:
     def end(self, expected: set[str]) -> TowerError:
         """The text stops too early."""
         end = len(self.text.rstrip())
+        if (comment := comment_after(self.span)) is not None:
+            at = comment - self.span.start
+            help = "what follows ` #` is a comment: remove the `#`, or end the text before it"
+            return self.said(at, at + 1, f"a comment cuts the {self.kind}", help)
         last = TOKEN.findall(self.text)[-1]
         if "NUMBER" in expected:
             message = f"the {self.kind} ends too early"
@@ -254,6 +266,9 @@ class _Mistake:
             return self.said(start, end, f"`{value}` was not expected here", help)
         if pattern := self.pattern(start):
             return self.said(start, end, "a pattern is written in quotes", f'write `"{pattern}"`')
+        if value[0] in "\"'" and self.text[start - 1 : start] in ("f", "r", "b", "u"):
+            help = f"remove the `{last}`"
+            return self.said(start - len(last), end, "a text stands in quotes, without a letter before it", help)
         if self.kind == "signature" and last[0] in "0123456789":
             return self.said(start, end, "a name begins with a letter", None)
         if start and self.text[start - 1] in "0123456789." and re.fullmatch(r"[0-9.]+", last):

@@ -176,6 +176,8 @@ class _Builder:
         text = str(node.children[0])
         if len(text) > 40:
             raise error("too-long", "this number has too many digits", span, None)
+        if text.isdigit() and text != str(int(text)):
+            raise error("syntax", "a whole number does not begin with 0", span, f"write `{int(text)}`")
         return t.Number(span, int(text) if text.isdigit() else float(text))
 
     def _string(self, node: Tree[Token], span: Span, built: dict[int, t.Expr]) -> t.Expr:

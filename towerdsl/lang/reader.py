@@ -18,7 +18,8 @@ from towerdsl.diagnostics import Diagnostics, Source, did_you_mean
 from towerdsl.lang import parser
 from towerdsl.lang import tree as t
 from towerdsl.lang.mistakes import KEYWORDS
-from towerdsl.lang.yaml_nodes import NAME, Node, Nodes, Reported, compose, empty, fail
+from towerdsl.lang.yaml_mistakes import fail, lacks_space
+from towerdsl.lang.yaml_nodes import NAME, Node, Nodes, Reported, compose, empty
 
 DTYPES = ("int", "float", "bool", "relation")
 
@@ -132,8 +133,14 @@ class _Reader(Nodes):
             elif empty(value) and (m := re.fullmatch(rf"({NAME.pattern})\s+(\S.*)", key.text)):
                 self.error("form", f"`{m[1]}` lacks its colon", key.span, help=f"write `{m[1]}: {m[2]}`")
                 self.note_name(key)
+            elif empty(value) and (m := re.fullmatch(rf"({NAME.pattern}):(\S.*)", key.text)):
+                d = lacks_space(m[1], m[2], key.span)
+                self.error(d.code, d.message, key.span, help=d.help)
+                self.note_name(key)
             else:
                 help = "use letters, digits and `_`"
+                if isinstance(node, yaml.MappingNode) and node.flow_style and empty(value):
+                    help = "`{...}` is a mapping in YAML, `{name: value}`: write the value without `{` and `}`"
                 self.error("name", f"`{key.text}` is not a name for one of `{what}`", key.span, help=help)
                 self.note_name(key)
         return found
@@ -141,12 +148,15 @@ class _Reader(Nodes):
     def expression(self, node: Node, what: str = "an expression") -> t.Expr | None:
         """A scalar, or a YAML list of them (`over: [h, w]`). `what` is its name in the file, for messages."""
         if isinstance(node, yaml.SequenceNode):
-            items = [self.expression(n) for n in node.value]
+            items = [self.expression(n) for n in self.whole_items(node)]
             read = tuple(e for e in items if e is not None)
             return t.List(self.span(node), read) if len(read) == len(items) else None
         if empty(node):
             message = "an expression was expected here" if what == "an expression" else f"{what} is empty"
-            self.error("syntax", message, self.span(node), help="write a value, or remove it")
+            help = "write a value, or remove it"
+            if re.compile(r"\s*[,}]").match(self.source.text, node.end_mark.index):
+                help = "in `{...}` each name has a value, `{x: x}`; a list is written `[x, y]`"
+            self.error("syntax", message, self.span(node), help=help)
             return None
         return self.parse(parser.parse_expression, node)
 
@@ -156,12 +166,16 @@ class _Reader(Nodes):
         return tuple((key, e) for key, e in pairs if e is not None)
 
     def types(self, node: Node | None, what: str) -> tuple[tuple[t.Text, t.AnyType], ...]:
-        named = self.named(node, what)
-        pairs = [(key, self.type(value, key.text)) for key, value in named]
-        for (key, decl), value in zip(pairs, [v for _, v in named], strict=True):
+        found, unread = [], frozenset(self.broken)
+        for key, value in self.named(node, what):
+            decl, names = self.type(value, key.text), NAME.findall(self.span(value).text)
             if decl is None:  # the axes that it would have named are unknown as well
-                self.broken |= {key.text, *NAME.findall(self.span(value).text)}
-        return tuple((key, e) for key, e in pairs if e is not None)
+                self.broken |= {key.text, *names}
+            elif not unread.isdisjoint(names):  # as long as a size that could not be read
+                self.broken.add(key.text)
+            else:
+                found.append((key, decl))
+        return tuple(found)
 
     def type(self, node: Node, name: str) -> t.AnyType | None:
         if isinstance(node, yaml.SequenceNode):
@@ -230,15 +244,20 @@ class _Reader(Nodes):
         return self.read(how)
 
     def outputs(self, node: Node | None) -> tuple[tuple[t.Text | None, t.Expr], ...]:
+        found: tuple[tuple[t.Text | None, t.Expr], ...]
         if node is None:
             return ()
         if isinstance(node, yaml.MappingNode):
-            return self.expressions(node, "outputs")
-        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        found = [self.expression(n, "`outputs`") for n in nodes]
-        if nodes and not any(found):
+            found = self.expressions(node, "outputs")
+            unread = bool(node.value) and not found
+        else:
+            nodes = self.whole_items(node) if isinstance(node, yaml.SequenceNode) else [node]
+            read = [self.expression(n, "`outputs`") for n in nodes]
+            found = tuple((None, e) for e in read if e is not None)
+            unread = bool(nodes) and not found
+        if unread:
             self.broken.add("outputs")
-        return tuple((None, e) for e in found if e is not None)
+        return found
 
     # --- blocks and statements --------------------------------------------------------------------------------
 

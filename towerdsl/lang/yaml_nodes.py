@@ -13,6 +13,7 @@ import yaml
 
 from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, closest
 from towerdsl.lang import tree as t
+from towerdsl.lang.yaml_mistakes import cut, explained, fail, tagged
 
 MAX_CHARACTERS = 100_000
 MAX_LEVELS = 40
@@ -21,11 +22,6 @@ Node = yaml.Node
 T = TypeVar("T")
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def fail(source: Source, code: str, message: str, start: int, help: str | None = None, width: int = 1) -> TowerError:
-    """One mistake at a character of the file, as the error that carries it."""
-    return TowerError([Diagnostic(code, message, Span(source, start, start + width), (), help)])
 
 
 def compose(source: Source) -> Node | None:
@@ -41,7 +37,7 @@ def compose(source: Source) -> Node | None:
                 message = "YAML anchors and aliases are not part of the language"
                 raise fail(source, "yaml-alias", message, start, "share with `define:`, `blocks:` or `modules:`")
             if getattr(event, "tag", None):
-                raise fail(source, "yaml-tag", "YAML tags are not part of the language", start, "remove the tag")
+                raise tagged(source, start)
             if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
                 level += 1
                 if level > MAX_LEVELS:
@@ -51,69 +47,11 @@ def compose(source: Source) -> Node | None:
                 level -= 1
         return yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        raise _explained(source, error) from None
+        raise explained(source, error) from None
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
         help = "remove it" if position < len(text) else None
         raise fail(source, "yaml", "not valid YAML: a character that YAML does not allow", position, help) from None
-
-
-def _explained(source: Source, error: yaml.MarkedYAMLError) -> TowerError:
-    """What is wrong with a text that is not YAML, and where."""
-    mark = error.problem_mark or error.context_mark
-    at = mark.index if mark else 0
-    problem = (error.problem or error.context or "this is not YAML").removeprefix("found ")
-    number, _ = source.position(at)
-    for near in (number, max(1, number - 1)):
-        indent = re.match(r" *\t\s*", source.line(near))
-        if indent and indent.end() < len(source.line(near)):
-            start = source.start_of(near)
-            tab = Span(source, start + indent.group().index("\t"), start + indent.end())
-            return TowerError([Diagnostic("yaml", "this line is indented with a tab", tab, (), "indent with spaces")])
-    if at >= len(source.text.rstrip()) and error.context_mark:
-        at = error.context_mark.index  # where it began says more than where the file ends
-    line = None
-    if "expected ':'" in problem or "mapping values are not allowed" in problem:
-        line = _without_colon(source, error.context_mark.line + 1 if error.context_mark else number)
-    if line is not None:
-        key = source.line(line).strip()
-        start = source.start_of(line) + source.line(line).index(key)
-        message, help = f"not valid YAML: `{key}` lacks its colon", f"write `{key}:`"
-        if "=" in key:
-            message, help = "not valid YAML: this line is no item of the list", "begin it with `- `, or indent it"
-        span = Span(source, start, start + len(key))
-        return TowerError([Diagnostic("yaml", message, span, (), help)])
-    if "expected a single document" in (error.context or problem) or "document start" in problem:
-        return fail(source, "yaml", "a file is one YAML document", at, "one file holds one spec: remove the `---`", 3)
-    return fail(source, "yaml", f"not valid YAML: {problem}", at, _yaml_help(problem))
-
-
-def _without_colon(source: Source, number: int) -> int | None:
-    """The line, this one or one it may be a part of, that looks like a key but has no colon."""
-    indent = len(source.line(number)) - len(source.line(number).lstrip())
-    for line in range(number, max(0, number - 20), -1):
-        text = source.line(line)
-        if not text.strip() or len(text) - len(text.lstrip()) > indent or text.lstrip().startswith("- "):
-            continue
-        if not re.search(r"[:#]", text):
-            return line
-        if line < number:
-            return None
-    return None
-
-
-def _yaml_help(problem: str) -> str | None:
-    for sign, help in {
-        "mapping values are not allowed": "put the text in quotes, or check the indentation",
-        "cannot start any token": "put the text in quotes",
-        "did not find expected key": "check the indentation, and quote texts that hold `[`, `{` or `: `",
-        "expected ',' or": 'close the bracket, or quote a type such as "float[a, b]" inside `{...}`',
-        "unknown escape": "write `\\\\` for a backslash, or use '...' quotes",
-        "unexpected end of stream": "close the quotes",
-    }.items():
-        if sign in problem:
-            return help
-    return None
 
 
 class Reported(yaml.ScalarNode):
@@ -199,7 +137,12 @@ class Nodes:
         if node is None or empty(node) or isinstance(node, Reported):
             return []
         if not isinstance(node, yaml.MappingNode):
-            self.error("form", f"`{what}` is a mapping of names", self.head(node), help="write `name: value`")
+            help = "write `name: value`"
+            if isinstance(node, yaml.SequenceNode):
+                help += ", without `[` and `]`" if node.flow_style else ", without the `- `"
+            elif m := re.match(rf"({NAME.pattern}):(\S+)", node.value):
+                help = f"write `{m[1]}: {m[2]}`, with a space behind the colon"
+            self.error("form", f"`{what}` is a mapping of names", self.head(node), help=help)
             return []
         found: dict[str, t.Text] = {}
         pairs = []
@@ -221,16 +164,21 @@ class Nodes:
         """The pairs of a mapping. In `{...}` a comma ends a value: of one that was cut, the rest is left out."""
         pairs: list[tuple[Node, Node]] = []
         level = 0
+        cut = node.flow_style and any(self.unclosed(k) < 0 or self.unclosed(v) < 0 for k, v in node.value)
         for key, value in node.value:
-            if level:  # `d)` of `value: linear(x, d)` was read as a name
+            if level > 0:  # `d)` of `value: linear(x, d)` was read as a name
                 level += self.unclosed(key) + self.unclosed(value)
                 continue
-            level = self.unclosed(value) if node.flow_style and len(node.value) > 1 else 0
-            if level > 0 and any(self.unclosed(k) + self.unclosed(v) < 0 for k, v in node.value):
-                self.comma(value, "{...}")
+            level = 0
+            if cut and self.unclosed(key) > 0:  # `far(a` of `far(a, b): a + b`
+                level = self.unclosed(key) + self.unclosed(value)
+                self.cut(key, key=True)
+                self.note_name(t.Text(key.value, self.span(key)))
+                continue
+            if cut and self.unclosed(value) > 0:
+                level = self.unclosed(value)
+                self.cut(value)
                 value = Reported("", "", value.start_mark, value.end_mark)
-            else:
-                level = 0
             pairs.append((key, value))
         return pairs
 
@@ -240,17 +188,11 @@ class Nodes:
             return 0
         return sum({"(": 1, "[": 1, ")": -1, "]": -1}.get(c, 0) for c in node.value)
 
-    def comma(self, node: Node, brackets: str) -> None:
+    def cut(self, node: Node, key: bool = False) -> None:
         """A value that a comma has cut: say how the whole is written."""
-        start, level, end = node.start_mark.index, 0, len(self.source.text)
-        for m in re.compile(r"[\[({})\]]").finditer(self.source.text, start):
-            level += 1 if m.group() in "([{" else -1
-            if level == 0:
-                end = m.end()
-                break
-        whole = Span(self.source, start, end)
-        help = f'quote it: `"{whole.text}"`' if "\n" not in whole.text and len(whole.text) < 80 else "quote the value"
-        self.error("syntax", f"inside `{brackets}` a comma ends the value", whole, help=help)
+        d = cut(self.source, node.start_mark.index, key)
+        assert d.span is not None
+        self.error(d.code, d.message, d.span, d.notes, d.help)
 
     def note_names(self, node: Node) -> None:
         """Take the keys of an unreadable mapping as names that are broken."""
@@ -274,19 +216,22 @@ class Nodes:
                 help = f"write `{what}: [{node.value}]`"
             self.error("form", message, self.head(node), help=help)
             return []
+        return self.whole_items(node)
+
+    def whole_items(self, node: yaml.SequenceNode) -> list[Node]:
+        """The items of a list. In `[...]` a comma ends an item: of one that was cut, the rest is left out."""
         items: list[Node] = []
         level = 0
+        cut = node.flow_style and any(self.unclosed(item) < 0 for item in node.value)
         for item in node.value:
             if level > 0:  # `d)` of `[x = linear(x, d)]` was read as an item
                 level += self.unclosed(item)
                 continue
-            level = self.unclosed(item) if node.flow_style else 0
-            if level > 0 and any(self.unclosed(other) < 0 for other in node.value):
-                self.comma(item, "[...]")
-                items.append(Reported("", item.value, item.start_mark, item.end_mark))
-            else:
-                level = 0
-                items.append(item)
+            level = self.unclosed(item) if cut else 0
+            if level > 0:
+                self.cut(item)
+                item = Reported("", item.value, item.start_mark, item.end_mark)
+            items.append(item)
         return items
 
     def parse(self, how: Callable[[str, Span], T], node: Node, what: str = "an expression") -> T | None:
@@ -297,6 +242,8 @@ class Nodes:
             kind, help = "a list", "put the text in quotes"
             if isinstance(node, yaml.MappingNode):
                 kind, help = "a mapping", "put the text in quotes if it holds a colon"
+                if node.flow_style:
+                    kind, help = "a mapping in YAML", "write it without `{` and `}`"
             self.error("form", f"{what} was expected here, this is {kind}", self.head(node), help=help)
             return None
         span = self.span(node)

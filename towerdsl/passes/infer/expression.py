@@ -712,7 +712,7 @@ def _foreign(name: str) -> str | None:
     if name in ("inf", "infinity", "Infinity"):
         return "a condition in `mask:` hides a key; elsewhere write a large number"
     if name in ("None", "none", "null"):
-        return "there is no empty value: an input with a default, `keep: bool[b, n] = true`, may be left out"
+        return "leave out what has a default, also an input, `keep: bool[b, n] = true`; or write `false` or a number"
     return f"write `{words[name]}`" if name in words else None
 
 
