@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from towerdsl.budget import bounded
 from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError, did_you_mean
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
@@ -50,6 +51,7 @@ class Compiled:
     plans: Mapping[int, Plan]
     checkpoints: tuple[CheckpointMap, ...]
 
+    @bounded()
     @deep()
     def source(self, standalone: bool = False) -> str:
         """The Python source of the model."""
@@ -70,6 +72,7 @@ def compiled_from(model: object, otherwise: str = "make the model with `towerdsl
     return found
 
 
+@bounded()
 @deep()
 def compile_spec(
     spec: str | Path,
@@ -86,6 +89,7 @@ def compile_spec(
     return plan(resolved, model, bool(sizes), kernel, inference, device)
 
 
+@bounded()
 @deep()
 def plan(
     resolved: Resolved,
@@ -145,6 +149,7 @@ def size_names(spec: str | Path) -> set[str]:
     return set(resolved.sizes)
 
 
+@bounded()
 @deep()
 def understand(spec: str | Path, sizes: Mapping[str, Setting]) -> tuple[Resolved, n.Model | None]:
     """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""

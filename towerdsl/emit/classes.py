@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from towerdsl.budget import working_at
 from towerdsl.emit.average import AverageWriter
 from towerdsl.emit.code import MARK, full, mark, unmark, unused
 from towerdsl.emit.describe import docstring
@@ -171,6 +172,7 @@ class ClassWriter:
 
     def draft(self) -> Draft:
         block = self.block
+        working_at(block.span)
         self.frame.taken |= {self.frame.variable(x) for step in statements(block.body) for x in step.names}
         for step in block.body:
             self._step(step, ())

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from towerdsl.budget import spend
 from towerdsl.emit.code import mark, unused
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
@@ -79,6 +80,7 @@ class Frame:
     # --- statements -------------------------------------------------------------------------------------------
 
     def line(self, text: str) -> None:
+        spend(5 + len(text) // 10)
         self.lines.append("    " * self.depth + text)
 
     def assign(self, name: str, code: str) -> str:

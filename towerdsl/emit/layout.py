@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from towerdsl.budget import spend
 from towerdsl.emit.code import MARK
 
 WIDTH = 110
 _ASSIGN = re.compile(r"^(\s*)([A-Za-z_]\w*) = (.*)$")
+_WORD = re.compile(r"\w+")
 _RETURN = re.compile(r"^(\s*)return ([A-Za-z_]\w*)$")
 
 
@@ -45,22 +47,25 @@ def _joined(lines: list[str], at: int) -> bool:
     first = _ASSIGN.match(lines[at])
     if not first or not _is_chain(first[3]):
         return False
+    spend(50)
     word = re.compile(rf"\b{first[2]}\b")
-    between: list[str] = []
+    made_of = set(_WORD.findall(first[3]))
+    between: set[str] = set()
     for k in range(at + 1, len(lines)):
+        spend(5 + len(lines[k]) // 50)
         second = _ASSIGN.match(lines[k])
         same = second is not None and second[2] == first[2] and second[1] == first[1]
         if same and second is not None and _reads_once(second[3], word):
             together = f"{first[1]}{first[2]} = {word.sub(lambda _: first[3], second[3])}"
-            late = any(re.search(rf"\b{name}\b", second[3]) for name in between)
+            late = not between.isdisjoint(_WORD.findall(second[3]))
             if late or length(together) + 8 > WIDTH:  # inside a class, two levels deep
                 return False
             lines[at] = together
             del lines[k]
             return True
-        between += [second[2]] if second is not None else []
+        between |= {second[2]} if second is not None else set()
         # between the two, nothing may read the variable or change what its value is made of
-        if word.search(lines[k]) or second is None or re.search(rf"\b{second[2]}\b", first[3]):
+        if word.search(lines[k]) or second is None or second[2] in made_of:
             return False
     return False
 
@@ -92,8 +97,10 @@ def length(line: str) -> int:
 def wrapped(line: str, bracketed: bool = False) -> list[str]:
     """A statement, or what stands inside a bracket, in lines of at most `WIDTH`: broken inside its longest bracket, or
     before operators."""
+    spend(2 + len(line) // 50)
     if length(line) <= WIDTH or '"""' in line:
         return [line]
+    spend(len(line))
     indent = " " * (len(line) - len(line.lstrip()))
     group = _longest_group(line)
     operators = _operators(line)

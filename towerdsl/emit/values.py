@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
+from towerdsl.budget import spend
 from towerdsl.emit.code import (
     AND,
     ATOM,
@@ -45,6 +46,7 @@ class ValueWriter:
         """The code of a value, by the method that is called after its class."""
         method = getattr(self, f"_{type(value).__name__.lower()}")
         result: Code = method(value)
+        spend(10 + len(result.text) // 50)
         return result
 
     def text(self, value: n.Value) -> str:

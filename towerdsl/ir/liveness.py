@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
 
 
@@ -64,7 +65,9 @@ class _Liveness:
 
     def before(self, step: n.Step, after: set[str]) -> None:
         """Make what is read behind a statement into what is read before it."""
+        spend(3)
         if isinstance(step, n.Loop):
+            spend(len(step.bodies))
             after.update(*map(self.needed, {id(b): b for b in step.bodies}.values()))
         elif isinstance(step, n.Scan):
             after -= {name for name, _ in step.collected}

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Span
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 class Value:
     type: TensorType
     span: Span | None = field(compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        spend(5)
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -44,6 +48,7 @@ class Value:
         stack: list[Value] = [self]
         while stack:
             value = stack.pop()
+            spend(3)
             yield value
             stack.extend(reversed(value.operands))
 

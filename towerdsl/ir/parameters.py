@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
 from towerdsl.ir.size import Size
@@ -14,6 +15,7 @@ def count_modules(root: n.BlockInstance) -> int:
     known: dict[int, int] = {}
 
     def slot_count(slot: n.ModuleSlot) -> int:
+        spend(1)
         if id(slot) not in known:
             inside = sum(slot_count(s) for s in slot.items)
             known[id(slot)] = inside if slot.items else 1 + (block_count(slot.block) if slot.block is not None else 0)
@@ -35,12 +37,14 @@ def parameter_shapes(root: n.BlockInstance) -> list[tuple[str, tuple[int, ...], 
         return tuple(s.integer or 0 for s in shape)
 
     def visit_slot(slot: n.ModuleSlot, prefix: str) -> None:
+        spend(1)
         if slot.items:
             for k, item in enumerate(slot.items):
                 visit_slot(item, f"{prefix}{k}.")
         elif slot.block is not None:
             visit_block(slot.block, prefix)
         elif slot.result is not None:
+            spend(2 * len(slot.result.parameters) + len(prefix) // 20)
             found.extend((prefix + name, numbers(shape), True) for name, shape in slot.result.parameters)
             found.extend((prefix + name, numbers(shape), False) for name, shape in slot.result.buffers)
 

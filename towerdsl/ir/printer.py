@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, shown
@@ -25,7 +26,9 @@ def show(model: n.Model) -> str:
 def show_value(value: n.Value) -> str:
     """A value in the words of the language; `x@[b, n]` has its axes renamed, `once(...)` is computed once."""
     method = globals().get(f"_{type(value).__name__.lower()}")
-    return str(method(value)) if method is not None else f"<{type(value).__name__}>"
+    text = str(method(value)) if method is not None else f"<{type(value).__name__}>"
+    spend(2 + len(text) // 100)
+    return text
 
 
 def show_number(number: float | int | bool) -> str:

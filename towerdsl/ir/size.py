@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import reduce
+from functools import cached_property, reduce
+
+from towerdsl.budget import TooMuch, spend
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,13 @@ class Atom:
     args: tuple[Size, ...] = ()
 
     def __str__(self) -> str:
+        return self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    @cached_property
+    def text(self) -> str:
         return self.render(lambda name: name)
 
     def render(self, free: Callable[[str], str]) -> str:
@@ -40,10 +49,10 @@ class Atom:
 
     @property
     def key(self) -> tuple[str, str]:
-        return (str(self), self.op)
+        return (self.text, self.op)
 
 
-class SizeLimitError(ArithmeticError):
+class SizeLimitError(TooMuch):
     """A size has grown past what any real model needs."""
 
 
@@ -66,6 +75,13 @@ class Size:
 
     terms: tuple[tuple[Monomial, Fraction], ...]
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
     # --- building ---------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -81,6 +97,7 @@ class Size:
 
     @staticmethod
     def _from(terms: Mapping[Monomial, Fraction]) -> Size:
+        spend(4 + 2 * len(terms))
         kept = [(m, c) for m, c in terms.items() if c]
         if len(kept) > MAX_TERMS or any(
             abs(c.numerator) > MAX_COEFFICIENT or c.denominator > MAX_COEFFICIENT or sum(p for _, p in m) > MAX_DEGREE
@@ -105,6 +122,7 @@ class Size:
         terms: dict[Monomial, Fraction] = {}
         if len(self.terms) * len(Size.of(other).terms) > MAX_TERMS**2:
             raise SizeLimitError("the size is too complicated")
+        spend(4 * len(self.terms) * len(Size.of(other).terms))
         for m1, c1 in self.terms:
             for m2, c2 in Size.of(other).terms:
                 powers: dict[Atom, int] = dict(m1)

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from towerdsl.ir.size import Size
+from towerdsl.ir.size import Size, SizeLimitError
+
+#: Of one tensor; a product of two has a letter for each in einsum.
+MAX_AXES = 24
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class TensorType:
     scalar: bool = False
 
     def __post_init__(self) -> None:
+        if len(self.axes) > MAX_AXES:
+            raise SizeLimitError(f"a tensor has at most {MAX_AXES} axes, this has {len(self.axes)}")
         names = [a.name for a in self.axes]
         if len(set(names)) < len(names):
             object.__setattr__(self, "axes", apart(self.axes))

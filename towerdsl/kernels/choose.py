@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from towerdsl.budget import working_at
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.kernels import cost
@@ -16,6 +17,7 @@ DEVICES = ("cpu", "cuda")
 
 def choose(average: n.Average, forced: str | None = None, device: str = "cpu") -> Plan:
     """The plan of one attention for a device. Raises TowerError if the kernel asked for refuses, or is none."""
+    working_at(average.span)
     facts = Facts(analyze(average.visible), split(average.score), device)
     refusals = {k.name: k.refuse(average, facts) for k in CATALOG}
     refused = tuple((name, reason) for name, reason in refusals.items() if reason is not None)

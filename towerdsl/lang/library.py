@@ -7,7 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, did_you_mean
+from towerdsl.budget import uncounted
+from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, did_you_mean, visible
 from towerdsl.lang import reader
 from towerdsl.lang import tree as t
 from towerdsl.lang.yaml_nodes import MAX_CHARACTERS
@@ -33,7 +34,8 @@ def library() -> dict[str, Path]:
 def standard_library() -> t.SpecFile:
     """The definitions of `std.yaml`, read once."""
     path = PACKAGE / "std.yaml"
-    return reader.read_spec(Source("std.yaml", path.read_text(encoding="utf-8")), path)
+    with uncounted():
+        return reader.read_spec(Source("std.yaml", path.read_text(encoding="utf-8")), path)
 
 
 def _fail(code: str, message: str, help: str | None = None, span: Span | None = None) -> TowerError:
@@ -84,6 +86,8 @@ def read(spec: str | Path, errors: Diagnostics | None = None) -> t.SpecFile:
 
     Mistakes of form are added to `errors`, if given. Raises TowerError otherwise, and if there is nothing to read.
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise _fail("file", f"a spec is a path, a name or a text, not {type(spec).__name__}")
     if isinstance(spec, str) and "\n" in spec:
         return reader.read_spec(Source("<spec>", _lines(spec)), None, errors)
     path, known = Path(spec), library()
@@ -111,7 +115,7 @@ def _shown(path: Path) -> str:
     root = library_folder()
     if path.resolve().is_relative_to(root.resolve()):
         return f"specs/{path.resolve().relative_to(root.resolve()).as_posix()}"
-    return path.name if path.is_absolute() else path.as_posix()
+    return visible(path.name if path.is_absolute() else path.as_posix(), "")
 
 
 def read_used(name: str, span: Span, user: Path | None, errors: Diagnostics | None = None) -> t.SpecFile:

@@ -10,12 +10,15 @@ from pathlib import Path
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
+from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Span
 from towerdsl.lang import tree as t
 from towerdsl.lang.mistakes import KEYWORDS, error, explain
 
 MAX_CHARACTERS = 10_000
 MAX_LEVELS = 100
+MAX_NAME = 100
+_LONG = re.compile(rf"[^\W\d]\w{{{MAX_NAME},}}")
 
 
 @cache
@@ -126,10 +129,20 @@ def _parse(text: str, span: Span, kind: str) -> Tree[Token] | Token:
         message = f"this expression has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read"
         raise error("too-long", message, Span(span.source, span.start, span.start + 1), "name its parts in `define:`")
     _check_levels(text, span)
+    if (long := _LONG.search(text)) is not None:
+        place = Span(span.source, span.start + long.start(), span.start + long.end())
+        raise error("too-long", long_name(long.group()), place, "call it something shorter")
+    working_at(span)
+    spend(50 + 5 * len(text))
     try:
         return _lark().parse(text, start={"signature": "expression", "type": "statement"}.get(kind, kind))
     except UnexpectedInput as problem:
         raise explain(problem, text, span, kind) from None
+
+
+def long_name(name: str) -> str:
+    """What is wrong with a name that is too long."""
+    return f"a name has at most {MAX_NAME} characters, this has {len(name):,}"
 
 
 def _check_levels(text: str, span: Span) -> None:

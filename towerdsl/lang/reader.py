@@ -120,6 +120,9 @@ class _Reader(Nodes):
                 "name", f"`{text.text}` is not a name", text.span, help="use letters, digits and `_`, as in `bert_base`"
             )
             return None
+        if text and len(text.text) > parser.MAX_NAME:
+            self.error("too-long", parser.long_name(text.text), text.span, help="call it something shorter")
+            return None
         return text
 
     def named(self, node: Node | None, what: str) -> list[tuple[t.Text, Node]]:
@@ -128,6 +131,9 @@ class _Reader(Nodes):
             if key.text in (*KEYWORDS, "true", "false"):
                 help = "choose another name"
                 self.error("name-reserved", f"`{key.text}` is a word of the language", key.span, help=help)
+            elif NAME.fullmatch(key.text) and len(key.text) > parser.MAX_NAME:
+                self.error("too-long", parser.long_name(key.text), key.span, help="call it something shorter")
+                self.note_name(key)
             elif NAME.fullmatch(key.text):
                 found.append((key, value))
             elif empty(value) and (m := re.fullmatch(rf"({NAME.pattern})\s+(\S.*)", key.text)):

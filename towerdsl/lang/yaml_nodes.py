@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import yaml
 
-from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, closest
+from towerdsl.budget import spend
+from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, TowerError, closest, visible
 from towerdsl.lang import tree as t
 from towerdsl.lang.yaml_mistakes import cut, explained, fail, tagged
 
@@ -22,6 +23,10 @@ Node = yaml.Node
 T = TypeVar("T")
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Half of a pair of UTF-16, which is no character.
+_LONE = re.compile("[\ud800-\udfff]")
+#: What YAML lets be escaped in quotes, and no file should hold.
+_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff]")
 
 
 def compose(source: Source) -> Node | None:
@@ -29,9 +34,12 @@ def compose(source: Source) -> Node | None:
     text = source.text
     if len(text) > MAX_CHARACTERS:
         raise fail(source, "too-long", f"a spec has at most {MAX_CHARACTERS:,} characters, this has {len(text):,}", 0)
+    if (lone := _LONE.search(text)) is not None:
+        raise _not_allowed(source, lone.start())
     try:
         level = 0
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            spend(20)
             start = event.start_mark.index if event.start_mark else 0
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 message = "YAML anchors and aliases are not part of the language"
@@ -50,8 +58,12 @@ def compose(source: Source) -> Node | None:
         raise explained(source, error) from None
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
-        help = "remove it" if position < len(text) else None
-        raise fail(source, "yaml", "not valid YAML: a character that YAML does not allow", position, help) from None
+        raise _not_allowed(source, position) from None
+
+
+def _not_allowed(source: Source, position: int) -> TowerError:
+    help = "remove it" if position < len(source.text) else None
+    return fail(source, "yaml", "not valid YAML: a character that YAML does not allow", position, help)
 
 
 class Reported(yaml.ScalarNode):
@@ -129,6 +141,10 @@ class Nodes:
         if not isinstance(node, yaml.ScalarNode):
             kind = "mapping" if isinstance(node, yaml.MappingNode) else "list"
             self.error("form", f"{what} was expected here, this is a {kind}", self.head(node))
+            return None
+        if (control := _CONTROL.search(node.value)) is not None:
+            message = f"this text has the character `{visible(control.group(), '')}`, which cannot be shown"
+            self.error("form", message, self.head(node), help="remove it")
             return None
         return t.Text(node.value, self.span(node))
 

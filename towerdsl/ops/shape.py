@@ -378,7 +378,8 @@ def concat(call: OpCall) -> OpResult:
     if not call.outer:
         _check_alike(call, parts, slots, joined)
     lengths = [parts[n].axes[joined.dims[n]].size if n in joined.dims else Size.of(1) for n in range(len(parts))]
-    joined.axis = Axis(axis.name, sum(lengths, Size(())), axis.side)
+    starts = list(itertools.accumulate(lengths, initial=Size(())))
+    joined.axis = Axis(axis.name, starts.pop(), axis.side)
 
     attrs: list[tuple[str, Size]] = []
     codes = [_aligned(n, slots, joined, attrs) for n in range(len(parts))]
@@ -388,7 +389,7 @@ def concat(call: OpCall) -> OpResult:
         f"torch.cat([{', '.join(codes)}], dim={dim})" if len(parts) > 1 else codes[0],
         attrs=tuple(attrs),
         moves=tuple(
-            Move(at, slots.index(slot), None, n, sum(lengths[:n], Size(())) if slot is joined else Size(()))
+            Move(at, slots.index(slot), None, n, starts[n] if slot is joined else Size(()))
             for slot in slots
             for n, at in slot.dims.items()
         ),

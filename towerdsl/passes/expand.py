@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Diagnostic, Span, TowerError
 from towerdsl.lang import tree as t
 
-MAX_NODES = 20_000
 _KEYS = itertools.count()
 
 
@@ -24,14 +24,14 @@ def expand(expr: t.Expr, definitions: Mapping[str, t.Definition], hidden: frozen
 
 class _Expander:
     def __init__(self, definitions: Mapping[str, t.Definition], hidden: frozenset[str]) -> None:
-        self.definitions, self.hidden, self.nodes = definitions, hidden, 0
+        self.definitions, self.hidden = definitions, hidden
         self.sizes: dict[int, tuple[t.Expr, int]] = {}  # of arguments, by identity (kept alive)
 
     def expand(self, e: t.Expr, bound: Mapping[str, t.Expr], at: Span | None) -> t.Expr:
-        self._count(None, at or e.span)
+        spend(10)
         if isinstance(e, t.Name):
             if e.id in bound:
-                self._count(bound[e.id], at or e.span)
+                spend(10 * self._nodes(bound[e.id]))  # all of an argument stands there once more
                 return bound[e.id]
             if e.id not in self.hidden:
                 definition = self.definitions.get(e.id)
@@ -64,14 +64,8 @@ class _Expander:
         message = f"the definition picks along its parameter `{parameter}`, but `{argument.span.text}` is no axis"
         raise TowerError([Diagnostic("axis", message, at, (), "give it the name of an axis")])
 
-    def _count(self, repeated: t.Expr | None, span: Span) -> None:
-        """Count what the formula has grown by: one node, or all of an argument that is put in once more."""
-        self.nodes += 1 if repeated is None else self._nodes(repeated)
-        if self.nodes > MAX_NODES:
-            message = "its definitions make this formula too large"
-            raise TowerError([Diagnostic("too-long", message, span, (), "assign its parts to names")])
-
     def _nodes(self, e: t.Expr) -> int:
+        """How many nodes an expression has."""
         if id(e) not in self.sizes:
             inside = [*e.children(), *(v for _, v in e.kwargs)] if isinstance(e, t.Call) else e.children()
             self.sizes[id(e)] = (e, 1 + sum(self._nodes(c) for c in inside))
@@ -117,6 +111,7 @@ _SIMPLE = (t.Name, t.Number, t.Bool, t.String, t.Attribute, t.List, t.Once)
 
 def _count(e: t.Expr, name: str) -> int:
     """How often a parameter stands in a formula."""
+    spend(2)
     own = int(isinstance(e, t.Name) and e.id == name)
     inside = [*e.children(), *(v for _, v in e.kwargs)] if isinstance(e, t.Call) else e.children()
     return own + sum(_count(c, name) for c in inside)

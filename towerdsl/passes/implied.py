@@ -108,15 +108,10 @@ def has_empty_rows(logic: Logic, parts: Sequence[Formula]) -> bool | None:
     """Whether a query sees no key, where there are any: the first and the last one are tried."""
     axes = sorted({a for p in parts for a in p.axes}, key=str)
     queries, keys = ([a for a in axes if a.side == side] for side in "ij")
-    try:
-        if _each_sees(logic, parts, queries, keys):
-            return False
-        ends = product(*([Linear(), Linear(constant=i.size - 1)] for i in queries))
-        if any(_at(logic, parts, dict(zip(queries, x, strict=True)), TRUE) == FALSE for x in ends):
-            return True
-    except SizeLimitError:
-        pass
-    return None
+    if _each_sees(logic, parts, queries, keys):
+        return False
+    ends = product(*([Linear(), Linear(constant=i.size - 1)] for i in queries))
+    return True if any(_at(logic, parts, dict(zip(queries, x, strict=True)), TRUE) == FALSE for x in ends) else None
 
 
 def sees_ahead(logic: Logic, parts: Sequence[Formula], i: Axis, j: Axis) -> bool:
@@ -136,7 +131,6 @@ def sees_ahead(logic: Logic, parts: Sequence[Formula], i: Axis, j: Axis) -> bool
 
 def _each_sees(logic: Logic, parts: Sequence[Formula], queries: list[Axis], keys: list[Axis]) -> bool:
     """Whether some key is surely visible to each query: itself, the first, the last, or one at a known distance."""
-    logic = logic.fresh()
     found: list[Formula] = []
     for choice in islice(product(*(list(_witnesses(parts, j, queries)) for j in keys)), MOST):
         places = dict(zip(keys, choice, strict=True))

@@ -13,15 +13,18 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
+from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
 from towerdsl.ir.printer import show_value
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
-from towerdsl.passes.intervals import Interval, Order
+from towerdsl.passes.intervals import Interval, Order, TooComplex
 
 ZERO, ONE = Size.of(0), Size.of(1)
 #: the largest denominator of a number that is none of the whole ones
 FINEST = 2**20
+#: the longest text of what stands in a form: of the larger of two, each side has all that both are made of
+LONGEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,13 @@ class Linear:
 
     terms: tuple[tuple[Atom, Size], ...] = ()
     constant: Size = ZERO
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.terms, self.constant))
 
     @cached_property
     def text(self) -> str:
@@ -118,9 +128,14 @@ def text(atom: Atom) -> str:
     """An atom as text: equal where the atoms are."""
     if isinstance(atom, n.Value):
         return show_value(n.plain(atom))
+    spend(3)
     own = [str(atom.by)] if isinstance(atom, (Floor, Modulo)) else []
     own += [show_value(atom.condition)] if isinstance(atom, Choice) else []
-    return f"{type(atom).__name__}({', '.join([*(f.text for f in atom.forms), *own])})"
+    found = f"{type(atom).__name__}({', '.join([*(f.text for f in atom.forms), *own])})"
+    spend(len(found) // 4)  # all that it is made of is looked at again wherever it stands
+    if len(found) > LONGEST:
+        raise TooComplex
+    return found
 
 
 def axes_of(atom: Atom) -> set[Axis]:
@@ -308,6 +323,7 @@ class Reader:
 
     def range(self, form: Linear) -> Interval:
         """The least and the largest value that a form can have; None where there is none that is easy to see."""
+        spend(5)
         low: Size | None = form.constant
         high: Size | None = form.constant
         for atom, factor in form.terms:

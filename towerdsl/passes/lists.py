@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -10,7 +12,7 @@ from towerdsl.diagnostics import Diagnostics, Source, Span
 from towerdsl.lang import tree as t
 from towerdsl.lang.yaml_nodes import NAME
 from towerdsl.passes.resolve import Resolved
-from towerdsl.passes.static import Setting, Static
+from towerdsl.passes.static import LIMIT, Setting, Static
 
 Lists = Mapping[str, tuple[t.Expr, ...]]
 
@@ -21,7 +23,10 @@ def spread(
     """The spec with its lists put in, those of `settings` where it has them, and the settings that are left."""
     lists = {name: e.items for name, (_, e) in resolved.sizes.items() if isinstance(e, t.List)}
     left: dict[str, Static] = {}
-    for name, value in settings.items():
+    for name, given in settings.items():
+        value = _setting(name, given, errors)
+        if value is None:
+            continue
         if name in lists:
             span = resolved.sizes[name][1].span
             found = _given(name, value, span, errors)
@@ -48,6 +53,29 @@ def spread(
         blocks={name: writer.put(b) for name, b in resolved.blocks.items()},
         lists=lists,
     ), left
+
+
+def _setting(name: str, value: object, errors: Diagnostics) -> Setting | None:
+    """What a size is set to, as one of the language's own kinds; None where it is none of them."""
+    if isinstance(value, list | tuple):
+        items = [_number(x) for x in value]
+        found: Setting | None = None if None in items else [x for x in items if x is not None]
+    else:
+        found = _number(value)
+    if found is None:
+        message = f"`{name}={_shown(value)}`: a size is a finite number, a truth value, a word, or a list of these"
+        errors.add("setting", message, None, help=f"write `{name}=6`, or leave it out")
+    return found
+
+
+def _number(value: object) -> int | float | bool | str | None:
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value) if abs(int(value)) < LIMIT else None
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    return None
 
 
 def _shown(value: object) -> str:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
+from towerdsl.budget import TooMuch, at_most
 from towerdsl.ir import nodes as n
-from towerdsl.ir.size import Size, SizeLimitError
+from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.passes import implied
 from towerdsl.passes.formula import FALSE, All, Either, Fact, Formula, Within, pair
@@ -109,6 +110,8 @@ class Union:
 
 
 T = TypeVar("T")
+#: How much work it is worth to know more of one condition.
+WORTH = 100_000
 Reading = Classes | Residue | End | Same | Related | Sided | Union
 
 
@@ -172,10 +175,10 @@ class Locality:
             if len(found) * len(options) > most:
                 options = (part,)
             found = [[*parts, option] for parts in found for option in options]
-        logic = self.source.logic.fresh()
         try:
-            read = [self.source.locality(logic.all_of(parts)) for parts in found]
-        except SizeLimitError:
+            with at_most(WORTH):
+                read = [self.source.locality(self.source.logic.all_of(parts)) for parts in found]
+        except TooMuch:
             return (self,)
         return tuple(x for x in read if not x.never)
 
@@ -184,8 +187,9 @@ class Locality:
         if self.source is None:
             return self.bands
         try:
-            found = implied.hull(self.source.logic, self.source.parts)
-        except SizeLimitError:
+            with at_most(WORTH):
+                found = implied.hull(self.source.logic, self.source.parts)
+        except TooMuch:
             return self.bands
         return tuple(sorted((Band(i, j, *ends) for (i, j), ends in found.items()), key=str))
 
@@ -207,7 +211,11 @@ class Locality:
         lows = [b.low for b in self.hull() if b.low is not None]
         if any(logic.order.at_most(ZERO, low) for low in lows):
             return True
-        return False if implied.sees_ahead(logic, parts, i, j) else None
+        try:
+            with at_most(WORTH):
+                return False if implied.sees_ahead(logic, parts, i, j) else None
+        except TooMuch:
+            return None
 
     def has_empty_rows(self) -> bool | None:
         """Whether a query sees no key, where there are any; None where that depends on data, or is not known."""
@@ -215,7 +223,13 @@ class Locality:
 
     @cached_property
     def _has_empty_rows(self) -> bool | None:
-        return True if self.never else implied.has_empty_rows(*self._worked)
+        if self.never:
+            return True
+        try:
+            with at_most(WORTH):
+                return implied.has_empty_rows(*self._worked)
+        except TooMuch:
+            return None
 
     @property
     def _worked(self) -> tuple[Logic, tuple[Formula, ...]]:
@@ -239,8 +253,9 @@ def analyze(visible: n.Value | None) -> Locality:
     logic = _logic(visible.axes)
     source = _Source((), logic, Writer(visible.axes, visible.span, logic.order))
     try:
-        return source.locality(logic.formula(visible))
-    except SizeLimitError:
+        with at_most(WORTH):
+            return source.locality(logic.formula(visible))
+    except TooMuch:
         return source.locality(Fact(visible))
 
 

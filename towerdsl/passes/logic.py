@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from towerdsl.budget import TooMuch, spend
 from towerdsl.ir import nodes as n
 from towerdsl.ir.printer import show_value
-from towerdsl.ir.size import Size, SizeLimitError
+from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.passes.formula import FALSE, TRUE, All, Either, Fact, Formula, Within
 from towerdsl.passes.intervals import EVERY, NONE, ONLY_ZERO, Interval, Intervals, TooComplex, floored
@@ -37,10 +38,6 @@ from towerdsl.passes.linear import (
     single,
 )
 
-#: the longest condition that is worth the algebra
-LARGEST = 600
-#: the most steps that are spent on one
-LONGEST = 1_000
 NOT_BELOW: Intervals = ((ZERO, None),)
 
 
@@ -49,22 +46,15 @@ class Logic:
 
     def __init__(self, reader: Reader) -> None:
         self.reader, self.order = reader, reader.order
-        self.steps = 0
-
-    def fresh(self) -> Logic:
-        """The same with no steps taken."""
-        return Logic(self.reader)
 
     # --- from values ------------------------------------------------------------------------------------------
 
     def formula(self, value: n.Value) -> Formula:
         """The formula of a condition; of one that is too complex for the algebra a single fact."""
         try:
-            if sum(1 for _ in value.walk()) <= LARGEST:
-                return self._formula(value)
-        except (SizeLimitError, RecursionError):
-            pass
-        return Fact(value)
+            return self._formula(value)
+        except (TooMuch, RecursionError):
+            return Fact(value)
 
     def _formula(self, value: n.Value) -> Formula:
         inner = n.plain(value)
@@ -298,12 +288,12 @@ class Logic:
 
         `mirrored`: the result is turned into its opposite.
         """
-        self._step()
+        spend(20)
         known = _Known()
         eithers: list[Either] = []
         todo = list(parts)
         while todo:
-            self._step()
+            spend(20)
             part = todo.pop()
             match part:
                 case All():
@@ -319,18 +309,14 @@ class Logic:
                     todo += self._met(part, known)
             if not todo:
                 todo += self._told(eithers, known, mirrored)
-        each = list(dict.fromkeys(eithers))
-        eithers = [e for e in each if not any(set(x.parts) < set(e.parts) for x in each)]
+        each = [(e, set(e.parts)) for e in dict.fromkeys(eithers)]
+        spend(len(each) ** 2 // 10)
+        eithers = [e for e, parts in each if not any(less < parts for _, less in each)]
         found: list[Formula] = [Within(f, s) for f, s in known.forms.items()]
         found += known.facts.values()
         every: list[Formula] = [*found, *eithers]
         fronted = self._fronted(every, mirrored) if mirrored else None
         return fronted or self._factored(found, eithers, mirrored) or _one(All, every)
-
-    def _step(self) -> None:
-        self.steps += 1
-        if self.steps > LONGEST:
-            raise TooComplex
 
     def _met(self, part: Within, known: _Known) -> Iterable[Formula]:
         """Note where a form is; what else that makes of it is returned."""
@@ -355,6 +341,7 @@ class Logic:
 
     def given(self, formula: Formula, known: _Known, mirrored: bool = False) -> Formula:
         """A formula without what is known; the same object where that is nothing."""
+        spend(2)
         match formula:
             case Within() if formula.form in known.forms:
                 sets = self.order.within(formula.sets, known.forms[formula.form])

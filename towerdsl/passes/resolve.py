@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
@@ -209,6 +210,7 @@ def walk(expr: t.Expr) -> Iterator[t.Expr]:
     met: set[int] = set()
     while stack:
         e = stack.pop()
+        spend(2)
         if isinstance(e, t.Once):
             if e.key in met:
                 continue

@@ -23,7 +23,7 @@ def normal(value: Static) -> Static:
         c = value.constant
         if c is not None:
             value = int(c) if c.denominator == 1 else float(c)
-    if isinstance(value, int) and abs(value) >= LIMIT:
+    if isinstance(value, int | float) and (abs(value) >= LIMIT if isinstance(value, int) else not math.isfinite(value)):
         raise StaticError("the number is too large")
     return value
 

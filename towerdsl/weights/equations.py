@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Diagnostic, Diagnostics, closest
 from towerdsl.weights.names import Name
 from towerdsl.weights.rules import CheckpointMap, Concat, Expr, Reshape, Rule, Stack, Transpose, names_in
@@ -151,6 +152,8 @@ class _Expander:
         reached = self.unshadowed([r for rule in self.map.rules for r in self.reach(rule)])
         equations = []
         for rule, values, _ in reached:
+            working_at(rule.ours.span)
+            spend(10)
             try:
                 ours = self.ours(rule.ours, values)
                 equations.append(Equation(self.public(rule.public, ours.shape, values), ours, rule))
@@ -179,9 +182,11 @@ class _Expander:
         return self.matched[name]
 
     def reach(self, rule: Rule) -> Iterator[_Reach]:
+        working_at(rule.ours.span)
         seen: dict[tuple[str, ...], None] = {}
         for name in names_in(rule.ours):
             for values in self.matches(name):
+                spend(2)
                 seen.setdefault(tuple(values[x] for x in rule.shared))
         if not seen:
             self.unmatched(next(names_in(rule.ours)))
@@ -212,6 +217,7 @@ class _Expander:
         )
 
     def filled(self, expr: Expr, values: Mapping[str, str]) -> Iterator[str]:
+        spend(5)
         if isinstance(expr, Name):
             self.made += 1
             if self.made <= MAX_NAMES:
@@ -238,6 +244,7 @@ class _Expander:
                 for match in self.matches(name):
                     index.setdefault(tuple(match[x] for x in keys), []).append(match[stack.over])
             found.update(index.get(tuple(values[x] for x in keys), ()))
+        spend(1 + len(found))
         return sorted(found, key=natural)
 
     def unshadowed(self, reached: list[_Reach]) -> list[_Reach]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Diagnostics, Span
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(\*|\+\d{1,9})?\}", re.ASCII)
@@ -92,12 +93,15 @@ class Name:
 
     def match(self, name: str) -> dict[str, str] | None:
         """What each placeholder stands for in `name`, or None if it does not match."""
+        spend(2 + len(name) // 50)
         found = _regex(self.parts).fullmatch(name)
         return None if found is None else found.groupdict()
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The name with each placeholder replaced; every one must be in `values`."""
-        return ".".join(part.fill(values) for part in self.parts)
+        name = ".".join(part.fill(values) for part in self.parts)
+        spend(2 + len(name) // 50)
+        return name
 
 
 @lru_cache(maxsize=4096)

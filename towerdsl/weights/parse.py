@@ -8,6 +8,7 @@ from functools import lru_cache
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
+from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Diagnostics, did_you_mean
 from towerdsl.weights.names import Text, inside, parse_name
 from towerdsl.weights.rules import Concat, Expr, Reshape, Stack, Transpose
@@ -58,6 +59,8 @@ def parse_expr(text: Text, found: Diagnostics, sizes: Mapping[str, int]) -> Expr
     if not text.text.strip():
         found.add("checkpoint-syntax", "a checkpoint rule needs a name on both sides", text.span)
         return None
+    working_at(text.span)
+    spend(50 + 5 * len(text.text))
     if len(text.text) > MAX_CHARACTERS:
         found.add("checkpoint-limit", f"an expression may have {MAX_CHARACTERS} characters", text.span)
         return None

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Span
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
@@ -67,20 +68,20 @@ class Branches:
     # --- expressions ------------------------------------------------------------------------------------------
 
     def _taken(self, e: t.Expr, scope: Scope) -> t.Expr:
+        spend(5)
+        changes: dict[str, Any] = {}
         if isinstance(e, t.Cond):
-            test = self._taken(e.test, scope)
+            test = changes["test"] = self._taken(e.test, scope)
             if self.is_static(test, scope):
                 value = self.infer.expressions.any(test, scope)
                 if not isinstance(value, n.Value | n.Relation):
                     taken = self.truth(value, e.test.span)
                     self.unused(e.otherwise if taken else e.then, scope)
                     return self._taken(e.then if taken else e.otherwise, scope)
-        changes: dict[str, Any] = {}
         for f in fields(e):
-            old = getattr(e, f.name)
-            new = self._inside(old, scope)
-            if new is not old:
-                changes[f.name] = new
+            if f.name not in changes:
+                changes[f.name] = self._inside(getattr(e, f.name), scope)
+        changes = {name: new for name, new in changes.items() if new is not getattr(e, name)}
         return replace(e, **changes) if changes else e
 
     def _inside(self, value: Any, scope: Scope) -> Any:
@@ -93,6 +94,7 @@ class Branches:
 
     def is_static(self, e: t.Expr, scope: Scope) -> bool:
         """Whether it is made of numbers, words, sizes and what is computed from them."""
+        spend(3)
         if isinstance(e, t.Name):
             if e.id in scope.names:
                 return isinstance(scope.names[e.id], int | float | str | Size | Poison)
@@ -125,6 +127,7 @@ class Branches:
         return self._read(e if repeated else put_in, scope)
 
     def _read(self, e: t.Expr, scope: Scope) -> t.Expr:
+        spend(5)
         if isinstance(e, t.Once):
             return self._read(e.arg, scope)
         if isinstance(e, t.Needs):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Span, did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import weights_read, without_unused
@@ -637,6 +638,7 @@ class Calls:
             if path[0] in slot.items:
                 visit(slot.items[path[0]], path[1:])
 
+        spend(3 + 2 * len(names) * len(builder.loops))
         path = [number for _, number in builder.loops[:-1]]
         for name in names:
             visit(builder.slots[name], path)

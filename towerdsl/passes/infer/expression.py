@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Span, did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
@@ -53,6 +54,7 @@ class ExpressionTyper:
 
     def any(self, e: t.Expr, scope: Scope) -> Result:
         """A static value, a tensor or a relation. Raises Fault, Unknown."""
+        spend(10)
         method = getattr(self, f"_{type(e).__name__.lower()}")
         try:
             result: Result = method(e, scope)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
 from towerdsl.ir.rewrite import change_values
 from towerdsl.ir.size import Size
@@ -240,6 +241,7 @@ def _size(size: Size, lengths: Lengths) -> int | None:
 
 def _at(value: n.Value, at: At, lengths: Lengths) -> Number | None:
     """What a value is at these positions; None where data decides, or rounding may."""
+    spend()
     match value:
         case n.Const() | n.Fill():
             return value.value

@@ -6,6 +6,7 @@ import keyword
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Span
 from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Set, Value
 from towerdsl.ir.types import Axis
@@ -25,10 +26,6 @@ class Fault(Exception):
 
 class Unknown(Exception):
     """A value that a reported mistake left unknown was used: nothing more is said."""
-
-
-class TooManyError(Exception):
-    """A block has more modules than are built."""
 
 
 class Poison:
@@ -104,10 +101,9 @@ class Scope:
     new_in: dict[int, frozenset[str]] = field(default_factory=dict)
 
     def child(self, **names: Binding) -> Scope:
+        spend(5 + len(self.names) // 10)
         return replace(self, names={**self.names, **names}, axes=dict(self.axes))
 
-
-MAX_PLACED = 20_000
 
 #: Attributes of nn.Module that a submodule or parameter must not hide.
 MODULE_ATTRIBUTES = frozenset(
@@ -138,6 +134,7 @@ class _Slot:
 
     def freeze(self) -> ModuleSlot:
         """The slot as it stands in the typed form; repetitions that share a slot share its frozen form."""
+        spend(2)
         if self.leaf is None:
             count = 1 + max(self.items, default=-1)
             items = tuple(self.items[n].freeze() if n in self.items else ModuleSlot() for n in range(count))
@@ -185,8 +182,7 @@ class Builder:
     def place(self, name: str, slot: ModuleSlot) -> tuple[str, tuple[str, ...]]:
         """Put a module under its name, inside the current loops. Returns the name and the loops' index names."""
         self.placed.append(name)
-        if len(self.placed) > MAX_PLACED:
-            raise TooManyError
+        spend(5)
         here = self.slots.setdefault(name, _Slot())
         for _, n in self.loops:
             here = here.items.setdefault(n, _Slot())

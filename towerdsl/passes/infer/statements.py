@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Span
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
 from towerdsl.lang import tree as t
 from towerdsl.passes import static as st
 from towerdsl.passes.infer.dtypes import as_before
-from towerdsl.passes.infer.scope import POISON, Along, Fault, Poison, Scope, SharedModule, TooManyError, Unknown
+from towerdsl.passes.infer.scope import POISON, Along, Fault, Poison, Scope, SharedModule, Unknown
 from towerdsl.passes.resolve import statement_expressions, walk
 from towerdsl.passes.static import Static
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from towerdsl.passes.infer.model import Infer
 
 MAX_REPETITIONS = 1_000
-MAX_STATEMENTS = 20_000
 
 
 class Statements:
@@ -28,7 +28,6 @@ class Statements:
 
     def __init__(self, infer: Infer) -> None:
         self.infer = infer
-        self.typed = 0  # how many statements have been typed, repetitions counted
 
     def steps(
         self, statements: Sequence[t.Statement], scope: Scope
@@ -38,14 +37,10 @@ class Statements:
         last: list[n.Value | n.Relation | Static | Poison] | None = None
         for position, s in enumerate(statements):
             final = position == len(statements) - 1
-            self.typed += 1
+            working_at(s.span)
+            spend(20)
             try:
-                if self.typed > MAX_STATEMENTS:
-                    raise TooManyError
                 last = self.statement(s, scope, steps, final)
-            except TooManyError:
-                help = "share modules (`modules:`), or use fewer repetitions"
-                raise Fault("too-large", "the model is too large to be built", s.span, (), help) from None
             except Fault as fault:
                 self.infer.report(fault)
                 last = self._poison(s, scope)
