@@ -106,7 +106,7 @@ def draw(model: nn.Module, history: list[dict[str, float]], tokens: Tokenizer, s
     axes.set(xlabel="epochs", ylabel="loss")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(["lines learned from", "lines held out"])
-    figure.savefig(to / "losses.png", dpi=120)
+    pictures.save(figure, to / "losses.png", dpi=120)
     (written,) = texts.translated(model, [source])
     with torch.inference_mode(), towerdsl.probe(model, at="decoder.layer.*.cross_attention") as maps:
         model(torch.tensor([source]), torch.tensor([written[:-1]]))

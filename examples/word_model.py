@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import towerdsl
-from towerdsl.maps import mean_distance
+from towerdsl.maps import mean_distance, pictures
 
 MODELS = {"gpt": "gpt", "window": Path(__file__).with_suffix(".yaml")}
 ADVICE = "Name a text of yours, in UTF-8, with --text; that of the plays is examples/data/tinyshakespeare.txt."
@@ -75,7 +75,7 @@ def main() -> None:
     reach.set(title="How far back each head looks", xlabel="layer", ylabel="tokens", xticks=range(1, options.depth + 1))
     for axes in (losses, reach):
         axes.legend()
-    figure.savefig(options.folder / "word_model.png", dpi=120)
+    pictures.save(figure, options.folder / "word_model.png", dpi=120)
     Console().print(table, f"the losses, and how far each head looks: {options.folder / 'word_model.png'}")
 
 

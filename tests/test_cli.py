@@ -128,7 +128,7 @@ def test_a_device_is_written_to() -> None:
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("none/out.py", "no such file or directory"), (".", "is a directory"), ("a/" * 3000, "too long")],
+    [("none/out.py", "there is no folder"), (".", "is a directory"), ("a/" * 3000, "too long")],
 )
 def test_a_path_that_cannot_be_written(
     path: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

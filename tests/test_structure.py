@@ -24,8 +24,8 @@ ORACLE_SPECS = sorted((Path(__file__).parent / "oracle" / "specs").glob("*.yaml"
 
 #: A file imports only what stands above it here, and its own package.
 PIPELINE = """
-diagnostics budget lang ir ops passes runtime kernels emit weights compiler explain claims maps drawing bench compare
-api cli
+diagnostics budget files lang ir ops passes runtime kernels emit weights compiler explain claims maps drawing bench
+compare api cli
 """.split()
 #: The same inside a package; packages without an entry have no cycles, which is checked for all.
 INSIDE = {"ir": "size reach types nodes rewrite liveness parameters printer verify".split()}
@@ -52,7 +52,9 @@ LATE = {
 #: A kernel writes code with the emitter's writer, which is handed to it.
 WRITER = "towerdsl.emit.average"
 
-WITHOUT_TORCH = "diagnostics budget lang ir ops passes kernels emit weights compiler explain drawing compare".split()
+WITHOUT_TORCH = (
+    "diagnostics budget files lang ir ops passes kernels emit weights compiler explain drawing compare".split()
+)
 
 
 @cache

@@ -70,10 +70,10 @@ def load(
     `format` names a map of the spec's `checkpoints:`; left out, the one that fits is taken. The report of what was
     loaded is kept as `model.checkpoint_report`. Raises TowerError, and then no model is made.
     """
-    from towerdsl.weights import load_checkpoint
+    from towerdsl.weights.load import load_new
 
     model = compile(spec, inference=inference, **sizes)()
-    report = load_checkpoint(model, checkpoint, format, strict)
+    report = load_new(model, checkpoint, format, strict)
     model.checkpoint_report = report  # type: ignore[assignment]
     return model.eval()
 

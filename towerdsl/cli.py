@@ -13,15 +13,13 @@ import io
 import json
 import os
 import re
-import stat
 import sys
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from towerdsl import __version__
+from towerdsl import __version__, files
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.passes.static import Setting
 
@@ -238,8 +236,10 @@ def _short(text: str) -> str:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
-    from towerdsl.compiler import compile_spec
+    from towerdsl.compiler import compile_spec, files_read
 
+    if arguments.output is not None:
+        files.apart(arguments.output, files_read(Path(arguments.spec)))
     compiled = compile_spec(
         Path(arguments.spec), _sizes(arguments.settings), arguments.kernel, arguments.inference, arguments.device
     )
@@ -247,7 +247,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         sys.stdout.write(source)
     else:
-        _write(arguments.output, source)
+        files.write(arguments.output, source)
     return 0
 
 
@@ -303,8 +303,11 @@ def _explain_table(arguments: argparse.Namespace) -> int:
 
 
 def _draw(arguments: argparse.Namespace) -> int:
+    from towerdsl.compiler import files_read
     from towerdsl.drawing import draw
 
+    if arguments.output is not None:
+        files.apart(arguments.output, files_read(Path(arguments.spec)))
     drawing = draw(
         Path(arguments.spec),
         _sizes(arguments.settings),
@@ -317,7 +320,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         sys.stdout.write(text)
     else:
-        _write(arguments.output, text)
+        files.write(arguments.output, text)
     return 0
 
 
@@ -386,7 +389,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _maps(arguments: argparse.Namespace) -> int:
     from towerdsl import api
     from towerdsl.claims import draw
-    from towerdsl.compiler import compile_spec, divided
+    from towerdsl.compiler import compile_spec, divided, files_read
     from towerdsl.maps import command
 
     def path(text: str | None) -> Path | None:
@@ -406,12 +409,13 @@ def _maps(arguments: argparse.Namespace) -> int:
         model = api.load(spec, a.weights, **sizes)
     compiled = compile_spec(spec, sizes)
     maps = command.look(model, compiled, lengths, path(a.inputs), a.seed, chosen)
-    for file in command.write(maps, chosen, Path(a.output), f".{a.format}"):
+    reads = [*files_read(spec), *(x for x in (a.weights, a.inputs, a.labels, a.image) if x is not None)]
+    for file in command.write(maps, chosen, Path(a.output), f".{a.format}", reads):
         print(file, flush=True)
     if a.explore:
         from towerdsl.drawing import draw as drawn
 
-        print(command.explore(maps, chosen, Path(a.output), compiled.model.name, drawn(spec, sizes).svg))
+        print(command.explore(maps, chosen, Path(a.output), compiled.model.name, drawn(spec, sizes).svg, reads))
     return 0
 
 
@@ -475,43 +479,6 @@ def _about(path: Path) -> dict[str, object]:
     head = head if isinstance(head, dict) else {}
     paper, about = (" ".join(str(head[k]).split()) if head.get(k) else None for k in ("paper", "about"))
     return {"paper": paper, "about": about, "shared": not (head.get("flow") or head.get("outputs"))}
-
-
-def _write(name: str, text: str) -> None:
-    """Write a file whole or not at all. Raises TowerError."""
-    try:
-        try:
-            mode: int | None = os.stat(name).st_mode
-        except FileNotFoundError:
-            mode = None
-        if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # /dev/stdout, a pipe
-            Path(name).write_text(text, encoding="utf-8")
-        else:
-            _replace(Path(os.path.realpath(name)), text, mode)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise TowerError([Diagnostic("file", f"{_short(name)} cannot be written: {reason}")]) from None
-
-
-def _replace(path: Path, text: str, mode: int | None) -> None:
-    if mode is not None and stat.S_ISDIR(mode):
-        raise IsADirectoryError(21, "is a directory")
-    if mode is None:
-        mask = os.umask(0)
-        os.umask(mask)
-        mode = 0o666 & ~mask
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, stat.S_IMODE(mode))
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 if __name__ == "__main__":

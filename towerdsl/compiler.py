@@ -115,11 +115,7 @@ def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
 
     How many pairs a relation has is a length too, with the relation's name.
     """
-    errors = Diagnostics()
-    resolved = resolve(library.read(spec, errors), errors)
-    errors.raise_if_any()
-    assert resolved is not None
-    resolved, _ = spread(resolved, settings, Diagnostics())
+    resolved, _ = spread(_resolved(spec), settings, Diagnostics())
     types = [x for _, d in resolved.spec.inputs for x in t.branches(d)]
     names = {a.name for d in types for a in d.axes if a.name is not None and a.size is None}
     names |= {name.text for name, d in resolved.spec.inputs if any(x.dtype == "relation" for x in t.branches(d))}
@@ -142,11 +138,22 @@ def divided(spec: str | Path, settings: Mapping[str, Setting]) -> tuple[dict[str
 
 def size_names(spec: str | Path) -> set[str]:
     """The names of the sizes of a spec, those of the files that it uses too. Raises TowerError."""
+    return set(_resolved(spec).sizes)
+
+
+def files_read(spec: str | Path) -> tuple[Path, ...]:
+    """The files of a spec: itself, all that it uses, and the standard library. Raises TowerError."""
+    return (*_resolved(spec).files, library.STANDARD)
+
+
+@bounded()
+@deep()
+def _resolved(spec: str | Path) -> Resolved:
     errors = Diagnostics()
     resolved = resolve(library.read(spec, errors), errors)
     errors.raise_if_any()
-    assert resolved is not None
-    return set(resolved.sizes)
+    assert resolved is not None  # otherwise something was reported
+    return resolved
 
 
 @bounded()

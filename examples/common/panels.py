@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from towerdsl.maps import pictures
+
 SURE = 0.5  # what has a lower score is not drawn
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
 BADGE = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "tab:red"}  # of the number of a look
@@ -82,5 +84,5 @@ def grid(rows: int, columns: int):
 
 
 def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=150)
+    pictures.save(figure, path)
     print(f"picture: {path}")

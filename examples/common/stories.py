@@ -18,6 +18,8 @@ import torch
 from common import files
 from torch import Tensor
 
+from towerdsl.files import write as write_file
+
 NAMES = {1: "single-supporting-fact", 2: "two-supporting-facts", 3: "three-supporting-facts"}
 NAMES |= {5: "three-arg-relations", 6: "yes-no-questions", 15: "basic-deduction"}
 LINE = re.compile(r"(\d{1,6}) (?:([^\t]{1,400})\. ?|([^\t]{1,400})\? ?\t(\S{1,100}) ?\t(\d[\d ]{0,400}))")
@@ -95,7 +97,7 @@ def write(path: Path, task: int, questions: int, seed: str) -> None:
         story = deduction(draw) if task == 15 else World(task, draw).story()
         lines += story
         asked += sum("\t" in line for line in story)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_file(path, "".join(f"{line}\n" for line in lines))
 
 
 def deduction(draw: random.Random) -> list[str]:

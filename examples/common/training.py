@@ -131,7 +131,18 @@ class Run:
 
     def _save(self, epoch: int) -> None:
         # A folder has its name only while all is in it: what is stopped half way is never taken for a checkpoint.
-        part, kept, before = self.folder / "unfinished", self.folder / f"epoch-{epoch}", self._kept()
+        part, kept = self.folder / "unfinished", self.folder / f"epoch-{epoch}"
+        try:
+            self._write(part, kept)
+        except files.UNREADABLE as error:  # a full disk is of as many kinds as there are writers
+            sys.exit(
+                f"The checkpoint {kept} cannot be written: {files.said(error)}. --resume goes on from the last one."
+            )
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def _write(self, part: Path, kept: Path) -> None:
+        before = self._kept()
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         save_model(self._model, str(part / "model.safetensors"))

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from rows import Call, Row
 
+from towerdsl import files
 from towerdsl.bench.timing import in_turns, machine, peak_memory
 from towerdsl.explain.show import human, table
 
@@ -128,7 +129,7 @@ def main() -> None:
         return
     old = options.write.read_text(encoding="utf-8")
     new = re.sub(r"(<!-- table -->\n).*(?=<!-- end -->)", lambda m: m[1] + text, old, count=1, flags=re.DOTALL)
-    options.write.write_text(new, encoding="utf-8")
+    files.write(options.write, new)
 
 
 if __name__ == "__main__":

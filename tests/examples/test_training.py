@@ -183,6 +183,22 @@ def test_a_folder_that_cannot_be_written(tmp_path):
             options(folder)
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch, error):
+    train(options(tmp_path), stop=2)
+
+    def fail(what, path):
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stopped:
+        train(options(tmp_path, "--resume"))
+    if isinstance(error, OSError):
+        assert "epoch-3 cannot be written: [Errno 28] No space left on device. --resume" in str(stopped.value)
+    assert [x.name for x in (tmp_path / "one").iterdir()] == ["epoch-2"]
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 20, 100])
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3])
 def test_a_rate_for_any_number_of_steps(steps, share):

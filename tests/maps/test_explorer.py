@@ -157,5 +157,5 @@ def test_a_page_that_would_be_too_large_is_refused_with_what_would_fit():
 
 def test_a_file_is_written_or_a_diagnostic(tmp_path):
     assert explorer.write(tmp_path / "a.html", Maps([sequence()])).read_text().startswith("<!doctype html>")
-    with pytest.raises(TowerError, match="cannot be written: No such file or directory"):
+    with pytest.raises(TowerError, match="cannot be written: there is no folder"):
         explorer.write(tmp_path / "nowhere" / "a.html", Maps([sequence()]))

@@ -349,7 +349,7 @@ MISTAKES = {
     "a hop has one query, but `layer.0.attention` shows 5": lambda: pictures.hops([attention()], WORDS),
     "5 sentences are given, but `look` has 3 keys": lambda: pictures.hops([attention((), (3,), path="look")], WORDS),
     "a picture is written as .png or .svg, not `a.pdf`": lambda: pictures.save(pictures.tokens(attention()), "a.pdf"),
-    "`/nowhere/a.png` cannot be written: no such file or directory": lambda: pictures.save(
+    "`/nowhere/a.png` cannot be written: there is no folder `/nowhere`": lambda: pictures.save(
         pictures.tokens(attention()), "/nowhere/a.png"
     ),
 }

@@ -365,7 +365,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("towerdsl.weights.load.save_file", fail)
-    with pytest.raises(TowerError, match="No space left on device"):
+    with pytest.raises(TowerError, match="no space left on device"):
         save_checkpoint(Small(), path, "hf")
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.safetensors"]
     with pytest.raises(TowerError, match="there is no folder"):
@@ -400,3 +400,63 @@ def test_a_class_attribute_that_is_no_map():
         model.checkpoints = bad
         with pytest.raises(TowerError):
             load_checkpoint(model, small())
+
+
+class Shared(nn.Module):
+    """Tied, a view of another parameter, a buffer, and with `meta` something without memory."""
+
+    def __init__(self, meta=False):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.b.weight = self.a.weight
+        self.c = nn.Parameter(self.a.bias.data[:2])
+        self.register_buffer("d", torch.zeros(2))
+        if meta:
+            self.e, self.f = nn.Linear(2, 2, device="meta"), nn.Linear(2, 2, device="meta")
+            self.f.weight = self.e.weight
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+@pytest.mark.parametrize("meta", [False, True])
+@pytest.mark.parametrize("function", ["copy_", "clone"])
+def test_a_load_that_is_stopped_anywhere_leaves_the_model_as_it_was(monkeypatch, function, meta, error):
+    model = Shared(meta)
+    held, before = dict(model.named_parameters(remove_duplicate=False)), snapshot(model)
+    source = {name: torch.ones(t.shape) for name, t in before.items()}
+    original, stop, calls, stops = getattr(torch.Tensor, function), 0, 0, 0
+
+    def counted(tensor, *given, **named):
+        nonlocal calls
+        calls += 1
+        result = original(tensor, *given, **named)
+        if calls >= stop:  # whatever is tried afterwards
+            raise error
+        return result
+
+    while stops < 100:
+        stop, calls = stops + 1, 0
+        with monkeypatch.context() as m:
+            m.setattr(torch.Tensor, function, counted)
+            try:
+                load_checkpoint(model, source)
+                break
+            except (error, TowerError):
+                stops += 1
+        assert all(held[n] is p for n, p in model.named_parameters(remove_duplicate=False))
+        assert same(
+            {n: t for n, t in before.items() if not t.is_meta},
+            {n: t for n, t in snapshot(model).items() if not t.is_meta},
+        )
+    assert stops >= 5
+    assert same(source, snapshot(model))
+    assert model.a.weight is held["a.weight"] and model.b.weight is model.a.weight
+    assert model.c.data_ptr() == model.a.bias.data_ptr()
+
+
+def test_what_cannot_be_written_is_said_before_anything_is():
+    model = Small()
+    model.b.bias = nn.Parameter(torch.zeros(1).expand(3))
+    before = snapshot(model)
+    with pytest.raises(TowerError, match=r"nothing can be loaded into `b\.bias`"):
+        load_checkpoint(model, small())
+    assert same(before, snapshot(model))

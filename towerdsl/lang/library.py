@@ -17,6 +17,7 @@ from towerdsl.lang.yaml_nodes import MAX_CHARACTERS
 MAX_NAME = 200
 
 PACKAGE = Path(__file__).parent.parent
+STANDARD = PACKAGE / "std.yaml"
 
 
 def library_folder() -> Path:
@@ -33,9 +34,8 @@ def library() -> dict[str, Path]:
 @cache
 def standard_library() -> t.SpecFile:
     """The definitions of `std.yaml`, read once."""
-    path = PACKAGE / "std.yaml"
     with uncounted():
-        return reader.read_spec(Source("std.yaml", path.read_text(encoding="utf-8")), path)
+        return reader.read_spec(Source(STANDARD.name, STANDARD.read_text(encoding="utf-8")), STANDARD)
 
 
 def _fail(code: str, message: str, help: str | None = None, span: Span | None = None) -> TowerError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from towerdsl import files
 from towerdsl.claims import draw
 from towerdsl.compiler import Compiled
 from towerdsl.diagnostics import Diagnostic, TowerError
@@ -119,8 +120,11 @@ def _check_image(image: Any, given: list[Tensor]) -> None:
         )
 
 
-def write(maps: Maps, chosen: Choice, folder: Path, suffix: str) -> Iterator[Path]:
-    """Write the pictures of some maps into a folder; gives the files as they are written. Raises TowerError."""
+def write(maps: Maps, chosen: Choice, folder: Path, suffix: str, reads: Sequence[str | Path]) -> Iterator[Path]:
+    """Write the pictures of some maps into a folder; gives the files as they are written. Raises TowerError.
+
+    `reads` are what the maps were made of, which no picture takes the place of.
+    """
     if chosen.labels is not None:
         sides = {side.count for m in maps for side in (m.queries, m.keys)}
         if len(chosen.labels) not in sides:
@@ -133,17 +137,18 @@ def write(maps: Maps, chosen: Choice, folder: Path, suffix: str) -> Iterator[Pat
         base = re.sub(r"[^\w.-]", "_", name)[:100]
         file = next(x for k in range(len(taken) + 1) if (x := base + (f"-{k + 1}" if k else "")) not in taken)
         taken.add(file)
+        files.apart(folder / (file + suffix), reads)
         pictures.save(make(), folder / (file + suffix))
         yield folder / (file + suffix)
 
 
-def explore(maps: Maps, chosen: Choice, folder: Path, name: str, drawing: str) -> Path:
+def explore(maps: Maps, chosen: Choice, folder: Path, name: str, drawing: str, reads: Sequence[str | Path]) -> Path:
     """Write the page of an explorer into a folder, beside a drawing of the model. Raises TowerError."""
     where = _patches(maps[0], chosen) if chosen.image is not None else None
     picture = {} if where is None else {"image": chosen.image, "skip": where.skip, "grid": where.grid}
-    return explorer.write(
-        folder / "explorer.html", maps, labels=chosen.labels, title=name, graph_svg=drawing, **picture
-    )
+    page = folder / "explorer.html"
+    files.apart(page, reads)
+    return explorer.write(page, maps, labels=chosen.labels, title=name, graph_svg=drawing, **picture)
 
 
 # --- which pictures --------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from towerdsl import files
 from towerdsl.diagnostics import Diagnostic, TowerError
 from towerdsl.maps.data import Grid, Maps
 from towerdsl.maps.packing import Packed, pack
@@ -140,10 +141,7 @@ def write(path: str | Path, maps: Maps, **options: Any) -> Path:
     """Write the page of `explorer(maps, **options)` to a file. Raises TowerError, also where it cannot be written."""
     target = Path(path)
     text = explorer(maps, **options)
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        _refuse(f"{target} cannot be written: {error.strerror or error}")
+    files.write(target, text)
     return target
 
 

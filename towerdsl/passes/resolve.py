@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import networkx as nx
 
@@ -62,6 +63,7 @@ class Resolved:
     blocks: Mapping[str, t.Block]
     broken: frozenset[str]  # names whose text could not be read: nothing more is said of them
     lists: Mapping[str, tuple[t.Expr, ...]] = field(default_factory=dict)  # sizes that are lists, once they are put in
+    files: tuple[Path, ...] = ()  # what was read: the spec, and all files that it uses
 
     @property
     def callable(self) -> set[str]:
@@ -107,7 +109,9 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
             errors.add("name-reused", f"`{key.text}` is a size and an input", key.span, [note], "rename one of them")
         _check_free(key.text, key.span, errors)
     broken = frozenset(name for file in files for name in file.spec.broken) | reused
-    resolved = Resolved(spec, sizes, choices.of, definitions, blocks, broken)
+    resolved = Resolved(
+        spec, sizes, choices.of, definitions, blocks, broken, files=tuple(f.spec.path for f in files if f.spec.path)
+    )
     _check_functions(resolved, errors)
     for roots, hidden in _expressions(resolved):
         choices.check(roots, hidden)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import uuid
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
+from towerdsl.files import replacing
 from towerdsl.weights.apply import covered, equal, to_model, to_public
 from towerdsl.weights.files import read
 from towerdsl.weights.report import CheckpointError, Report, printable
@@ -34,9 +36,21 @@ def load_checkpoint(
     those too; `strict=False` lets parameters that the checkpoint lacks keep their values, and leaves layers out.
     A table that the checkpoint has twice, with different values, and the model once is refused unless `strict=False`.
     Tensors are converted to the model's dtypes and copied, values too large for these are refused; parameters on the
-    meta device are put on the CPU.
+    meta device are put on the CPU. Until all are in, the old values are kept, in as much memory as the model has: what
+    stops it half way, such as Ctrl-C, leaves the model as it was.
     Raises CheckpointError (a TowerError with `.report`) if the checkpoint does not fit, TowerError if it is unreadable.
     """
+    return _load(model, source, format, strict, keep=True)
+
+
+def load_new(model: nn.Module, source: Checkpoint, format: str | None, strict: bool | Literal["all"]) -> Report:
+    """As `load_checkpoint`, for a model that is dropped where this is stopped: no old values are kept."""
+    return _load(model, source, format, strict, keep=False)
+
+
+def _load(
+    model: nn.Module, source: Checkpoint, format: str | None, strict: bool | Literal["all"], keep: bool
+) -> Report:
     maps = checkpoint_maps(model)
     if format is not None and format not in maps:
         raise _unknown_format(format, maps)
@@ -58,7 +72,7 @@ def load_checkpoint(
     report = replace(report, untied=_untied(getattr(type(model), "tied", ()), public, state, report))
     filled = {name: holders[name] for name in state}
     _judge(model, where, report, filled, strict)
-    _fill(model, filled, state)
+    _fill(model, filled, state, keep)
     return report
 
 
@@ -77,24 +91,19 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str], format: str 
     if empty is not None:
         raise _error("meta", f"`{empty}` is on the meta device and has no values to save")
     public = to_public(maps[format], state, same=_ties(holders)) if format is not None else state
-    target = Path(path)
-    if target.is_dir():
-        target /= "model.safetensors"
-    if not target.parent.is_dir():
-        raise _error("none", f"there is no folder `{target.parent}` to save in")
+    target = Path(path) / "model.safetensors" if os.path.isdir(path) else Path(path)
     # each tensor gets its own memory: safetensors refuses shared storage (tied names, views of fused tensors)
     whole = {
         name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format) for name, tensor in public.items()
     }
-    temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}")
-    try:
-        save_file(whole, temporary, metadata={"format": "pt"})
-        os.replace(temporary, target)
-    except Exception as error:  # an OSError, or what safetensors makes of it
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _error("unwritable", f"cannot write `{target}`: {reason}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as file:
+        try:
+            save_file(whole, file, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk is one, too, with its number in the text
+            number = re.search(r"os error (\d+)", str(error))
+            raise (
+                OSError(str(error)) if number is None else OSError(int(number[1]), os.strerror(int(number[1])))
+            ) from None
     return target
 
 
@@ -186,24 +195,52 @@ def _judge(
             )
 
 
-def _fill(model: nn.Module, holders: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy each tensor into the parameter of that name. Meta parameters are replaced wherever the model holds them."""
+@torch.no_grad()
+def _fill(model: nn.Module, holders: Mapping[str, Tensor], state: Mapping[str, Tensor], keep: bool) -> None:
+    """Copy each tensor into the parameter of that name. Meta parameters are replaced wherever the model holds them.
+
+    All that can fail comes first. With `keep`, what stops the rest is undone.
+    """
     own = {t.untyped_storage().data_ptr() for t in holders.values() if not t.is_meta}
-    with torch.no_grad():
-        fresh: dict[int, Tensor] = {}
-        for name, holder in holders.items():
-            if holder.is_meta:
-                tensor: Tensor = torch.empty(holder.shape, dtype=holder.dtype, device="cpu").copy_(state[name])
-                if isinstance(holder, nn.Parameter):
-                    tensor = nn.Parameter(tensor, requires_grad=holder.requires_grad)
-                fresh[id(holder)] = tensor
-        # a source that is a part of the model itself is taken out before anything changes
-        ready = {n: t.clone() if t.untyped_storage().data_ptr() in own else t for n, t in state.items()}
-        for name, holder in holders.items():
-            if not holder.is_meta:
-                holder.copy_(ready[name])
-    for module in model.modules():
-        for slots in (module._parameters, module._buffers):
-            for key, held in slots.items():
-                if held is not None and id(held) in fresh:
-                    slots[key] = fresh[id(held)]  # type: ignore[assignment]
+    fresh: dict[int, Tensor] = {}
+    for name, holder in holders.items():
+        if holder.is_meta:
+            tensor: Tensor = torch.empty(holder.shape, dtype=holder.dtype, device="cpu").copy_(state[name])
+            if isinstance(holder, nn.Parameter):
+                tensor = nn.Parameter(tensor, requires_grad=holder.requires_grad)
+            fresh[id(holder)] = tensor
+    # a source that is a part of the model itself is taken out before anything changes
+    ready = {n: t.clone() if t.untyped_storage().data_ptr() in own else t for n, t in state.items()}
+    there = {name: holder for name, holder in holders.items() if not holder.is_meta}
+    kept = _kept(there) if keep else []
+    slots: list[tuple[dict[str, Any], str, Tensor]] = [
+        (of, key, held)
+        for module in model.modules()
+        for of in (module._parameters, module._buffers)
+        for key, held in of.items()
+        if held is not None and id(held) in fresh
+    ]
+    try:
+        for name, holder in there.items():
+            holder.copy_(ready[name])
+        for of, key, held in slots:
+            of[key] = fresh[id(held)]
+    except BaseException:
+        if kept:
+            torch._foreach_copy_(list(there.values()), kept)  # in one call, which another Ctrl-C does not stop
+        for of, key, held in slots:
+            of[key] = held
+        raise
+
+
+def _kept(holders: Mapping[str, Tensor]) -> list[Tensor]:
+    """What is in tensors now. Raises TowerError for one that it cannot be written back to, such as an expanded one."""
+    found = []
+    for name, holder in holders.items():
+        found.append(holder.clone())
+        try:
+            holder.copy_(found[-1])
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise _error("unwritable", f"nothing can be loaded into `{name}`: {reason}", "clone it first") from None
+    return found

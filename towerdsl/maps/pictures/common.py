@@ -6,6 +6,7 @@ matplotlib is imported when a picture is made.
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 import threading
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from towerdsl import files
 from towerdsl.diagnostics import Diagnostic, TowerError, visible
 from towerdsl.maps.data import AttentionMap, Grid
 
@@ -74,11 +76,10 @@ def save(picture: Figure, path: str | PathLike[str], dpi: int = DPI) -> None:
     import matplotlib as mpl
 
     metadata = {"Date": None} if suffix == ".svg" else {}
-    try:
-        with _SAVING, mpl.rc_context({"svg.hashsalt": "towerdsl", "svg.fonttype": "path"}):
-            picture.savefig(fspath(path), dpi=dpi, metadata=metadata)
-    except OSError as error:
-        fail(f"`{fspath(path)}` cannot be written: {(error.strerror or str(error)).lower()}")
+    drawn = io.BytesIO()
+    with _SAVING, mpl.rc_context({"svg.hashsalt": "towerdsl", "svg.fonttype": "path"}):
+        picture.savefig(drawn, format=suffix[1:], dpi=dpi, metadata=metadata)
+    files.write(path, drawn.getvalue())
 
 
 # --- which weights ---------------------------------------------------------------------------------------------
