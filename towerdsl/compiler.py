@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from towerdsl.budget import bounded
 from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError, did_you_mean
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
-from towerdsl.ir.parameters import parameter_shapes
+from towerdsl.ir.parameters import parameter_shapes, part_names
 from towerdsl.kernels.base import Plan
 from towerdsl.kernels.choose import DEVICES, attentions, choose
 from towerdsl.lang import library
@@ -21,7 +22,8 @@ from towerdsl.lang import tree as t
 from towerdsl.passes.infer import infer
 from towerdsl.passes.inference import inference as inference_form
 from towerdsl.passes.lists import spread
-from towerdsl.passes.resolve import Resolved, resolve, written_names
+from towerdsl.passes.optional import optional_names
+from towerdsl.passes.resolve import Resolved, resolve
 from towerdsl.passes.simplify import simplify
 from towerdsl.passes.static import Setting
 from towerdsl.weights import CheckpointMap, check, parse_map
@@ -178,6 +180,7 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
     errors = Diagnostics()
     numbers: dict[str, Any] = {k: v for k, v in model.sizes if isinstance(v, int) and not isinstance(v, bool)}
     shapes = {name: shape for name, shape, _ in parameter_shapes(model.root)}
+    built = part_names(model.root) | {part for name in shapes for part in name.split(".")}
     found = []
     for section in resolved.spec.checkpoints:
         parsed = parse_map(section, errors, numbers)
@@ -186,16 +189,17 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
             continue
         for d in check(parsed, shapes):
             # a part that a rule is about may be gone with these sizes, or be there only with others
-            other = d.code == "checkpoint-unmatched" and (overridden or _is_choice(d, resolved, shapes))
+            other = d.code == "checkpoint-unmatched" and (overridden or _is_choice(d, resolved, built))
             if not other:
                 errors.add(d.code, d.message, d.span, d.notes, d.help)
     errors.raise_if_any()
     return tuple(found)
 
 
-def _is_choice(d: Diagnostic, resolved: Resolved, built: Iterable[str]) -> bool:
+def _is_choice(d: Diagnostic, resolved: Resolved, built: Collection[str]) -> bool:
     """Whether a rule names a part that is written in the spec, but not built with these sizes."""
     assert d.span is not None
-    parts = {p for p in d.span.text.split(".") if "{" not in p}
-    missing = parts - {part for name in built for part in name.split(".")} - {"weight", "bias"}
-    return bool(missing) and missing <= written_names(resolved)
+    missing = {p for p in d.span.text.split(".") if "{" not in p} - {"weight", "bias", *built}
+    if not missing or any(f"{part}_" in built for part in missing):  # a name of Python's is another one in the model
+        return False
+    return {re.sub(r"_\d+$", "", part) for part in missing} <= optional_names(resolved)

@@ -57,6 +57,24 @@ def parameter_shapes(root: n.BlockInstance) -> list[tuple[str, tuple[int, ...], 
     return found
 
 
+def part_names(root: n.BlockInstance) -> set[str]:
+    """The names that modules have in a block and in all blocks inside it, also those without parameters."""
+    found: set[str] = set()
+    blocks, met = [root], {id(root)}
+    while blocks:
+        slots = []
+        for name, slot in blocks.pop().modules:
+            found.add(name)
+            slots.append(slot)
+        while slots:
+            slot = slots.pop()
+            slots += slot.items
+            if slot.block is not None and id(slot.block) not in met:
+                met.add(id(slot.block))
+                blocks.append(slot.block)
+    return found
+
+
 def tied_tables(root: n.BlockInstance) -> list[str]:
     """The tables of embeddings that a block reads in more than one place, such as to read words and to write them."""
     roots = [v for step in statements(root.body) for v in values(step)]

@@ -64,7 +64,8 @@ def parse_header(text: str, span: Span) -> tuple[str, str, t.Expr | None]:
 
 
 def parse_declaration(text: str, span: Span) -> tuple[t.Expr, t.Expr | None]:
-    """`left` or `left = right`: a type with a default, a signature."""
+    """`left` or `left = right`: a type with a default. `float[]` is `float`, a single number."""
+    text = re.sub(r"\[\s*\]", lambda m: " " * len(m.group()), text)
     parsed = _parse(text, span, "type")
     builder = _Builder(span)
     assert isinstance(parsed, Tree)

@@ -200,16 +200,13 @@ class _Reader(Nodes):
 
     def type_of(self, left: t.Expr, default: t.Expr | None) -> t.AnyType | None:
         """An expression as a type."""
-        help = "write a type such as `float[b, n, d]`"
         if isinstance(left, t.Cond):
             then, otherwise = (self.type_of(e, default) for e in (left.then, left.otherwise))
             return t.TypeChoice(left.test, then, otherwise, left.span) if then and otherwise else None
         if isinstance(left, t.Name) and left.id in DTYPES:
             return t.TypeDecl(left.id, (), default, left.span)
         if not (isinstance(left, t.Index) and isinstance(left.base, t.Name)):
-            if isinstance(left, t.Call) and isinstance(left.func, t.Name) and left.func.id in DTYPES:
-                help = f"write `{left.func.id}[{left.span.text[len(left.func.id) :].strip(' ()')}]`"
-            self.error("type", "this is not a type", left.span, help=help)
+            self.error("type", "this is not a type", left.span, help=_as_type(left))
             return None
         if left.base.id not in DTYPES:
             known = did_you_mean(left.base.id, DTYPES, f"types are {', '.join(DTYPES)}")
@@ -471,6 +468,10 @@ class _Reader(Nodes):
             rules: list[tuple[t.Text, t.Text]] = []
             rename: list[tuple[t.Text, t.Text]] = []
             lists: dict[str, tuple[t.Text, ...]] = {"ignore": (), "prefix": ()}
+            if isinstance(value, yaml.ScalarNode) and not empty(value):
+                help = f"write `huggingface:`, and `{name.text}: {value.value}` below it, indented"
+                self.error("form", "a rule stands in a map, which has a name", name.span, help=help)
+                continue
             for key, item in self.mapping(value, name.text):
                 if key.text in lists:
                     texts = [self.text(n) for n in self.sequence(item, key.text)]
@@ -484,3 +485,17 @@ class _Reader(Nodes):
                         rules.append((key, right))
             found.append(t.CheckpointSection(name, tuple(rules), lists["ignore"], lists["prefix"], tuple(rename)))
         return tuple(found)
+
+
+def _as_type(e: t.Expr) -> str:
+    """Help for what stands where a type is expected."""
+    if isinstance(e, (t.Number, t.Bool)):
+        dtype = "float" if isinstance(e, t.Number) else "bool"
+        return f"the type comes first: `{dtype} = {e.span.text}`"
+    if isinstance(e, t.List) and e.items:
+        return f"write `float{e.span.text}`"
+    if isinstance(e, t.Call) and isinstance(e.func, t.Name) and not e.kwargs:
+        dtype = e.func.id if e.func.id in DTYPES else "float"
+        inside = ", ".join(a.span.text for a in e.args)
+        return f"write `{dtype}[{inside}]`" if inside else f"write `{dtype}`"
+    return "write a type such as `float[b, n, d]`, or `float` for a single number"

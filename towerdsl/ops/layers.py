@@ -44,13 +44,17 @@ def tensor_argument(call: OpCall, dtype: str | None = None, name: str = "x") -> 
     return x
 
 
+#: What helps where a tensor was meant.
+NO_AXES = "a single number has no axes: name them where it is declared, as in `float[n, d]`"
+
+
 def last_axis(call: OpCall, x: TensorType) -> Axis:
     """The last axis of a tensor argument. Raises OpError if it has none."""
     if not x.axes:
         call.fail(
             "axis-count",
             f"{call.op.name} works along the last axis; `{call.text('x')}` has no axes",
-            help="a single number has no features; use a tensor with at least one axis",
+            help=NO_AXES,
             argument="x",
         )
     return x.axes[-1]

@@ -40,8 +40,9 @@ class _Expander:
             return replace(e, span=at or e.span)
         if isinstance(e, t.Call) and isinstance(e.func, t.Name):
             args = tuple(self.expand(a, bound, at) for a in e.args)
-            kwargs = tuple((name, self.expand(a, bound, at)) for name, a in e.kwargs)
             definition = None if at is None and e.func.id in self.hidden else self.definitions.get(e.func.id)
+            plain = ("name",) if definition is None else ()  # what a module is called is no formula
+            kwargs = tuple((name, a if name in plain else self.expand(a, bound, at)) for name, a in e.kwargs)
             if definition is not None and e.func.id not in bound:
                 return self.use(definition, args, kwargs, at or e.span)
             func = bound.get(e.func.id, replace(e.func, span=at or e.func.span))

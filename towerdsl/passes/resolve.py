@@ -287,20 +287,6 @@ def _expressions(resolved: Resolved) -> Iterator[tuple[Iterable[t.Expr], frozens
     yield (e for _, e in (*spec.outputs, *spec.modules)), frozenset()
 
 
-def written_names(resolved: Resolved) -> set[str]:
-    """Every name that a module or parameter may get from the text of the spec, also where no size chooses it."""
-    spec = resolved.spec
-    roots = [*statement_expressions(spec.flow), *(e for _, e in spec.outputs), *(e for _, e in spec.modules)]
-    roots += [d.body for d in resolved.definitions.values()]
-    roots += [e for block in resolved.blocks.values() for e in block_expressions(block)]
-    parts = (spec, *(block.body for block in resolved.blocks.values()))
-    names = {"query", "key", "value", "output"}
-    names |= {name.text for part in parts for name, _ in (*part.modules, *part.params)}
-    for call in (e for root in roots for e in walk(root) if isinstance(e, t.Call)):
-        names |= {e.id for e in (call.func, *dict(call.kwargs).values()) if isinstance(e, t.Name)}
-    return names
-
-
 def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
     """Every called name is an operation, a definition, a block or a module."""
     with_options = {name.partition("(")[0] for name, entry in NORMALIZERS.items() if "(" in name or entry.options}

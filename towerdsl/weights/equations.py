@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Diagnostic, Diagnostics, closest
-from towerdsl.weights.names import Name
+from towerdsl.weights.names import Name, Part
 from towerdsl.weights.rules import CheckpointMap, Concat, Expr, Reshape, Rule, Stack, Transpose, names_in
 
 MAX_NAMES = 1_000_000
@@ -189,7 +189,7 @@ class _Expander:
                 spend(2)
                 seen.setdefault(tuple(values[x] for x in rule.shared))
         if not seen:
-            self.unmatched(next(names_in(rule.ours)))
+            self.unmatched(rule)
         for key in seen:
             values = dict(zip(rule.shared, key, strict=True))
             parameters = tuple(n for n in self.filled(rule.ours, values) if n in self.shapes)
@@ -198,7 +198,40 @@ class _Expander:
                 return
             yield _Reach(rule, values, parameters)
 
-    def unmatched(self, name: Name) -> None:
+    def unmatched(self, rule: Rule) -> None:
+        name = next(names_in(rule.ours))
+        meant, there = self.wrong_part(name)
+        if meant is not None:
+            help = f"did you mean `{meant}`?"
+        elif any(self.matches(public) for public in names_in(rule.public)):
+            help = "the model's name stands on the right, the public one, that of the checkpoint, on the left"
+        else:
+            help = there or self.near(name)
+        notes = []
+        parts = {part for parameter in self.shapes for part in parameter.split(".")}
+        for part in (str(p) for p in name.parts):
+            if f"{part}_" in parts and part not in parts:
+                notes.append(f"`{part}` is a name that Python or torch uses: in the model it is `{part}_`")
+        self.found.add(UNMATCHED, f"no parameter of the model is called `{name}`", name.span, notes, help)
+
+    def wrong_part(self, name: Name) -> tuple[Name | None, str | None]:
+        """The name with its first wrong part as it was likely meant, and what there is in the place of that part."""
+        known = [parameter.split(".") for parameter in self.shapes]
+        for at, part in enumerate(name.parts):
+            if part.several:
+                break
+            begin = Name(name.parts[: at + 1])
+            there = list(dict.fromkeys(parts[at] for parts in known if len(parts) > at))
+            known = [parts for parts in known if begin.match(".".join(parts[: at + 1])) is not None]
+            if not known:
+                like = closest(str(part), there)
+                meant = Name((*name.parts[:at], Part(like or ""), *name.parts[at + 1 :]))
+                listing = f"`{Name(name.parts[:at])}` has {listed(there)}" if at and there else None
+                return meant if like and self.matches(meant) else None, listing
+        return None, None
+
+    def near(self, name: Name) -> str:
+        """The parameter that a name is like, or the first few."""
         # compare with the parameters as a pattern of this form would write them
         near: dict[str, None] = {}
         for parameter in self.shapes:
@@ -209,12 +242,7 @@ class _Expander:
             if len(near) >= 2000:
                 break
         like = closest(str(name), near)
-        self.found.add(
-            UNMATCHED,
-            f"no parameter of the model is called `{name}`",
-            name.span,
-            help=f"did you mean `{like}`?" if like else f"it has {some_names(self.shapes)}",
-        )
+        return f"did you mean `{like}`?" if like else f"it has {some_names(self.shapes)}"
 
     def filled(self, expr: Expr, values: Mapping[str, str]) -> Iterator[str]:
         spend(5)
@@ -388,5 +416,10 @@ def made_of(tree: Tree) -> tuple[str, ...]:
 def some_names(names: Iterable[str]) -> str:
     """The first few names, for a help line."""
     known = list(names)
-    shown = ", ".join(f"`{name}`" for name in known[:5])
-    return (shown + (f" and {len(known) - 5} more" if len(known) > 5 else "")) if known else "no parameters"
+    return listed(known) if known else "no parameters"
+
+
+def listed(known: Sequence[str], most: int = 5) -> str:
+    """The first few of some names, and how many more there are."""
+    shown = ", ".join(f"`{name}`" for name in known[:most])
+    return shown + (f" and {len(known) - most} more" if len(known) > most else "")

@@ -23,6 +23,7 @@ from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.dtypes import cast
 from towerdsl.passes.infer.expression import keyword_span
+from towerdsl.passes.infer.mistakes import missing_axis, no_axis_to_average, not_a_vector
 from towerdsl.passes.infer.scope import AttentionScope, Fault, Scope, Unknown
 from towerdsl.passes.infer.statements import targets
 from towerdsl.passes.resolve import RESERVED, walk
@@ -214,9 +215,7 @@ class _Typer:
         found = named(axes, e.id) or next((a for a in axes if a.name is not None and a == wanted), None)
         if found is not None:
             return found
-        names = [a.name for a in axes if a.name]
-        hidden = self.expressions.hidden_axis(e.id, axes, self.scope)
-        help = hidden or did_you_mean(e.id, names, f"the axes are {shown(axes)}")
+        help = missing_axis(e.id, axes, self.scope, self.infer.sizes, f"the axes are {shown(axes)}")
         raise Fault("axis", f"`{what}`: there is no axis `{e.id}` here", e.span, (), help)
 
     def _features(self, value: n.Value, span: Span) -> tuple[Axis, ...]:
@@ -261,9 +260,9 @@ class _Typer:
             for axis in over:
                 fitting = next((a for a in source.others if a.same(axis) or (a.name is None and a == axis)), None)
                 if fitting is None:
-                    message = f"the {source.field} has no axis `{axis}` to average over"
                     notes = tuple(combining.describe(s.field, s.value) for s in filter(None, (key, value)))
-                    raise Fault("axis-mismatch", message, source.span, notes, "key and value share the averaged axes")
+                    message, help = no_axis_to_average(axis, source.field, source.value, source.features)
+                    raise Fault("axis-mismatch", message, source.span, notes, help)
                 if fitting.size != axis.size:
                     notes = tuple(combining.describe(s.field, s.value) for s in filter(None, (key, value)))
                     message = f"axis `{axis}` has two lengths, {axis.size} and {fitting.size}"
@@ -374,7 +373,8 @@ class _Typer:
                 message = f"{number} heads do not divide the {source.field}'s {size} features"
                 note = combining.describe(source.field, source.value)
                 near = sorted((h for h in range(1, size + 1) if size % h == 0), key=lambda h: (abs(h - number), h))[:2]
-                help = f"use {' or '.join(str(h) for h in sorted(near))} heads, or another size"
+                fitting = " or ".join(str(h) for h in sorted(near))
+                help = f"use {fitting} head{'' if fitting == '1' else 's'}, or another size"
                 raise Fault("size-divide", message, e.span, (note,), help)
 
     # --- score, mask, message ---------------------------------------------------------------------------------
@@ -446,8 +446,7 @@ class _Typer:
         assert scope.attention is not None
         left = [a for a in value.axes if scope.attention.rank(a) == 4]
         if len(left) != 1 or value.axes[-1] != left[0]:
-            help = "it is a vector for each j (and i), such as `v`, or `v + table[i - j]`"
-            raise Fault("axis", f"the message has {len(left)} feature axes", e.span, (str(value.type),), help)
+            raise not_a_vector(value, left, scope.attention, e)
         return cast(value, "float")
 
     # --- the rest ---------------------------------------------------------------------------------------------

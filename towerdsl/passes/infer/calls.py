@@ -20,6 +20,7 @@ from towerdsl.passes import static as st
 from towerdsl.passes.infer.attention import type_attention
 from towerdsl.passes.infer.dtypes import as_before, cast
 from towerdsl.passes.infer.expression import Result, keyword_span
+from towerdsl.passes.infer.mistakes import used_otherwise
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.reads import check_reads
 from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
@@ -274,7 +275,8 @@ class Calls:
                 module.block = instance
                 scope.builder.place_shared(module.name, n.ModuleSlot(block=instance))
             elif module.block != instance:
-                raise _used_otherwise(module, bound, e.span)
+                now = [(name, value.type) for (name, _), value in zip(bound.types, bound.values, strict=True)]
+                raise used_otherwise(module, now, e.span)
             return self._call_value(instance, bound, reference, e.span)
         tensor_names = module.op.tensors
         if len(e.args) > len(tensor_names) and not tensor_names[-1].endswith("..."):
@@ -650,25 +652,3 @@ class Calls:
             self.infer.errors.add(
                 "too-large", message, span, help="share modules (`modules:`), or use fewer repetitions"
             )
-
-
-def _used_otherwise(module: SharedModule, bound: _Bound, span: Span) -> Fault:
-    """The mistake that a shared block is called with other arguments than its first call."""
-    assert module.block is not None
-    now = [(name, value.type) for (name, _), value in zip(bound.types, bound.values, strict=True)]
-    notes = [
-        f"{when}: {', '.join(f'{name} {kind}' for name, kind in types)}"
-        for when, types in (("before", module.block.parameters), ("now", now))
-    ]
-    message = f"`{module.name}` is used with arguments of other types than before"
-    help = "one module serves one kind of arguments: the same number of axes, and the same sizes where they are known"
-    if [_lengths(kind) for _, kind in now] == [_lengths(kind) for _, kind in module.block.parameters]:
-        named = [f"{x}[{', '.join(map(str, k.axes))}]" if isinstance(k, TensorType) and k.axes else x for x, k in now]
-        help = f"name the axes of the block's parameters: `{module.block.name}({', '.join(named)})`"
-    return Fault("shared-module", message, span, notes, help)
-
-
-def _lengths(kind: Type) -> list[int | None]:
-    """The lengths of the axes, those that are known."""
-    axes = (kind.source, kind.target) if isinstance(kind, RelationType) else kind.axes
-    return [a.size.integer for a in axes]

@@ -16,6 +16,7 @@ from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType, named
 from towerdsl.lang import tree as t
 from towerdsl.ops import ELEMENTWISE
+from towerdsl.ops.layers import NO_AXES
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.dtypes import (
@@ -29,6 +30,7 @@ from towerdsl.passes.infer.dtypes import (
     wide_angle,
 )
 from towerdsl.passes.infer.index import index
+from towerdsl.passes.infer.mistakes import missing_axis
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.scope import AttentionScope, Fault, Poison, Scope, SharedModule, Unknown
 from towerdsl.passes.static import Static, StaticError
@@ -201,7 +203,9 @@ class ExpressionTyper:
         if help is None and name in {*ELEMENTWISE, *resolved.definitions, *resolved.blocks}:
             return Fault("unknown-name", f"`{name}` is a function here: call it", e.span, notes, f"write `{name}(...)`")
         if help is None and known:
-            help = f"names here: {', '.join(sorted(known)[:12])}" if len(known) <= 12 else None
+            help = f"names here: {', '.join(sorted(known))}" if len(known) <= 12 else None
+            if scope.attention is not None:
+                help = f"{help}; a learned tensor is declared in `params:`" if help else "declare it in `params:`"
         return Fault("unknown-name", f"there is no `{name}` here", e.span, notes, help)
 
     def _word(self, name: str) -> str | None:
@@ -537,7 +541,7 @@ class ExpressionTyper:
         """Contract the last axes. Raises Fault where their lengths differ."""
         for value in (left, right):
             if not value.axes:
-                raise Fault("rank", "`dot` takes tensors with a feature axis", value.span or span)
+                raise Fault("rank", "`dot` takes tensors with a feature axis", value.span or span, (), NO_AXES)
         a, b = left.axes[-1], right.axes[-1]
         if a.size != b.size:
             names = (_label(left, "left"), _label(right, "right"))
@@ -625,7 +629,7 @@ class ExpressionTyper:
         arg = self.tensor(e.args[0], scope)
         where = axis_expr if axis_expr is not None else e.args[1] if len(e.args) > 1 else None
         if not arg.axes:
-            raise Fault("rank", f"`{name}` needs a tensor with axes", e.args[0].span)
+            raise Fault("rank", f"`{name}` needs a tensor with axes", e.args[0].span, (), NO_AXES)
         over = (arg.axes[-1],) if where is None else self.axes_of(where, arg, scope, f"`{name}`")
         dtype = arg.type.dtype
         if name == "mean" and dtype in ("int", "bool"):
@@ -649,8 +653,7 @@ class ExpressionTyper:
         if found is not None:
             self.check_single(found, value, e.span)
             return found
-        names = [a.name for a in value.axes if a.name]
-        help = self.hidden_axis(e.id, value.axes, scope) or did_you_mean(e.id, names, f"it has {shown_names(value)}")
+        help = missing_axis(e.id, value.axes, scope, self.infer.sizes, f"it has {shown_names(value)}")
         raise Fault(
             "axis", f"{what}: there is no axis `{e.id}` here", e.span, (combining.describe("tensor", value),), help
         )
@@ -664,21 +667,6 @@ class ExpressionTyper:
         sides = list(dict.fromkeys(map(str, alike)))
         help = f"write `{'` or `'.join(sides)}`" if len(sides) > 1 else combining.naming_apart(value, axis)
         raise Fault("axis", message, span, (combining.describe("tensor", value),), help)
-
-    def hidden_axis(self, name: str, axes: Sequence[Axis], scope: Scope) -> str | None:
-        """Help for the name of an axis that a parameter hides."""
-        known = scope.names.get(name)
-        number = known.type.scalar if isinstance(known, n.Value) else isinstance(known, int | float | Size)
-        if not number or scope.signature is None or name not in {p.name for p in scope.signature.parameters}:
-            return None
-        parts = []
-        for p in scope.signature.parameters:
-            own = scope.names.get(p.name)
-            whole = isinstance(own, n.Value) and own.axes == tuple(axes)
-            default = f" = {p.default.span.text}" if p.default is not None else ""
-            parts.append(f"{p.name}[{', '.join(map(str, axes))}]" if whole else f"{p.name}{default}")
-        written = f"{scope.signature.name}({', '.join(parts)})"
-        return f"`{name}` is a parameter here, a number: name the axes where the block begins, as in `{written}`"
 
     def axes_of(self, e: t.Expr, value: n.Value, scope: Scope, what: str) -> tuple[Axis, ...]:
         items = e.items if isinstance(e, t.List) else (e,)

@@ -13,8 +13,10 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType, shown
 from towerdsl.lang import tree as t
+from towerdsl.ops.layers import NO_AXES
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
+from towerdsl.passes.infer.mistakes import wrong_axis
 from towerdsl.passes.infer.scope import Fault, Scope
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def index(typer: ExpressionTyper, e: t.Index, scope: Scope, outer: bool = False)
         typer.all([x for x in e.items if not isinstance(x, t.Pick)], scope)
         return base
     if not isinstance(base, n.Value) or base.type.scalar:
-        raise Fault("type", "a number has no axes to index", e.base.span)
+        raise Fault("type", "a number has no axes to index", e.base.span, (), NO_AXES)
     if any(isinstance(x, t.Pick) for x in e.items):
         return _picks(typer, base, e, scope)
     return _gather(typer, base, e, scope, outer)
@@ -261,7 +263,11 @@ def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope, out
     if len(items) > len(indexed):
         names = ", ".join(str(a) for a in indexed) or "none"
         note = combining.describe("tensor", base)
-        message = f"{len(items)} indices, but there are {len(indexed)} axes to index ({names})"
+        if not base.axes:
+            raise Fault("rank", f"`{e.base.span.text}` has no axes to index", e.span, (), NO_AXES)
+        count = "1 index" if len(items) == 1 else f"{len(items)} indices"
+        axes = "1 axis" if len(indexed) == 1 else f"{len(indexed)} axes"
+        message = f"{count}, but there {'is' if len(indexed) == 1 else 'are'} {axes} to index ({names})"
         help = "batch axes of the attention are left out: `keep[j]` for `keep[b, n]`" if lead else None
         raise Fault("rank", message, e.span, (note,), help)
     rest = indexed[len(items) :]
@@ -279,7 +285,8 @@ def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope, out
             renames[len(kept)] = value.axes[0]
         else:
             if isinstance(value, n.Position) and axis.size.integer is None:
-                _wrong_axis(axis, value, base, indexed, item, scope)
+                assert scope.attention is not None
+                raise wrong_axis(axis, value, base, indexed, item, scope.attention)
             indices.append(value)
         kept.append(axis)
     at_positions = [renames.get(k, axis) for k, axis in enumerate(kept)]
@@ -350,23 +357,6 @@ def _check_apart(base: n.Value, indices: list[n.Value], at: Sequence[Axis], rest
     if any(x.type.dtype == "bool" for x in indices):
         help = CONDITION
     raise Fault("axis-mismatch", f"the index has axis {twice}, and the tensor has it too", e.span, notes, help)
-
-
-def _wrong_axis(axis: Axis, value: n.Value, base: n.Value, indexed: list[Axis], item: t.Expr, scope: Scope) -> None:
-    found = value.axes[0]
-    message = f"axis {axis} is indexed by a position of axis {found.name}"
-    other = "i" if found.side == "j" else "j"
-    assert scope.attention is not None
-    sides = scope.attention.positions if other == "i" else scope.attention.over
-    fits = any(a.size == axis.size for a in sides)
-    help = f"did you mean `{other}`?" if fits and found.side and axis.name else None
-    if help is None and any(a.size == found.size for a in indexed):
-        help = f"indices stand in the order of the axes, {shown(indexed)}"
-    elif help is None and found.name:
-        help = (
-            f"if both are one axis, name it {found.name} where the tensor is made, as in `keep[b, {found.name}] = ...`"
-        )
-    raise Fault("axis-mismatch", message, item.span, (combining.describe("tensor", base),), help)
 
 
 def _spread(typer: ExpressionTyper, e: t.Index, scope: Scope) -> list[tuple[t.Expr, n.Value]]:

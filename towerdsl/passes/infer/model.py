@@ -382,7 +382,8 @@ class Infer:
                 decl = self.branches.type(declared, scope)
                 kind = self.declared_type(decl, scope, False)
                 if isinstance(kind, RelationType) or kind.dtype != "float":
-                    raise Fault("type", "a parameter is a float tensor", decl.span, (), "write `float[...]`")
+                    help = f"write `float{decl.span.text.removeprefix(decl.dtype)}`"
+                    raise Fault("type", "a parameter is a float tensor", decl.span, (), help)
                 for axis in kind.axes:
                     if axis.size.integer is None:
                         message = f"the parameter `{name.text}` has axis {axis}, whose length is only known at run time"
