@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from towerdsl.budget import bounded
 from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError, did_you_mean
@@ -32,15 +34,40 @@ from towerdsl.weights import CheckpointMap, check, parse_map
 PASSES: tuple[Callable[[n.Model], n.Model], ...] = (simplify,)
 
 
+class _Depth:
+    """The limit of recursion, which all threads share: raised while any of them needs it, then as it was."""
+
+    RAISED = 10_007  # a number of its own: another one was set by somebody else, and stays
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, 0
+
+    def enter(self) -> None:
+        with self.lock:
+            now = sys.getrecursionlimit()
+            if not self.users or now != self.RAISED:
+                self.before = now
+                sys.setrecursionlimit(max(now, self.RAISED))
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users and sys.getrecursionlimit() == self.RAISED:
+                sys.setrecursionlimit(self.before)
+
+
+_DEPTH = _Depth()
+
+
 @contextmanager
 def deep() -> Iterator[None]:
     """Room for formulas that are nested as deep as the language allows."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, 10_000))
+    _DEPTH.enter()
     try:
         yield
     finally:
-        sys.setrecursionlimit(limit)
+        _DEPTH.leave()
 
 
 @dataclass(frozen=True)
@@ -62,7 +89,7 @@ class Compiled:
 
 
 #: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.
-COMPILED: dict[type, Compiled] = {}
+COMPILED: WeakKeyDictionary[type, Compiled] = WeakKeyDictionary()
 
 
 def compiled_from(model: object, otherwise: str = "make the model with `towerdsl.compile` or `load`") -> Compiled:

@@ -1,0 +1,168 @@
+"""What a compile leaves behind: nothing that nobody holds, and no other limits than before."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import inspect
+import linecache
+import pickle
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import towerdsl
+from towerdsl.compiler import COMPILED, deep
+
+SPEC = """
+tower: kept
+sizes: {d: 4, wide: 5}
+inputs:
+  x: float[b, n, d]
+blocks:
+  look(x):
+    query: linear(x, d)
+    key: linear(x, d)
+    value: linear(x, wide)
+flow:
+  - x = look(x)
+outputs: {first: x, twice: 2 * x}
+"""
+X = torch.ones(1, 3, 4)
+
+
+def left() -> set[str]:
+    """What there is of compiled modules, when all that nobody holds is gone."""
+    gc.collect()
+    found = {name for name in [*sys.modules, *linecache.cache] if "towerdsl" in name and "kept" in name}
+    return found | {x.__name__ for x in COMPILED if x.__name__ == "Kept"}
+
+
+def test_what_nobody_holds_is_forgotten():
+    before = left()
+    classes = [towerdsl.compile(SPEC, wide=wide) for wide in range(1, 4)]
+    assert len({c.__module__ for c in classes}) == 3 <= len(left() - before)
+    del classes
+    assert left() == before
+
+
+def used(*uses: Callable[[nn.Module], Any]) -> None:
+    model = towerdsl.compile(SPEC)()
+    for use in uses:
+        use(model)
+
+
+def probed(model: nn.Module) -> None:
+    with towerdsl.probe(model):
+        model(X)
+
+
+def saved(path: Path) -> Callable[[nn.Module], Any]:
+    def both(model: nn.Module) -> None:
+        towerdsl.save_checkpoint(model, path)
+        towerdsl.load_checkpoint(model, path)
+
+    return both
+
+
+def test_nothing_that_is_done_with_a_model_keeps_it(tmp_path):
+    before = left()
+    used(lambda m: m(X).first.sum().backward(), copy.deepcopy, lambda m: inspect.getsource(type(m)))
+    used(probed, lambda m: towerdsl.verify(m, {"x": X}), saved(tmp_path / "m.safetensors"))
+    assert left() == before
+
+
+def test_a_part_keeps_the_module_that_it_is_of():
+    part = towerdsl.compile(SPEC)().look
+    assert left()
+    made = sys.modules[type(part).__module__].Kept()  # its globals are all there
+    assert made(X).first.shape == (1, 3, 5)
+    assert towerdsl.compile(SPEC) is type(made)
+    with pytest.raises(RuntimeError) as error:
+        part(torch.ones(1, 3, 7))
+    assert "q = self.query(x)" in "".join(traceback.format_exception(error.value))
+    assert "q = self.query(x)" in inspect.getsource(type(part))
+    assert inspect.getmodule(part) is sys.modules[type(part).__module__]
+
+
+def test_what_was_pickled_is_read_again_though_nobody_holds_its_class():
+    model = towerdsl.compile(SPEC, wide=3)()
+    data, known = pickle.dumps(model), weakref.ref(model)
+    del model
+    gc.collect()
+    assert known() is None
+    again = pickle.loads(data)
+    assert again(X).first.shape == (1, 3, 3)
+    assert type(pickle.loads(pickle.dumps(again(X)))) is type(again(X))
+
+
+def test_one_source_in_threads_is_one_class():
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: towerdsl.compile(SPEC), range(8)))) == 1
+
+
+# --- the limit of recursion --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limit():
+    before = sys.getrecursionlimit()
+    yield before
+    sys.setrecursionlimit(before)
+
+
+def test_the_limit_is_what_it_was_after_uses_that_overlap(limit):
+    first, second = deep(), deep()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert sys.getrecursionlimit() >= 10_000  # the second still needs it
+    second.__exit__(None, None, None)
+    assert sys.getrecursionlimit() == limit
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda k: towerdsl.compile(SPEC, wide=k + 1), range(12)))
+    assert sys.getrecursionlimit() == limit
+
+
+@pytest.mark.parametrize("own", [500, 1234, 10_000, 20_000])
+def test_a_limit_that_is_set_meanwhile_stays(limit, own):
+    with deep():
+        with deep():
+            sys.setrecursionlimit(own)
+        assert sys.getrecursionlimit() == own
+        with deep():
+            assert sys.getrecursionlimit() >= 10_000
+    assert sys.getrecursionlimit() == own
+    with pytest.raises(ValueError, match="as it was"), deep():
+        raise ValueError("as it was")
+    assert sys.getrecursionlimit() == own
+
+
+def test_a_thread_that_is_deep_is_not_stopped_by_another_that_is_done(limit):
+    inside, done, found = threading.Event(), threading.Event(), []
+
+    def down(k: int) -> int:
+        return 0 if not k else 1 + down(k - 1)
+
+    def long() -> None:
+        with deep():
+            inside.set()
+            done.wait(60)
+            found.append(down(5000))
+
+    thread = threading.Thread(target=long)
+    with deep():
+        thread.start()
+        inside.wait(60)
+    done.set()
+    thread.join()
+    assert found == [5000] and sys.getrecursionlimit() == limit
