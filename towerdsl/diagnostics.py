@@ -12,7 +12,8 @@ import heapq
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -54,11 +55,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of a source: characters start (included) to end (excluded)."""
+    """A piece of a source: characters start (included) to end (excluded).
+
+    Where a definition is used, `within` has its name, and the piece of its formula that the use stands for.
+    """
 
     source: Source = field(repr=False)
     start: int
     end: int
+    within: tuple[str, Span] | None = field(default=None, compare=False, repr=False)
 
     @property
     def line(self) -> int:
@@ -72,9 +77,22 @@ class Span:
         line, column = self.source.position(self.start)
         return f"{self.source.name}:{line}:{column}"
 
+    def inside(self, name: str, piece: Span) -> Span:
+        """This place, standing for a piece of the definition `name` that is used there."""
+        return Span(self.source, self.start, self.end, (name, Span(piece.source, piece.start, piece.end, self.within)))
+
+    @property
+    def definitions(self) -> list[tuple[str, Span]]:
+        """The definitions that are used here and what each stands for, from the one that is named to the innermost."""
+        found, within = [], self.within
+        while within is not None:
+            found.append(within)
+            within = within[1].within
+        return found[::-1]
+
     def to(self, other: Span) -> Span:
         """The span from the start of this one to the end of the other."""
-        return Span(self.source, self.start, max(self.end, other.end))
+        return Span(self.source, self.start, max(self.end, other.end), self.within)
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,9 @@ class Diagnostic:
             line, column = self.span.source.position(self.span.start)
             lines[0] = f"{visible(self.span.source.name, '')}:{line}:{column}: {lines[0]}"
             lines += _excerpt(self.span.source.line(line), line, column, self.span.end - self.span.start)
+        for name, piece in self.span.definitions if self.span is not None else ():
+            text = " ".join(piece.text.split())
+            lines.append(visible(shortened(f"  in `{name}`, {piece}: `{text}`")))
         lines += [f"  {visible(note)}" for note in self.notes]
         if self.help:
             lines.append(f"help: {visible(shortened(self.help))}")
@@ -163,6 +184,16 @@ class Diagnostics:
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], Diagnostic] = {}
+        self._inside: list[str] = []
+
+    @contextmanager
+    def inside(self, note: str | None) -> Iterator[None]:
+        """What is found meanwhile is found there: a note says so, the innermost first."""
+        self._inside += [note] if note else []
+        try:
+            yield
+        finally:
+            del self._inside[len(self._inside) - bool(note) :]
 
     def add(
         self,
@@ -177,7 +208,8 @@ class Diagnostics:
         if key not in self._found and len(self._found) >= MAX_MISTAKES:
             message = f"more mistakes follow; these are the first {MAX_MISTAKES}"
             raise TowerError([*self.sorted, Diagnostic("too-many", message)])
-        self._found.setdefault(key, Diagnostic(code, message, span, tuple(notes), help))
+        notes = (*notes, *reversed(self._inside))
+        self._found.setdefault(key, Diagnostic(code, message, span, notes, help))
 
     def __len__(self) -> int:
         return len(self._found)

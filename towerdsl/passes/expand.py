@@ -1,6 +1,7 @@
 """Expr --> Expr without definitions: every use of a definition is replaced by its formula.
 
-What comes from a definition takes the span of its use, so that a message points at what the user wrote.
+What comes from a definition takes the span of its use, so that a message points at what the user wrote, and keeps
+the piece of the formula inside it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ class _Expander:
         self.definitions, self.hidden = definitions, hidden
         self.sizes: dict[int, tuple[t.Expr, int]] = {}  # of arguments, by identity (kept alive)
 
-    def expand(self, e: t.Expr, bound: Mapping[str, t.Expr], at: Span | None) -> t.Expr:
+    def expand(self, e: t.Expr, bound: Mapping[str, t.Expr], part_of: tuple[Span, str] | None) -> t.Expr:
+        """`part_of`: where the definition is used that this is a part of, and its name."""
         spend(10)
+        at = e.span if part_of is None else part_of[0].inside(part_of[1], e.span)
         if isinstance(e, t.Name):
             if e.id in bound:
                 spend(10 * self._nodes(bound[e.id]))  # all of an argument stands there once more
@@ -36,26 +39,26 @@ class _Expander:
             if e.id not in self.hidden:
                 definition = self.definitions.get(e.id)
                 if definition is not None:
-                    return self.use(definition, (), (), at or e.span)
-            return replace(e, span=at or e.span)
+                    return self.use(definition, (), (), at)
+            return replace(e, span=at)
         if isinstance(e, t.Call) and isinstance(e.func, t.Name):
-            args = tuple(self.expand(a, bound, at) for a in e.args)
-            definition = None if at is None and e.func.id in self.hidden else self.definitions.get(e.func.id)
+            args = tuple(self.expand(a, bound, part_of) for a in e.args)
+            definition = None if part_of is None and e.func.id in self.hidden else self.definitions.get(e.func.id)
             plain = ("name",) if definition is None else ()  # what a module is called is no formula
-            kwargs = tuple((name, a if name in plain else self.expand(a, bound, at)) for name, a in e.kwargs)
+            kwargs = tuple((name, a if name in plain else self.expand(a, bound, part_of)) for name, a in e.kwargs)
             if definition is not None and e.func.id not in bound:
-                return self.use(definition, args, kwargs, at or e.span)
-            func = bound.get(e.func.id, replace(e.func, span=at or e.func.span))
-            return t.Call(at or e.span, func, args, kwargs)
-        changes: dict[str, Any] = {"span": at or e.span}
+                return self.use(definition, args, kwargs, at)
+            func = bound.get(e.func.id, replace(e.func, span=at if part_of is not None else e.func.span))
+            return t.Call(at, func, args, kwargs)
+        changes: dict[str, Any] = {"span": at}
         if isinstance(e, t.Pick) and e.axis in bound:
-            changes["axis"] = self._axis(e.axis, bound[e.axis], at or e.span)
+            changes["axis"] = self._axis(e.axis, bound[e.axis], at)
         for f in fields(e):
             value = getattr(e, f.name)
             if isinstance(value, t.Expr):
-                changes[f.name] = self.expand(value, bound, at)
+                changes[f.name] = self.expand(value, bound, part_of)
             elif isinstance(value, tuple) and value and isinstance(value[0], t.Expr):
-                changes[f.name] = tuple(self.expand(v, bound, at) for v in value)
+                changes[f.name] = tuple(self.expand(v, bound, part_of) for v in value)
         return replace(e, **changes)
 
     def _axis(self, parameter: str, argument: t.Expr, at: Span) -> str:
@@ -95,11 +98,11 @@ class _Expander:
             raise TowerError([Diagnostic("arguments", message, at, notes, f"write `{written}`")])
         for p in parameters:
             if p.name not in bound and p.default is not None:
-                bound[p.name] = self.expand(p.default, {}, at)
+                bound[p.name] = self.expand(p.default, {}, (at, d.signature.name))
             arg = bound[p.name]
             if not isinstance(arg, _SIMPLE) and _count(d.body, p.name) > 1:
                 bound[p.name] = t.Once(arg.span, arg, p.name, next(_KEYS))
-        formula = self.expand(d.body, bound, at)
+        formula = self.expand(d.body, bound, (at, d.signature.name))
         if not d.needs:
             return formula
         asked = tuple((name, arg) for name, arg in bound.items() if any(_count(e, name) for e in d.needs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,11 +69,6 @@ class Resolved:
     def callable(self) -> set[str]:
         """Every name that can be called, but for modules."""
         return {*OPS, *ELEMENTWISE, *BUILTINS, *self.definitions, *self.blocks, *self.broken}
-
-    def written_for(self, name: str, span: Span) -> t.Definition | None:
-        """The definition that is written where a name of its formula was put in."""
-        written = re.match(r"\w+", span.text)
-        return self.definitions.get(written[0]) if written is not None and written[0] != name else None
 
 
 def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
@@ -285,6 +280,19 @@ def _expressions(resolved: Resolved) -> Iterator[tuple[Iterable[t.Expr], frozens
     yield statement_expressions(spec.flow), frozenset()
     yield type_expressions((*spec.inputs, *spec.params)), frozenset()
     yield (e for _, e in (*spec.outputs, *spec.modules)), frozenset()
+
+
+def call_sites(resolved: Resolved) -> Counter[str]:
+    """How often each function is called in the text; a call of a module is one of its block too."""
+    roots = (root for expressions, _ in _expressions(resolved) for root in expressions)
+    calls = (e.func for root in roots for e in walk(root) if isinstance(e, t.Call))
+    found = Counter(f.id for f in calls if isinstance(f, t.Name))
+    for part in (resolved.spec, *(block.body for block in resolved.blocks.values())):
+        for name, module in part.modules:
+            called = module.func if isinstance(module, t.Call) else module
+            if isinstance(called, t.Name):
+                found[called.id] += found[name.text]
+    return found
 
 
 def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:

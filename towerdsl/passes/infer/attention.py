@@ -162,7 +162,7 @@ class _Typer:
         if found[0] % found[1]:
             message = f"{found[1]} key heads do not divide {found[0]} query heads"
             raise Fault("size-divide", message, key.span, (), "each key head serves the same number of query heads")
-        axis = Axis("head", Size.of(found[0]), origin=f"heads, line {query.span.line}")
+        axis = Axis("head", Size.of(found[0]), origin=f"heads, {self.infer.line(query.span)}")
         return axis, Size.of(found[1]) if found[1] != found[0] else None
 
     def _source(self, field: str, e: t.Expr | None) -> _Source | None:

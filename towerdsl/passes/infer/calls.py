@@ -24,6 +24,7 @@ from towerdsl.passes.infer.mistakes import used_otherwise
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.reads import check_reads
 from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
+from towerdsl.passes.resolve import call_sites
 from towerdsl.passes.static import Static
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Calls:
         self.infer = infer
         self.instances: dict[Any, n.BlockInstance | None] = {}
         self.depth = 0
+        self.sites = call_sites(infer.resolved)
 
     # --- operations -------------------------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class Calls:
         except OpError as error:
             span = spans.get(error.argument or "", e.span)
             raise Fault(error.code, error.message, span, error.notes, error.help) from None
-        line = f"line {e.span.line}"
+        line = self.infer.line(e.span)
         axes = tuple(a if a.origin else replace(a, origin=f"{e.span.text}, {line}") for a in result.type.axes)
         kind = TensorType(result.type.dtype, axes)
         return replace(result, type=kind)
@@ -333,7 +335,7 @@ class Calls:
                 if size is not None:
                     names.setdefault(size, e.id)
         return tuple(
-            Axis(names.get(s), s, origin=f"{module.call.span.text}, line {module.call.span.line}") for s in shape
+            Axis(names.get(s), s, origin=f"{module.call.span.text}, {self.infer.line(module.call.span)}") for s in shape
         )
 
     # --- blocks -----------------------------------------------------------------------------------------------
@@ -545,13 +547,20 @@ class Calls:
         if key not in self.instances:
             self.instances[key] = None  # stays so where the block has mistakes
             before = len(self.infer.errors)
-            instance = self._make(block, bound)
+            with self.infer.errors.inside(self._place(block, span)):
+                instance = self._make(block, bound)
             if len(self.infer.errors) == before and instance is not None:
                 self.instances[key] = instance
         found = self.instances[key]
         if found is None:
             raise Unknown
         return found
+
+    def _place(self, block: t.Block, span: Span) -> str | None:
+        """A note of where a block is called, if that is not plain: more than one call has it, or another file."""
+        if self.sites[block.signature.name] < 2 and block.source is span.source:
+            return None
+        return f"called at {span}: `{' '.join(span.text.split())}`"
 
     def _make(self, block: t.Block, bound: _Bound) -> n.BlockInstance | None:
         scope = bound.scope

@@ -174,8 +174,7 @@ class ExpressionTyper:
         resolved, name = self.infer.resolved, e.id
         notes: tuple[str, ...] = ()
         inside: set[str] = set()
-        if (outer := resolved.written_for(name, e.span)) is not None:
-            notes = (f"it stands in `{outer.signature.name}`, defined at {outer.signature.span}",)
+        if e.span.within is not None and (outer := resolved.definitions.get(e.span.within[0])) is not None:
             inside = {p.name for p in outer.signature.parameters}
         known = {*scope.names, *scope.axes, *(("i", "j", "head") if scope.attention else ())}
         help = (
@@ -596,7 +595,7 @@ class ExpressionTyper:
         name = e.args[0].id if isinstance(e.args[0], t.Name) else None
         axis = self.infer.known_axis(name, scope)
         if axis is None or axis.size != size:
-            axis = Axis(name, size, origin=f"{e.args[0].span.text}, line {e.span.line}")
+            axis = Axis(name, size, origin=f"{e.args[0].span.text}, {self.infer.line(e.span)}")
         return n.Range(TensorType("int", (axis,)), e.span)
 
     def _call_len(self, e: t.Call, scope: Scope) -> Result:

@@ -108,7 +108,7 @@ def _picks(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n
         length = _length(axis.size, start, stop)
         if (number := length.integer) is not None and number < 1:
             raise Fault("size", f"this part of {axis.shown} is empty", item.span)
-        new = Axis(axis.name, length, axis.side, f"{item.span.text}, line {item.span.line}")
+        new = Axis(axis.name, length, axis.side, f"{item.span.text}, {typer.infer.line(item.span)}")
         kind = TensorType(value.type.dtype, tuple(new if a == axis else a for a in value.axes))
         value = n.Pick(kind, e.span, value, axis, start, stop, True)
     return value

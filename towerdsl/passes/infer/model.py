@@ -59,6 +59,10 @@ class Infer:
     def report(self, fault: Fault) -> None:
         self.errors.add(fault.code, fault.message, fault.span, fault.notes, fault.help)
 
+    def line(self, span: Span) -> str:
+        """A place in a note: its line, with the file where there are several."""
+        return f"{span.source.name}:{span.line}" if self.resolved.spec.use else f"line {span.line}"
+
     def every(self, steps: Iterable[Callable[[], T]]) -> list[T]:
         """The results of all steps: every mistake in them is reported, not only the first. Raises Unknown."""
         found: list[T] = []
@@ -157,7 +161,7 @@ class Infer:
 
     def axis(self, decl: t.AxisDecl, scope: Scope, new_free: bool) -> Axis:
         """A declared axis. A name that nothing is known of is a free length if `new_free`. Raises Fault."""
-        line = f"line {decl.span.line}"
+        line = self.line(decl.span)
         if decl.size is not None:
             size = self.expressions.size(self.expand(decl.size, scope), scope, "the length of an axis")
             also = decl.size.id if isinstance(decl.size, t.Name) and decl.size.id in self.sizes else None

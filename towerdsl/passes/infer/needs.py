@@ -75,9 +75,6 @@ def _unmet(
     values = " and ".join(f"`{name}` is {show(value)}" for name, value in known.items())
     message = f"`{signature.name}` needs `{' '.join(condition.span.text.split())}`{f', {values}' if values else ''}"
     notes = [f"`{signature.span.text}` is defined at {signature.span}"]
-    outer = infer.resolved.written_for(signature.name, span)
-    if outer is not None and isinstance(called, t.Definition):
-        notes.append(f"it stands in `{outer.signature.name}`, defined at {outer.signature.span}")
     for name, value in known.items():
         fitting = _fitting(infer, called, name, value, scope)
         if fitting:

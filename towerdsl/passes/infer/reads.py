@@ -85,7 +85,7 @@ def check_reads(infer: Infer, steps: Iterable[n.Step], results: Iterable[n.Value
     for read in {(id(r.index), *(id(g[0]) for g in r.guards)): r for r in reads}.values():
         found = _certain(read)
         if found is not None:
-            infer.report(_fault(infer, read, *found))
+            infer.report(_fault(read, *found))
 
 
 def _roots(steps: Iterable[n.Step]) -> Iterator[tuple[n.Value, tuple[Guard, ...]]]:
@@ -290,7 +290,7 @@ def _pointwise(value: n.Pointwise, at: At, lengths: Lengths) -> Number | None:
 # --- what is said ----------------------------------------------------------------------------------------------
 
 
-def _fault(infer: Infer, read: _Read, outside: _Outside, span: tuple[int, int] | None) -> Fault:
+def _fault(read: _Read, outside: _Outside, span: tuple[int, int] | None) -> Fault:
     where = read.index.span or read.value.span
     assert where is not None
     text = " ".join(where.text.split())
@@ -305,11 +305,11 @@ def _fault(infer: Infer, read: _Read, outside: _Outside, span: tuple[int, int] |
     notes = [f"it is {number}{at}{of}; the {thing} has positions 0 to {last}"]
     if isinstance(read.value, n.Gather):
         notes.append(combining.describe("tensor", combining.unnamed(read.value.table)))
-    definition = infer.resolved.written_for("", where) if where == read.value.span else None
+    definitions = where.definitions
     if isinstance(read.index, n.Const):
         help = f"write {last} for the last one" if number < 0 else f"write {last} at most"
-    elif definition is not None:
-        help = f"give `{definition.signature.name}` other numbers"
+    elif definitions:
+        help = f"give `{definitions[0][0]}` other numbers"
     else:
         help = f"write `clip({text}, 0, {last})` where the nearest entry is meant"
     if span is not None and span[0] >= 0 and size.integer is not None:

@@ -219,7 +219,9 @@ class Statements:
                     self.infer.calls.repeat_modules(scope.builder, set(scope.builder.placed[start:]), repetition)
                     bodies.append(bodies[0])
                     continue
-                body, _ = self.steps(s.body, scope)
+                note = f"in the repetition with {s.index} = {repetition}" if repetition else None
+                with self.infer.errors.inside(note):
+                    body, _ = self.steps(s.body, scope)
                 bodies.append(tuple(body))
             finally:
                 scope.builder.loops.pop()
@@ -301,7 +303,7 @@ class Statements:
             return
         place = next((x.span for x in _assignments(s.body) if name in {g.name for g in x.targets}), s.span)
         after = str(new.type) if isinstance(new, (n.Value, n.Relation)) else "a number"
-        first = f", line {old.span.line}" if old.span is not None else ""
+        first = f", {self.infer.line(old.span)}" if old.span is not None else ""
         help = (
             "where the body does not read the index, what it carries keeps its axes: assign a new name, or project back"
         )
@@ -311,7 +313,7 @@ class Statements:
             "loop-changes-shape",
             f"`{name}` changes from one repetition to the next",
             place,
-            [f"before: {old.type}{first}", f"after:  {after}, line {place.line}"],
+            [f"before: {old.type}{first}", f"after:  {after}, {self.infer.line(place)}"],
             help,
         )
 
