@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
+from towerdsl.budget import bounded
 from towerdsl.compiler import COMPILED, compile_spec, compiled_from
-from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.diagnostics import Diagnostic, TowerError, expect
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 
@@ -30,7 +32,8 @@ def source(
     **sizes: Any,
 ) -> str:
     """The Python source that a spec compiles to; `standalone` needs only torch. Raises TowerError."""
-    return compile_spec(spec, sizes, kernel, inference, device).source(standalone)
+    with bounded():
+        return compile_spec(spec, sizes, kernel, inference, device).source(standalone)
 
 
 def compile(
@@ -49,8 +52,10 @@ def compile(
     `device` is what kernels are chosen for, "cpu" or "cuda". The class is what `source` gives, executed. Raises
     TowerError.
     """
-    compiled = compile_spec(spec, sizes, kernel, inference, device)
-    module = load_module(compiled.source(), compiled.model.name)
+    with bounded():
+        compiled = compile_spec(spec, sizes, kernel, inference, device)
+        source = compiled.source()
+    module = load_module(source, compiled.model.name)
     found: type[nn.Module] = getattr(module, camel(compiled.model.name))
     COMPILED[found] = compiled
     return found
@@ -97,6 +102,8 @@ def verify(
 
     from towerdsl.claims import verify_model, verify_spec
 
+    expect("seed", seed, int, "a whole number")
+    expect("inputs", inputs, (Mapping, NoneType), "a mapping from names to tensors")
     if not isinstance(spec, nn.Module):
         if inputs is not None:
             raise TowerError(

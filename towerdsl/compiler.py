@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from towerdsl.budget import bounded
-from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError, did_you_mean
+from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError, did_you_mean, expect
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes, part_names
@@ -84,6 +85,7 @@ class Compiled:
     @deep()
     def source(self, standalone: bool = False) -> str:
         """The Python source of the model."""
+        expect("standalone", standalone, bool, "true or false")
         maps = {m.name: m.to_data() for m in self.checkpoints}
         return write_source(self.model, self.plans, self.resolved, maps, standalone)
 
@@ -129,6 +131,9 @@ def plan(
     device: str = "cpu",
 ) -> Compiled:
     """Run the passes and choose the kernels of a typed model. Raises TowerError."""
+    expect("kernel", kernel, (str, NoneType), "the name of a kernel")
+    expect("device", device, str, "the name of a device")
+    expect("inference", inference, bool, "true or false")
     if device not in DEVICES:
         help = did_you_mean(device, DEVICES, f"devices are {', '.join(DEVICES)}")
         raise TowerError([Diagnostic("device", f"there is no device `{device}`", help=help)])

@@ -179,6 +179,13 @@ class TowerError(Exception):
         super().__init__("\n\n".join(d.render() for d in self.diagnostics))
 
 
+def expect(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Raises TowerError where an argument of the interface is of other kinds than those it may be of."""
+    if not isinstance(value, kinds):
+        message = f"`{name}` is {what}, not {'None' if value is None else f'of type {type(value).__name__}'}"
+        raise TowerError([Diagnostic("arguments", message)])
+
+
 class Diagnostics:
     """Collects mistakes, each place and message once, in the order of their place."""
 

@@ -16,7 +16,7 @@ from towerdsl.claims.capture import Call, places, watch
 from towerdsl.claims.check import Measured, at_other_lengths, measure
 from towerdsl.claims.data import Checked, Failure, Verified
 from towerdsl.compiler import Compiled, compile_spec, divided
-from towerdsl.diagnostics import TowerError
+from towerdsl.diagnostics import Diagnostic, TowerError, expect
 from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 from towerdsl.explain.facts import Attention, attention_facts
@@ -77,10 +77,20 @@ def verify_model(model: nn.Module, compiled: Compiled, inputs: Mapping[str, Any]
     training = model.training
     try:
         model.eval()
-        seen = watch(model, list(places(compiled.model.root, model)), lambda: model(**inputs))
+        seen = watch(model, list(places(compiled.model.root, model)), lambda: _answer(model, inputs))
     finally:
         model.train(training)
     return _verified(compiled, {}, {}, "the inputs given", Calls(), seen, seed, start)
+
+
+def _answer(model: nn.Module, inputs: Mapping[str, Any]) -> object:
+    """What a model gives for inputs by name. Raises TowerError with what it says of them."""
+    for name in inputs:
+        expect("inputs", name, str, "a mapping from names to tensors")
+    try:
+        return model(**inputs)
+    except (TypeError, ValueError) as error:
+        raise TowerError([Diagnostic("arguments", str(error))]) from error
 
 
 def _affordable(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from towerdsl.budget import bounded
 from towerdsl.compare.fields import Field, equal, fields
 from towerdsl.compare.show import text
 from towerdsl.compiler import Compiled, compile_spec, size_names
@@ -78,6 +79,7 @@ class Kind:
         return first + more + (f" × {self.modules}" if self.modules > len(self.paths) else "")
 
 
+@bounded()
 def diff(first: str | Path, second: str | Path, settings: Mapping[str, Setting] | None = None) -> Diff:
     """Compare the attentions of two specs, field by field. `settings` override sizes of those that have them.
 

@@ -10,8 +10,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 
+from towerdsl.budget import bounded
 from towerdsl.compiler import compile_spec, deep, divided
+from towerdsl.diagnostics import expect
 from towerdsl.drawing.build import build
 from towerdsl.drawing.graph import Group
 from towerdsl.drawing.mermaid import to_mermaid
@@ -35,13 +38,13 @@ class Drawing:
     @cached_property
     def svg(self) -> str:
         """The text of an SVG file. In a browser, blocks fold at a click on their title."""
-        with deep():
+        with bounded(), deep():
             return to_svg(self.group)
 
     @cached_property
     def mermaid(self) -> str:
         """The text of a Mermaid flowchart."""
-        with deep():
+        with bounded(), deep():
             return to_mermaid(self.group)
 
     def _repr_svg_(self) -> str:
@@ -51,6 +54,7 @@ class Drawing:
         return f'<div style="overflow: auto">{self.svg}</div>'
 
 
+@bounded()
 @deep()
 def draw(
     spec: str | Path,
@@ -65,6 +69,10 @@ def draw(
     The first `levels` of blocks are open; without a number, what leads to an attention that is like none before it.
     Blocks whose path or name matches a pattern of `fold` are closed. Raises TowerError.
     """
+    expect("levels", levels, (int, NoneType), "a number of levels")
+    expect("fold", fold, Collection, "a pattern of names, or several")
+    for pattern in fold:
+        expect("fold", pattern, str, "a pattern of names, or several")
     sizes, given = divided(spec, settings or {})
     group = build(compile_spec(spec, sizes, kernel, device=device), given)
     open_groups(group, levels, fold)

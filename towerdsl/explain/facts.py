@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
 
+from towerdsl.budget import bounded
 from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.explain.flow import Follower
 from towerdsl.explain.spell import Speller, short
@@ -210,6 +211,7 @@ class Explained:
         return size.substitute({name: Size.of(value) for name, value in self.given.items()})
 
 
+@bounded()
 def explain(
     spec: str | FilePath,
     settings: Mapping[str, Setting] | None = None,
@@ -222,6 +224,7 @@ def explain(
     return explain_compiled(compile_spec(spec, sizes, kernel, device=device), given)
 
 
+@bounded()
 def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     """Explain a compiled spec, counting with the lengths given."""
     model, follower = compiled.model, Follower()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from towerdsl.budget import spend
@@ -18,6 +19,12 @@ from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 if TYPE_CHECKING:
     from towerdsl.lang import tree as t
     from towerdsl.ops.base import Op, OpResult
+
+
+@cache
+def _names_of(kind: Any) -> tuple[str, ...]:
+    """The fields of a kind of values."""
+    return tuple(f.name for f in fields(kind))
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,8 @@ class Value:
     @property
     def operands(self) -> tuple[Value, ...]:
         found: list[Value] = []
-        for f in fields(self):
-            x = getattr(self, f.name)
+        for name in _names_of(type(self)):
+            x = getattr(self, name)
             if isinstance(x, Value):
                 found.append(x)
             elif isinstance(x, tuple):

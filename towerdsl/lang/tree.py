@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from towerdsl.diagnostics import Source, Span
+
+
+@cache
+def names_of(kind: Any) -> tuple[str, ...]:
+    """The fields of a kind of expressions."""
+    return tuple(f.name for f in fields(kind))
 
 
 @dataclass(frozen=True)
@@ -18,8 +26,8 @@ class Expr:
     span: Span = field(compare=False, repr=False)
 
     def children(self) -> Iterator[Expr]:
-        for f in fields(self):
-            yield from _expressions(getattr(self, f.name))
+        for name in names_of(type(self)):
+            yield from _expressions(getattr(self, name))
 
 
 def _expressions(value: object) -> Iterator[Expr]:

@@ -17,10 +17,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn
 
 from towerdsl import files
-from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.diagnostics import Diagnostic, TowerError, expect
 from towerdsl.maps.data import Grid, Maps
 from towerdsl.maps.packing import Packed, pack
 
@@ -77,9 +78,20 @@ def explorer(
 
     Raises TowerError where there is nothing to show, where something given does not fit the maps, or above the limit.
     """
+    expect("maps", maps, Maps, "what a probe has found")
+    expect("title", title, str, "a text")
+    expect("graph_svg", graph_svg, (str, NoneType), "a text")
+    expect("labels", labels, (Sequence, Mapping, NoneType), "texts, or a mapping from names of axes to texts")
+    for texts in labels.values() if isinstance(labels, Mapping) else ():
+        expect("labels", texts, Sequence, "texts, or a mapping from names of axes to texts")
+    expect("colors", colors, (Sequence, NoneType), "two or more texts like #ffcc00")
+    for name, number in {"skip": skip, "limit": limit, "top": 1 if top is None else top}.items():
+        expect(name, number, int, "a whole number")
+    if grid is not None and not (isinstance(grid, Sequence) and [type(x) for x in grid] == [int, int]):
+        _refuse("a grid is a number of rows and a number of columns", "write grid=(14, 14)")
     if not len(maps):
         _refuse("there are no maps to explore", "probe a model that has attentions, or ask for other paths")
-    if colors is not None and (len(colors) < 2 or any(not re.fullmatch("#[0-9a-fA-F]{6}", c) for c in colors)):
+    if colors is not None and (len(colors) < 2 or any(not re.fullmatch("#[0-9a-fA-F]{6}", str(c)) for c in colors)):
         _refuse("colors are two or more texts like #ffcc00")
     if bits not in (None, 8, 16):
         _refuse("a weight is kept with 8 or 16 bits")
@@ -209,6 +221,8 @@ def _batched(labels: Labels) -> tuple[tuple[str, ...], ...]:
     """One tuple of labels for all elements of a batch, or one for each."""
     if any(isinstance(x, str) for x in labels) or not len(labels):
         return (tuple(str(x) for x in labels),)
+    if not all(isinstance(one, Sequence) for one in labels):
+        _refuse("labels are texts, or a list of texts for each element of the batch")
     return tuple(tuple(str(x) for x in one) for one in labels)
 
 

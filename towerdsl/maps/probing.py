@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from towerdsl.claims import probe as probes
 from towerdsl.claims.condition import bind
 from towerdsl.compiler import Compiled, compile_spec, compiled_from
+from towerdsl.diagnostics import expect
 from towerdsl.explain.facts import written_score
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
@@ -71,8 +73,11 @@ def probe(
     than 2**28 numbers, and where the model is not of the spec.
     """
     model = getattr(model, "_orig_mod", model)  # of what torch.compile made
-    heads = [heads] if isinstance(heads, int) else heads
-    rows = [rows] if isinstance(rows, int) else rows
+    expect("model", model, nn.Module, "a module")
+    expect("at", at, str, "a pattern of names of modules")
+    expect("sizes", sizes, (Mapping, NoneType), "a mapping from names to sizes")
+    heads = _numbers("heads", heads)
+    rows = _numbers("rows", rows, coordinates=True)
     compiled = _compiled(model, spec, sizes or {})
     found = matching(every_place(compiled, model), at)
     for place in found:
@@ -85,6 +90,27 @@ def probe(
             for handle in _Watch(known[id(place.block)], place, heads, rows, maps).hooks():
                 stack.callback(handle.remove)
         yield maps
+
+
+def _numbers(name: str, given: object, coordinates: bool = False) -> list[Any] | None:
+    """Whole numbers, or one, of numpy too, as a list; None stays. Raises TowerError."""
+
+    def number(x: object) -> Any:
+        if coordinates and isinstance(x, Sequence) and not isinstance(x, str | bytes):
+            return tuple(map(operator.index, x))
+        return operator.index(x)  # type: ignore[arg-type]
+
+    if given is None:
+        return None
+    try:
+        if not hasattr(given, "__iter__") or getattr(given, "shape", None) == ():
+            return [operator.index(given)]  # type: ignore[arg-type]
+        if not isinstance(given, str | bytes | Mapping):
+            return [number(x) for x in given]
+    except TypeError:
+        pass
+    what = "whole numbers, or coordinates of them" if coordinates else "whole numbers"
+    raise mistake(f"`{name}` are {what}, not {given!r:.60}", f"write {name}=[0, 3], or leave it out for all")
 
 
 def _compiled(model: nn.Module, spec: str | Path | None, sizes: Mapping[str, Any]) -> Compiled:

@@ -50,6 +50,9 @@ def register_op(
     `weights` is true for one whose module has weights, which then get a name. A name that the language has already is
     refused.
     """
+    for argument, text in {"name": name, "tensors": tensors, "statics": statics}.items():
+        if not isinstance(text, str):
+            raise ValueError(f"`{argument}` of an operation is a text, not {text!r:.60}")
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"an operation's name is a Python identifier, got {name!r}")
     if name in OPS or name in ELEMENTWISE or name in BUILT_IN:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from towerdsl.budget import spend
@@ -53,12 +53,12 @@ class _Expander:
         changes: dict[str, Any] = {"span": at}
         if isinstance(e, t.Pick) and e.axis in bound:
             changes["axis"] = self._axis(e.axis, bound[e.axis], at)
-        for f in fields(e):
-            value = getattr(e, f.name)
+        for name in t.names_of(type(e)):
+            value = getattr(e, name)
             if isinstance(value, t.Expr):
-                changes[f.name] = self.expand(value, bound, part_of)
+                changes[name] = self.expand(value, bound, part_of)
             elif isinstance(value, tuple) and value and isinstance(value[0], t.Expr):
-                changes[f.name] = tuple(self.expand(v, bound, part_of) for v in value)
+                changes[name] = tuple(self.expand(v, bound, part_of) for v in value)
         return replace(e, **changes)
 
     def _axis(self, parameter: str, argument: t.Expr, at: Span) -> str:

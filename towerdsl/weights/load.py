@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
+from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean, expect
 from towerdsl.files import replacing
 from towerdsl.weights.apply import covered, equal, to_model, to_public
 from towerdsl.weights.files import read
@@ -51,9 +52,11 @@ def load_new(model: nn.Module, source: Checkpoint, format: str | None, strict: b
 def _load(
     model: nn.Module, source: Checkpoint, format: str | None, strict: bool | Literal["all"], keep: bool
 ) -> Report:
-    maps = checkpoint_maps(model)
-    if format is not None and format not in maps:
-        raise _unknown_format(format, maps)
+    expect("source", source, (str, os.PathLike, Mapping), "a path, or a mapping from names to tensors")
+    expect("strict", strict, (bool, str), 'true, false or "all"')
+    if isinstance(strict, str) and strict != "all":
+        raise _error("strict", f'`strict` is true, false or "all", not `{strict}`')
+    maps = _maps(model, format)
     if isinstance(source, Mapping):
         public, where = _check_mapping(source), "the checkpoint"
     else:
@@ -82,9 +85,8 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str], format: str 
     The file appears whole or not at all. A folder gets a `model.safetensors`. Returns the file's path.
     Raises TowerError for an unknown format, parameters that it has no names for, or a path that cannot be written.
     """
-    maps = checkpoint_maps(model)
-    if format is not None and format not in maps:
-        raise _unknown_format(format, maps)
+    expect("path", path, (str, os.PathLike), "a path")
+    maps = _maps(model, format)
     holders = _holders(model)
     state = {name: tensor.detach() for name, tensor in holders.items()}
     empty = next((name for name, tensor in state.items() if tensor.is_meta), None)
@@ -113,6 +115,16 @@ def checkpoint_maps(model: nn.Module) -> dict[str, CheckpointMap]:
     if not isinstance(data, Mapping):
         raise _error("map", "`checkpoints` of this model is not a mapping from formats to maps")
     return {str(name): CheckpointMap.from_data(str(name), entry) for name, entry in data.items()}
+
+
+def _maps(model: nn.Module, format: str | None) -> dict[str, CheckpointMap]:
+    """The maps of a model by format name, with that of the format if one is given. Raises TowerError."""
+    expect("model", model, nn.Module, "a module")
+    expect("format", format, (str, NoneType), "the name of a format")
+    maps = checkpoint_maps(model)
+    if format is not None and format not in maps:
+        raise _unknown_format(format, maps)
+    return maps
 
 
 def _error(code: str, message: str, help: str | None = None) -> TowerError:

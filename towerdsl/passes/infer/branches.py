@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +78,9 @@ class Branches:
                     taken = self.truth(value, e.test.span)
                     self.unused(e.otherwise if taken else e.then, scope)
                     return self._taken(e.then if taken else e.otherwise, scope)
-        for f in fields(e):
-            if f.name not in changes:
-                changes[f.name] = self._inside(getattr(e, f.name), scope)
+        for name in t.names_of(type(e)):
+            if name not in changes:
+                changes[name] = self._inside(getattr(e, name), scope)
         changes = {name: new for name, new in changes.items() if new is not getattr(e, name)}
         return replace(e, **changes) if changes else e
 
@@ -139,10 +139,10 @@ class Branches:
         if isinstance(e, t.Call) and self._is_idle(e, scope):
             return self._read(e.args[0], scope)
         changes: dict[str, Any] = {}
-        for f in fields(e):
-            old = getattr(e, f.name)
+        for name in t.names_of(type(e)):
+            old = getattr(e, name)
             if isinstance(old, t.Expr | tuple):
-                changes[f.name] = _each(old, lambda x: self._read(x, scope))
+                changes[name] = _each(old, lambda x: self._read(x, scope))
         return replace(e, **changes)
 
     def _joined(self, e: t.Logic, scope: Scope) -> t.Expr:

@@ -16,6 +16,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
 from towerdsl.lang import tree as t
 from towerdsl.ops import OPS, Op, OpCall, OpError, OpResult, SizeArg
+from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes import static as st
 from towerdsl.passes.infer.attention import type_attention
 from towerdsl.passes.infer.dtypes import as_before, cast
@@ -24,7 +25,7 @@ from towerdsl.passes.infer.mistakes import used_otherwise
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.reads import check_reads
 from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
-from towerdsl.passes.resolve import call_sites
+from towerdsl.passes.resolve import INITIALIZERS, call_sites
 from towerdsl.passes.static import Static
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Calls:
         assert isinstance(e.func, t.Name)
         operation = OPS.get(e.func.id)
         if operation is None:
-            raise Unknown  # `resolve` has said so
+            raise _no_operation(e.func, scope)
         name = next((v for k, v in e.kwargs if k == "name"), None)
         tensors, statics, spans, texts = self._op_arguments(operation, e, scope, True)
         result = self._apply_rule(operation, e, scope, tensors, statics, spans, texts, outer)
@@ -661,3 +662,18 @@ class Calls:
             self.infer.errors.add(
                 "too-large", message, span, help="share modules (`modules:`), or use fewer repetitions"
             )
+
+
+def _no_operation(func: t.Name, scope: Scope) -> Fault | Unknown:
+    """The mistake that something is called that is no operation; names that nothing has are known to `resolve`."""
+    name = func.id
+    if name in scope.names:
+        message, help = f"`{name}` is a value here, it cannot be called", f"to multiply, write `{name} * (...)`"
+    elif name in INITIALIZERS:
+        message = f"`{name}` says how a learned tensor starts, it is no operation"
+        help = f"write it in `params:`, as in `table: float[d] = {name}`"
+    elif any(name == known.partition("(")[0] for known in NORMALIZERS):
+        message, help = f"`{name}` is a normalizer, it is no operation", f"write `normalize: {name}` in an attention"
+    else:
+        return Unknown()
+    return Fault("not-a-function", message, func.span, (), help)
