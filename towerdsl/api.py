@@ -103,6 +103,8 @@ def verify(
     from towerdsl.claims import verify_model, verify_spec
 
     expect("seed", seed, int, "a whole number")
+    if abs(seed) >= 2**63:
+        raise TowerError([Diagnostic("arguments", "`seed` is a whole number of at most 63 bits", help="write seed=0")])
     expect("inputs", inputs, (Mapping, NoneType), "a mapping from names to tensors")
     if not isinstance(spec, nn.Module):
         if inputs is not None:

@@ -122,12 +122,15 @@ def _parser() -> argparse.ArgumentParser:
     takes_kernel(drawing)
     takes_device(drawing)
 
+    seed_help = "of random weights and inputs (default: 0)"
     verifying = command("verify", _verify, "check that each attention is the weighted average that it claims to be")
     takes_spec(
         verifying, "override a size of the spec, or give a free length (n=32); small ones are found otherwise", "?"
     )
     takes_kernel(verifying)
-    verifying.add_argument("--seed", metavar="N", type=int, default=0, help="of random weights and inputs (default: 0)")
+    verifying.add_argument(
+        "--seed", metavar="N", type=_seed, default=0, help="of random weights and inputs (default: 0)"
+    )
     verifying.add_argument("--json", action="store_true", help="write what was measured as JSON")
 
     benching = command("bench", _bench, "time each attention on every kernel that can compute it")
@@ -151,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     mapping.add_argument("--labels", metavar="FILE", help="names of the positions (words, sentences), one in each line")
     mapping.add_argument("--image", metavar="FILE", help="the photo that the model sees, to lay the weights over")
     mapping.add_argument("--around", metavar="NODE", type=_number, help="of a large graph: the node in the middle")
-    mapping.add_argument("--seed", metavar="N", type=int, default=0, help="of random weights and inputs (default: 0)")
+    mapping.add_argument("--seed", metavar="N", type=_seed, default=0, help=seed_help)
     mapping.add_argument("--format", choices=("png", "svg"), default="png", help="of the pictures (default: png)")
     explore_help = "write a page to point at too: layers, heads and queries, beside the model (explorer.html)"
     mapping.add_argument("--explore", action="store_true", help=explore_help)
@@ -191,6 +194,13 @@ def _number(text: str) -> int:
     """A number of at least 0. Raises ArgumentTypeError."""
     if not text.isdecimal() or len(text) > 12:
         raise argparse.ArgumentTypeError(f"write a whole number of at least 0, not `{_short(text)}`")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    """A whole number that random numbers may start from. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"write a whole number of at most 18 digits, not `{_short(text)}`")
     return int(text)
 
 

@@ -181,7 +181,8 @@ class TowerError(Exception):
 
 def expect(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
     """Raises TowerError where an argument of the interface is of other kinds than those it may be of."""
-    if not isinstance(value, kinds):
+    known = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, known) or (isinstance(value, bool) and bool not in known):
         message = f"`{name}` is {what}, not {'None' if value is None else f'of type {type(value).__name__}'}"
         raise TowerError([Diagnostic("arguments", message)])
 

@@ -70,7 +70,7 @@ def draw(
     Blocks whose path or name matches a pattern of `fold` are closed. Raises TowerError.
     """
     expect("levels", levels, (int, NoneType), "a number of levels")
-    expect("fold", fold, Collection, "a pattern of names, or several")
+    expect("fold", fold, (list, tuple, set, frozenset), "a pattern of names, or several")
     for pattern in fold:
         expect("fold", pattern, str, "a pattern of names, or several")
     sizes, given = divided(spec, settings or {})

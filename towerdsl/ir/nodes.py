@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from towerdsl.budget import spend
@@ -21,10 +20,15 @@ if TYPE_CHECKING:
     from towerdsl.ops.base import Op, OpResult
 
 
-@cache
-def _names_of(kind: Any) -> tuple[str, ...]:
-    """The fields of a kind of values."""
-    return tuple(f.name for f in fields(kind))
+_NAMES: dict[type, tuple[str, ...]] = {}
+
+
+def _names_of(kind: type[Value]) -> tuple[str, ...]:
+    """The fields of a kind of values, looked up once."""
+    found = _NAMES.get(kind)
+    if found is None:
+        found = _NAMES[kind] = tuple(f.name for f in fields(kind))
+    return found
 
 
 @dataclass(frozen=True)

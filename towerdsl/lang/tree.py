@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from towerdsl.diagnostics import Source, Span
 
+_NAMES: dict[type, tuple[str, ...]] = {}
 
-@cache
-def names_of(kind: Any) -> tuple[str, ...]:
-    """The fields of a kind of expressions."""
-    return tuple(f.name for f in fields(kind))
+
+def names_of(kind: type[Expr]) -> tuple[str, ...]:
+    """The fields of a kind of expressions, looked up once."""
+    found = _NAMES.get(kind)
+    if found is None:
+        found = _NAMES[kind] = tuple(f.name for f in fields(kind))
+    return found
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,8 @@ class Maps(Sequence[AttentionMap]):
             return self._found[index]
         if isinstance(index, slice):
             return Maps(self._found[index])
+        if not isinstance(index, str):
+            raise TypeError(f"maps have numbers, or are found by a pattern of names; not by a {type(index).__name__}")
         found = Maps([m for m in self._found if fnmatchcase(m.path, index)])
         if not found:
             raise KeyError(f"no attention is called `{index}`; there are {', '.join(self.paths) or 'none'}")

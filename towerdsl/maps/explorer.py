@@ -13,6 +13,7 @@ import html
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -85,7 +86,12 @@ def explorer(
     for texts in labels.values() if isinstance(labels, Mapping) else ():
         expect("labels", texts, Sequence, "texts, or a mapping from names of axes to texts")
     expect("colors", colors, (Sequence, NoneType), "two or more texts like #ffcc00")
-    for name, number in {"skip": skip, "limit": limit, "top": 1 if top is None else top}.items():
+    for name, number in {
+        "skip": skip,
+        "limit": limit,
+        "top": 1 if top is None else top,
+        "bits": 8 if bits is None else bits,
+    }.items():
         expect(name, number, int, "a whole number")
     if grid is not None and not (isinstance(grid, Sequence) and [type(x) for x in grid] == [int, int]):
         _refuse("a grid is a number of rows and a number of columns", "write grid=(14, 14)")
@@ -151,6 +157,7 @@ def explorer(
 
 def write(path: str | Path, maps: Maps, **options: Any) -> Path:
     """Write the page of `explorer(maps, **options)` to a file. Raises TowerError, also where it cannot be written."""
+    expect("path", path, (str, os.PathLike), "a path")
     target = Path(path)
     text = explorer(maps, **options)
     files.write(target, text)

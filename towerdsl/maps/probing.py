@@ -75,6 +75,7 @@ def probe(
     model = getattr(model, "_orig_mod", model)  # of what torch.compile made
     expect("model", model, nn.Module, "a module")
     expect("at", at, str, "a pattern of names of modules")
+    expect("gradients", gradients, bool, "true or false")
     expect("sizes", sizes, (Mapping, NoneType), "a mapping from names to sizes")
     heads = _numbers("heads", heads)
     rows = _numbers("rows", rows, coordinates=True)

@@ -167,6 +167,8 @@ class Branches:
         if op is None or op.idle is None:
             return False
         given = dict(zip([*op.tensors, *(p.name for p in op.statics)], e.args, strict=False)) | dict(e.kwargs)
+        if op.idle not in given:
+            return False
         number = self.infer.expand(given[op.idle], scope)
         return self.is_static(number, scope) and self.infer.expressions.any(number, scope) == 0
 
