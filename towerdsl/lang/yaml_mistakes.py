@@ -217,8 +217,8 @@ def cut(source: Source, start: int, key: bool = False) -> Diagnostic:
 
 def _in_brackets(source: Source, began: int, at: int) -> TowerError | None:
     """YAML stops at `at`, inside of what a bracket at `began` opens."""
-    text, bracket = source.text, source.text[began]
-    if bracket not in "[{":
+    text, bracket = source.text, source.text[began : began + 1]
+    if bracket not in BRACKETS:
         return None
     start, is_value = began + 1, bracket == "["
     while True:
