@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.agreement.compare import SMALL_BLOCKS
 from towerdsl.compiler import Compiled, compile_spec
@@ -18,6 +20,7 @@ from towerdsl.explain.spell import Speller
 from towerdsl.ir import nodes as n
 from towerdsl.kernels.choose import attentions
 from towerdsl.passes.locality import Locality
+from towerdsl.runtime.flex import visible_blocks
 
 from .conditions import Case, Condition, cases, drawn
 
@@ -180,14 +183,83 @@ def built(compiled: Compiled, block: n.BlockInstance) -> Iterator[tuple[str, nn.
             yield kernel.name, made(replace(compiled, plans={id(block): replace(plan, kernel=kernel)}).source())
 
 
-def made(source: str) -> nn.Module:
+def made(source: str, **instead: object) -> nn.Module:
+    """The model of a source, with other functions of some names."""
     space: dict[str, object] = {"__name__": "one"}
     exec(compile(source, "one", "exec"), space)
+    space |= instead
     found: nn.Module = space["One"]().double().eval()  # type: ignore[operator]
     return found
 
 
-def run(model: nn.Module, case: Case) -> torch.Tensor:
+def run(model: nn.Module, case: Case) -> Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model(*case.inputs.values())
+        found: Tensor = model(*case.inputs.values())
     return found
+
+
+# --- blocks of pairs -------------------------------------------------------------------------------------------------
+
+#: queries and keys of a block
+BLOCK = 2
+
+
+def test_which_blocks_see_nothing_and_which_see_all() -> None:
+    check_blocks(range(FEW))
+
+
+@pytest.mark.slow
+def test_which_blocks_see_nothing_and_which_see_all_in_many() -> None:
+    check_blocks(range(1000, 1000 + MANY // 5))
+
+
+def check_blocks(seeds: Iterable[int]) -> None:
+    wrong = (f"{c!r}\n    {text}" for c in map(drawn, seeds) for text in wrong_blocks(c))
+    assert not (found := list(islice(wrong, 20))), "\n".join(found)
+
+
+Visible = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def of_pairs(q: Tensor, k: Tensor, v: Tensor, block_mask: Visible, **_: object) -> Tensor:
+    """torch's flex_attention by its definition: the function of a pair is asked of every pair."""
+    b, h, i, j = torch.meshgrid(*map(torch.arange, (*q.shape[:-1], k.shape[-2])), indexing="ij")
+    visible = block_mask(b, h, i, j)
+    score = (q @ k.transpose(-1, -2)).masked_fill(~visible, -math.inf)
+    return score.softmax(-1).nan_to_num(0.0) @ v
+
+
+def wrong_blocks(condition: Condition) -> Iterator[str]:
+    """Blocks of pairs of which a condition, read with intervals in the place of positions, says too much."""
+    condition = replace(condition, score=("dot(q, k)", "softmax"))
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def blocks(visible: Visible, q: Tensor, k: Tensor) -> Visible:
+        if q.shape[-2] and k.shape[-2]:
+            found.append(visible_blocks(visible, q.shape[:2], q.shape[-2], k.shape[-2], q.device, BLOCK))
+        return visible
+
+    try:
+        source = compile_spec(condition.spec, kernel="flex", device="cuda").source()
+    except TowerError:
+        return
+    model = made(source, block_mask=blocks, flex_attention=of_pairs)
+    for case in cases(condition):
+        found.clear()
+        try:
+            expected = case.seen()
+            y = run(model, case)
+        except ZeroDivisionError:
+            continue
+        if expected is None or not (case.queries and case.keys):
+            continue
+        if case.weights(y) != expected:
+            yield f"at {case.lengths} flex lets a query see something else"
+        for some, every in found:
+            heads, seen = some[0].expand(len(expected), -1, -1), torch.tensor(expected)
+            for h, t, s in itertools.product(*map(range, heads.shape)):
+                block = seen[h, t * BLOCK : (t + 1) * BLOCK, s * BLOCK : (s + 1) * BLOCK]
+                if block.any() and not some[0].expand_as(heads)[h, t, s]:
+                    yield f"at {case.lengths} block {t}, {s} of head {h} is left out"
+                if every[0].expand_as(heads)[h, t, s] and not block.all():
+                    yield f"at {case.lengths} block {t}, {s} of head {h} is taken for a whole one"
