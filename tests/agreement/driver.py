@@ -249,9 +249,9 @@ def large(attention: Attention, case: Case) -> None:
     """Scores far from 0: as far from the reference as rounding may be."""
     params, inputs = attention.params(case), given(case, attention.inputs(case))
     inputs = scaled(inputs, 30)
-    expected, allowed, _ = rounding.bound(attention.reference, params, inputs, torch.float64)
+    bound = rounding.Bound(attention.reference, params, inputs, torch.float64)
     for name, model in attention.models.items():
-        compare.compare(name, compare.run(model, params, inputs), expected, allowed)
+        bound.compare(name, compare.run(model, params, inputs))
 
 
 def _half(attention: Attention, case: Case, dtype: torch.dtype) -> None:
@@ -260,8 +260,8 @@ def _half(attention: Attention, case: Case, dtype: torch.dtype) -> None:
         inputs = scaled(inputs, 16)
     params, inputs = (rounding.cast(x, dtype) for x in (params, inputs))
     exact = [rounding.cast(x, torch.float64) for x in (params, inputs)]
-    expected, allowed, largest = rounding.bound(attention.reference, *exact, dtype)
-    if largest > torch.finfo(dtype).max / 2:
+    bound = rounding.Bound(attention.reference, *exact, dtype)
+    if bound.largest > torch.finfo(dtype).max / 2:
         COUNTED["beyond the range of a dtype"] += 1
         return
     for name, model in {"reference": attention.reference, **attention.models}.items():
@@ -271,8 +271,10 @@ def _half(attention: Attention, case: Case, dtype: torch.dtype) -> None:
         found = compare.run(model, params, inputs)
         model.to(torch.float64)
         for what, x in found.items():
-            assert x.dtype == (dtype if expected[what].is_floating_point() else x.dtype), f"{name}, {what}: {x.dtype}"
-        compare.compare(name, rounding.cast(found, torch.float64), expected, allowed)
+            assert x.dtype == (dtype if bound.expected[what].is_floating_point() else x.dtype), (
+                f"{name}, {what}: {x.dtype}"
+            )
+        bound.compare(name, found)
 
 
 @kind
@@ -291,7 +293,7 @@ def autocast(attention: Attention, case: Case) -> None:
     params, inputs = attention.params(case), given(case, attention.inputs(case))
     params, inputs = (rounding.cast(x, torch.float32) for x in (params, inputs))
     exact = [rounding.cast(x, torch.float64) for x in (params, inputs)]
-    expected, allowed, _ = rounding.bound(attention.reference, *exact, torch.bfloat16, True)
+    bound = rounding.Bound(attention.reference, *exact, torch.bfloat16, given=True)
     for name, model in {"reference": attention.reference, **attention.models}.items():
         if name == "flex":
             continue
@@ -299,7 +301,7 @@ def autocast(attention: Attention, case: Case) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             found = compare.run(model, params, inputs)
         model.double()
-        compare.compare(name, rounding.cast(found, torch.float64), expected, allowed)
+        bound.compare(name, found)
 
 
 @kind
@@ -308,13 +310,11 @@ def inference(attention: Attention, case: Case) -> None:
     params, inputs = attention.params(case), given(case, attention.inputs(case))
     params, inputs = (rounding.cast(x, torch.float32) for x in (params, inputs))
     exact = [rounding.cast(x, torch.float64) for x in (params, inputs)]
-    expected, allowed, _ = rounding.bound(attention.reference, *exact, torch.float32)
+    bound = rounding.Bound(attention.reference, *exact, torch.float32)
     model = attention.inference().float()
     model.load_state_dict(params)
     with torch.no_grad():
-        found = compare.results(model(**inputs))
-    expected = {n: expected[n] for n in found}
-    compare.compare("inference", rounding.cast(found, torch.float64), expected, allowed)
+        bound.compare("inference", compare.results(model(**inputs)))
 
 
 @kind

@@ -13,8 +13,9 @@ from .compare import Named
 
 #: Half a unit is what one rounding changes at most; several in a row, and in another order, are less than this many.
 UNITS = 4.0
-#: How many samples of what rounding may do: where a gradient jumps, few of them meet it.
-SAMPLES = 9
+#: Samples of what rounding may do; and how many before a result is said to be wrong: where a gradient jumps, as at
+#: scores that are nearly equal, few of them meet it.
+FEW, MANY = 3, 100
 
 #: Operations that move numbers, and change none.
 MOVES = set(
@@ -28,11 +29,12 @@ MOVES = set(
 
 
 class Rounded(TorchDispatchMode):
-    """Each result of arithmetic a few units off; and the largest of them."""
+    """Each result of arithmetic a few units off, relative to it and, where it is next to 0, by `least`; and the largest
+    of them."""
 
-    def __init__(self, unit: float, seed: int):
+    def __init__(self, unit: float, seed: int, least: float = 0.0):
         super().__init__()
-        self.unit, self.draw, self.largest = unit, torch.Generator().manual_seed(seed), 0.0
+        self.unit, self.least, self.draw, self.largest = unit, least, torch.Generator().manual_seed(seed), 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
@@ -45,37 +47,61 @@ class Rounded(TorchDispatchMode):
         if not isinstance(x, Tensor) or x.dtype != torch.float64 or not x.numel():
             return x
         self.largest = max(self.largest, x.abs().nan_to_num(0, 0, 0).max().item())
-        return (
-            x * (1 + self.unit * (2 * torch.rand(x.shape, generator=self.draw, dtype=x.dtype) - 1)) if self.unit else x
-        )
+        if not self.unit:
+            return x
+        off = 2 * torch.rand(x.shape, generator=self.draw, dtype=x.dtype) - 1
+        return x * (1 + self.unit * off) + self.least * off
 
 
 def cast(tensors: Named, dtype: torch.dtype) -> Named:
     return {n: x.to(dtype) if x.is_floating_point() else x for n, x in tensors.items()}
 
 
-def bound(
-    model: nn.Module, params: Named, inputs: Named, dtype: torch.dtype, given: bool = False
-) -> tuple[Named, Named, float]:
-    """The exact values and gradients, how far from each a result in `dtype` may be, and the largest number on the way.
+class Bound:
+    """The exact values and gradients of a model, how far from each a result in `dtype` may be, and the `largest`
+    number on the way.
 
     With `given` parameters and inputs are rounded too, as autocast does.
     """
-    eps = torch.finfo(dtype).eps
-    with Rounded(0.0, 0) as exact:
-        expected = compare.run(model, params, inputs)
-    off = {n: torch.zeros((), dtype=torch.float64) for n in expected}
-    for sample in range(SAMPLES):
-        with Rounded(UNITS * eps, sample) as rounded:
-            moved = [{n: rounded.moved(x) if given else x for n, x in y.items()} for y in (params, inputs)]
-            found = compare.run(model, *moved)
-        for n, x in found.items():
-            if x.numel() and x.is_floating_point():
-                off[n] = torch.maximum(off[n], (x - expected[n]).abs().max())
-    # a weight that is made again for its gradient is exp(score - the log of the sum), in float32 at least
-    relative = eps + min(eps, torch.finfo(torch.float32).eps) * exact.largest
-    tiny = torch.finfo(dtype).tiny
-    allowed = {
-        n: off[n] + UNITS * (relative * x.abs().max() + tiny) if x.numel() else off[n] for n, x in expected.items()
-    }
-    return expected, allowed, exact.largest
+
+    def __init__(self, model: nn.Module, params: Named, inputs: Named, dtype: torch.dtype, given: bool = False):
+        self.model, self.given, self.sources = model, given, (params, inputs)
+        self.eps, self.tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+        with Rounded(0.0, 0) as exact:
+            self.expected = compare.run(model, params, inputs)
+        self.largest, self.samples = exact.largest, 0
+        self.off = {n: torch.zeros((), dtype=torch.float64) for n in self.expected}
+        self.sample(FEW)
+
+    def sample(self, most: int) -> None:
+        """Look at so many samples in all."""
+        while self.samples < most:
+            with Rounded(UNITS * self.eps, self.samples, UNITS * self.eps * self.tiny) as rounded:
+                moved = [{n: rounded.moved(x) if self.given else x for n, x in y.items()} for y in self.sources]
+                found = compare.run(self.model, *moved)
+            for n, x in found.items():
+                if x.numel() and x.is_floating_point():
+                    self.off[n] = torch.maximum(self.off[n], (x - self.expected[n]).abs().max())
+            self.samples += 1
+
+    @property
+    def allowed(self) -> Named:
+        """What rounding explains, and at least what is allowed everywhere."""
+        # a weight that is made again for its gradient is exp(score - the log of the sum), in float32 at least
+        relative = self.eps + min(self.eps, torch.finfo(torch.float32).eps) * self.largest
+        return {
+            n: self.off[n] + UNITS * (relative * x.abs().max() + self.tiny) + compare.TOLERANCE
+            if x.numel()
+            else self.off[n]
+            for n, x in self.expected.items()
+        }
+
+    def compare(self, what: str, found: Named) -> None:
+        """Raises AssertionError if it is further away than rounding explains."""
+        found = cast(found, torch.float64)
+        expected = {n: self.expected[n] for n in found}
+        try:
+            compare.compare(what, found, expected, self.allowed)
+        except AssertionError:
+            self.sample(MANY)
+            compare.compare(what, found, expected, self.allowed)
