@@ -57,7 +57,7 @@ def given(n: int, b: int = 2, dtype=torch.float64) -> dict[str, torch.Tensor]:
 # --- which kernel, and why not another -------------------------------------------------------------------------
 
 REFUSED = {
-    "no band": ("banded", ["locality: j <= i"], "no distance i - j is bounded on both sides by numbers"),
+    "no band": ("banded", ["locality: j <= i"], "0 <= i.n - j.n bounds no distance on both sides"),
     "a band of pairs that are read": (
         "banded",
         ["locality: abs(i - j) < 3", "score: dot(q, k) + pairs[i, j]"],
@@ -83,15 +83,19 @@ REFUSED = {
     "no dot product": (
         "merged",
         ["locality: abs(i - j) < 3 or j < 2", "score: -sum(abs(q - k))"],
-        "the score is not a dot product",
+        "the score is not written as a dot product",
     ),
-    "a part of all pairs": ("merged", ["locality: i < j or j < 2"], "a part of the union is neither within reach"),
+    "a part of all pairs": (
+        "merged",
+        ["locality: i < j or j < 2"],
+        "a part of the union is not about the first few keys",
+    ),
     "several keys": ("diagonal", ["locality: abs(i - j) < 3"], "more than one key along n may be visible"),
     "no relation": ("edges", ["locality: abs(i - j) < 3"], "no relation lists the pairs that are seen"),
     "sparsemax of rows": (
         "edges",
         ["locality: edges[j, i]", "normalize: sparsemax"],
-        "rows of different lengths have no sparsemax",
+        "sparsemax is not computed over rows of different lengths",
     ),
     "not by softmax": ("sdpa", ["normalize: sigmoid"], "it computes softmax, the normalizer is sigmoid"),
     "a message": ("sdpa", ["message: 2 * v"], "it averages the value as it is, the message is another"),

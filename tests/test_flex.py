@@ -279,7 +279,7 @@ def test_on_the_meta_device():
         (["mask: j < i", "dropout: 0.1"], "flex_attention drops no weights"),
         (["mask: j < i", "normalize: sigmoid"], "it computes the softmax average of values as they are"),
         (["mask: j < i", "message: 2 * v"], "it computes the softmax average of values as they are"),
-        (["score: -sum((q - k) ** 2)"], "the score is not a dot product of a vector of i and a vector of j"),
+        (["score: -sum((q - k) ** 2)"], "the score is not written as a dot product of a vector of i and a vector of j"),
         (["score: dot(q, k) - sum(abs(q - k))"], "pairs are made of vectors"),
         (["score: dot(q, k) + time[i] * time[j]"], "flex_attention has no gradient of a tensor that biases read twice"),
     ],

@@ -43,7 +43,7 @@ def given(b: int = 2, n: int = 5) -> dict[str, torch.Tensor]:
 
 
 REFUSED = {
-    "softmax": ("factored", ["score: dot(q, k)"], "softmax of a score that depends on j is no product"),
+    "softmax": ("factored", ["score: dot(q, k)"], "softmax is a product only of a score that does not depend on j"),
     "sigmoid": ("factored", ["normalize: sigmoid"], "sigmoid of a product is no product"),
     "pairwise": (
         "factored",
@@ -67,7 +67,7 @@ REFUSED = {
         "-1 <= i.n - j.n <= 1 hides single pairs, and is not causal",
     ),
     "pairs are hidden": ("factored", ["normalize: none", "mask: f[i] < f[j]"], "a condition of i and j together"),
-    "its messages": ("factored", ["normalize: none", "message: v * (i - j)"], "the message is another for each pair"),
+    "its messages": ("factored", ["normalize: none", "message: v * (i - j)"], "the message depends on i"),
     "its dropout": ("factored", ["normalize: none", "dropout: 0.1"], "dropout drops the weights of single pairs"),
     "data": ("static", ["score: dot(q, k)"], "the score depends on q"),
     "data in the condition": ("static", ["score: table[i, j]", "mask: keep[j]"], "the condition depends on keep"),
@@ -80,7 +80,7 @@ REFUSED = {
         ["score: 0 * dot(q, k)", "mask: j <= i"],
         "the dot product is multiplied by 0",
     ),
-    "picked messages": ("gather", ["normalize: hard", "message: v * (i - j)"], "the message is another for each pair"),
+    "picked messages": ("gather", ["normalize: hard", "message: v * (i - j)"], "the message depends on i"),
 }
 
 

@@ -12,7 +12,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels import sizes
-from towerdsl.kernels.base import BLOCKS, Facts, Kernel, of_each_head
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel, lengths_differ, no_common_axis, of_each_head
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
 from towerdsl.passes.locality import Band, Locality
 
@@ -27,7 +27,7 @@ class Banded(Kernel):
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if not bounded(average, facts.locality):
-            return "no distance i - j is bounded on both sides by numbers"
+            return unbounded(average, facts.locality)
         try:
             tiled(average, _cuts(average, facts))
         except Untileable as reason:
@@ -56,22 +56,33 @@ class Banded(Kernel):
 
 def bounded(average: Average, locality: Locality) -> list[Band]:
     """The bands with numbers for both bounds, along axes that query and key share."""
-    return [
-        b
-        for b in locality.hull()
-        if b.low is not None
-        and b.high is not None
-        and _near(b.low)
-        and _near(b.high)
-        and b.query in average.positions
-        and b.key in average.over
-        and b.query.size == b.key.size
-    ]
+    return [b for b in locality.hull() if _too_wide(b, average) is None]
 
 
-def _near(bound: Size) -> bool:
-    """Whether a bound is a number that a tensor may be long."""
-    return bound.integer is not None and abs(bound.integer) < 2**31
+def unbounded(average: Average, locality: Locality) -> str:
+    """Why no band is `bounded`."""
+    reasons = [reason for b in locality.hull() if (reason := _too_wide(b, average)) is not None]
+    if reasons:
+        return reasons[0]
+    if not locality.everything and (reason := no_common_axis(average)) is not None:
+        return reason
+    known = "" if not locality.unknown else "known to be "
+    return f"no distance i - j is {known}bounded on both sides by numbers"
+
+
+def _too_wide(band: Band, average: Average) -> str | None:
+    """Why blocks of queries do not meet few keys by this band, if they do not."""
+    if band.query not in average.positions or band.key not in average.over:
+        return f"{band} is about other positions than those of the query and the key"
+    if band.query.size != band.key.size:
+        return lengths_differ(band)
+    if band.low is None or band.high is None:
+        return f"{band} bounds no distance on both sides"
+    if band.low.integer is None or band.high.integer is None:
+        return f"{band} depends on a length that is known at run time"
+    if max(abs(band.low.integer), abs(band.high.integer)) >= 2**31:
+        return f"{band} is wider than any tensor"
+    return None
 
 
 def _cuts(average: Average, facts: Facts) -> tuple[n.Cut, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from towerdsl.ir.nodes import Average, Cut
 from towerdsl.ir.size import Size, product
-from towerdsl.passes.locality import Locality
+from towerdsl.passes.locality import Band, Classes, Locality
 from towerdsl.passes.score import DotScore
 
 if TYPE_CHECKING:
@@ -97,6 +97,27 @@ class Kernel(ABC):
     @abstractmethod
     def peak(self, average: Average, facts: Facts) -> Size:
         """Numbers held at once for the weights, beside the sources and the result."""
+
+
+def not_one_axis(average: Average) -> str | None:
+    """Why an attention does not go along one axis of queries and one of keys, if it does not."""
+    if not average.positions:
+        return "the query has no position"
+    queries, keys = len(average.positions), len(average.over)
+    return None if queries == keys == 1 else f"it works along one axis: queries have {queries}, keys {keys}"
+
+
+def no_common_axis(average: Average) -> str | None:
+    """Why no condition is about distances along one axis, if queries and keys have none in common."""
+    queries, keys = ([a.name or "one without a name" for a in x] for x in (average.positions, average.over))
+    if not queries or set(queries) & set(keys):
+        return None
+    return f"i and j are positions of different axes, {', '.join(queries)} and {', '.join(keys)}"
+
+
+def lengths_differ(found: Band | Classes) -> str:
+    """The words for what is known of two axes that are not one axis for queries and keys."""
+    return f"the axes of i and j have different lengths, {found.query.size} and {found.key.size}"
 
 
 def all_pairs(average: Average) -> Size:

@@ -38,7 +38,8 @@ class Chunked(Kernel):
         together = _same_for_all_queries(average, facts)
         length = product([a.size for a in (average.positions if together else average.positions[:1])]).integer
         if length is not None and length <= sizes.TURN:
-            return f"{length} queries are one block"
+            along = "" if together or len(average.positions) == 1 else f" along {average.positions[0]}"
+            return f"{length} queries{along} are one block"
         if average.log_prob:
             return "the choice has a probability beside the average"
         if facts.locality.never:

@@ -13,8 +13,8 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.rewrite import moved
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.kernels.base import Facts, Kernel, Speed
-from towerdsl.kernels.rewriting import COMPUTED
+from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, no_common_axis
+from towerdsl.kernels.rewriting import COMPUTED, read_whole
 
 if TYPE_CHECKING:
     from towerdsl.emit.average import AverageWriter
@@ -33,11 +33,11 @@ class Diagonal(Kernel):
         tied = _tied(average, facts)
         for axis in average.over:
             if axis not in tied:
-                return f"more than one key along {axis.name or 'the averaged axis'} may be visible"
+                return _untied(axis, average, facts)
         for value in (average.score, average.message, *facts.locality.rest):
             for part in value.walk():
                 if not isinstance(part, COMPUTED) and any({i, j} <= set(part.axes) for j, i in tied.items()):
-                    return "pairs of positions are read from a tensor"
+                    return read_whole(part)
         return None
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
@@ -50,6 +50,19 @@ class Diagonal(Kernel):
         alone = _alone(average, facts)
         present = {*alone.score.axes, *(alone.visible.axes if alone.visible is not None else ())}
         return product([a.size for a in present]) * 2
+
+
+def _untied(axis: Axis, average: Average, facts: Facts) -> str:
+    """Why the key's position along an axis is not known to be the query's."""
+    for band in facts.locality.bands:
+        if band.key == axis and band.low is not None and band.low == band.high:
+            if band.low != ZERO:
+                return f"{band}: the key is not the one at the query's own position"
+            if band.query.size != band.key.size:
+                return lengths_differ(band)
+    if not facts.locality.everything and (reason := no_common_axis(average)) is not None:
+        return reason
+    return f"more than one key along {axis.name or 'the averaged axis'} may be visible"
 
 
 def _tied(average: Average, facts: Facts) -> dict[Axis, Axis]:

@@ -55,7 +55,7 @@ class Edges(Kernel):
         if len(average.positions) + len(average.over) > 2:
             return "pairs are listed of positions along one axis each"
         if average.normalize not in ROWS:
-            return f"rows of different lengths have no {average.normalize}"
+            return f"{average.normalize} is not computed over rows of different lengths"
         return None
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:

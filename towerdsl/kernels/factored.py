@@ -13,7 +13,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import TensorType
-from towerdsl.kernels.base import Facts, Kernel, Speed
+from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, not_one_axis
 from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import Product, separate, sides
 
@@ -39,18 +39,18 @@ class Factored(Kernel):
         if average.normalize not in (*LINEAR, *EVEN):
             return f"{average.normalize} of a product is no product"
         if average.normalize in EVEN and any(a.side == "j" for a in average.score.axes):
-            return f"{average.normalize} of a score that depends on j is no product"
+            return f"{average.normalize} is a product only of a score that does not depend on j"
         if average.dropout:
             return "dropout drops the weights of single pairs"
         if "i" in sides(average.message):
-            return "the message is another for each pair of i and j"
+            return "the message depends on i"
         if not set(average.over) <= set(average.message.axes):
             return "the message is not one of each key"
         for part in facts.locality.rest:
             if len(sides(part)) == 2:
                 return "a condition of i and j together hides single pairs"
         if facts.locality.bands and not causal(average, facts.locality):
-            return f"{facts.locality.bands[0]} hides single pairs, and is not causal"
+            return _uncausal(average, facts.locality)
         found = separate(even(average).score)
         return found if isinstance(found, str) else None
 
@@ -95,6 +95,16 @@ def even(average: Average) -> Average:
         return average
     one = n.Const(TensorType("int", (), True), average.score.span, 1)
     return replace(average, score=one, normalize="count", options=())
+
+
+def _uncausal(average: Average, locality: Locality) -> str:
+    """Why the bands are not what `causal` asks for."""
+    for band in locality.bands:
+        if band.high is not None or band.low != Size.of(0):
+            return f"{band} hides single pairs, and is not causal"
+    if not_one_axis(average) is not None:
+        return f"{locality.bands[0]} is causal along one of several axes"
+    return f"{locality.bands[0]} is causal, and {lengths_differ(locality.bands[0])}"
 
 
 def causal(average: Average, locality: Locality) -> bool:

@@ -14,7 +14,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs
+from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs, not_one_axis
 from towerdsl.kernels.rewriting import Rewriting
 from towerdsl.passes.bounds import bounds
 from towerdsl.passes.score import sides
@@ -46,8 +46,8 @@ class Flex(Kernel):
             return facts.score
         if facts.locality.never:
             return "no key is visible"
-        if len(average.positions) != 1 or len(average.over) != 1:
-            return "it works along one axis"
+        if (several := not_one_axis(average)) is not None:
+            return several
         if average.dropout:
             return "flex_attention drops no weights"
         biases = [t.value for t in facts.score.biases]

@@ -27,7 +27,7 @@ class Gather(Kernel):
         if average.dropout:
             return "dropout drops weights before they are known to be picked"
         if "i" in sides(average.message):
-            return "the message is another for each pair of i and j"
+            return "the message depends on i"
         if not set(average.over) <= set(average.message.axes):
             return "the message is not one of each key"
         return None

@@ -16,8 +16,8 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels import sizes
-from towerdsl.kernels.banded import bounded, cut_of
-from towerdsl.kernels.base import BLOCKS, Facts, Kernel, of_each_head
+from towerdsl.kernels.banded import bounded, cut_of, unbounded
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel, not_one_axis, of_each_head
 from towerdsl.kernels.tiling import Tiling, Untileable, restricted
 from towerdsl.passes.locality import End, Locality, conjuncts, joined
 
@@ -40,13 +40,14 @@ class Merged(Kernel):
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if len(facts.locality.unions) != 1:
-            return f"the condition is {'no union' if not facts.locality.unions else 'several unions'}"
+            known = " that is known" if facts.locality.unknown else ""
+            return f"the condition is {'several unions' if facts.locality.unions else f'no union{known}'}"
         if not average.is_softmax_of_values:
             return "parts are combined by log-sum-exp, which a softmax of values has"
         if isinstance(facts.score, str):
             return facts.score
-        if len(average.positions) != 1 or len(average.over) != 1:
-            return "it works along one axis"
+        if (reason := not_one_axis(average)) is not None:
+            return reason
         try:
             parts = self.parts(average, facts)
             for part in parts:
@@ -54,8 +55,8 @@ class Merged(Kernel):
                 for value in (part.average.visible, *(t.value for t in facts.score.biases)):
                     if value is not None:
                         tiling.value(value)
-        except Untileable as reason:
-            return str(reason)
+        except Untileable as why:
+            return str(why)
         return None
 
     def parts(self, average: Average, facts: Facts) -> tuple[Part, ...]:
@@ -117,7 +118,8 @@ def _part(average: Average, locality: Locality, end: End | None) -> Part:
     if bands := bounded(average, locality):
         return Part(average, cut_of(bands[0]))
     if end is None or end.high is None:
-        raise Untileable("a part of the union is neither within reach nor about the first keys or queries")
+        reason = unbounded(average, locality)
+        raise Untileable(f"a part of the union is not about the first few keys or queries, and {reason}")
     axis, stop = end.axis, end.high + 1
     short = replace(axis, size=stop.opaque("min", axis.size))
 

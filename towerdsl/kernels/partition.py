@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import FUSED, Facts, Fold, Kernel
+from towerdsl.kernels.base import FUSED, Facts, Fold, Kernel, lengths_differ, no_common_axis
 from towerdsl.kernels.reference import Reference
 from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.kernels.tiling import Untileable, every_cut, tiled
-from towerdsl.passes.locality import Classes, analyze
+from towerdsl.passes.locality import Band, Classes, Locality, analyze
 from towerdsl.passes.score import split
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Partition(Kernel):
     def refuse(self, average: Average, facts: Facts) -> str | None:
         cuts = [c for c in self.cuts(average, facts) if not c.whole]
         if not cuts:
-            return "positions do not fall into classes that see only themselves"
+            return _unclassed(average, facts.locality)
         if product([c.length("j") for c in self.cuts(average, facts)]) == Size.of(1):
             return "each query sees its own position alone"
         try:
@@ -50,7 +50,7 @@ class Partition(Kernel):
         for c in facts.locality.classes:
             width, shift = c.width.integer, c.shift.integer
             if width is None or shift is None or c.query.size != c.key.size:
-                continue
+                continue  # `_unclassed` says so
             full = c.query.size.opaque("%", c.width).integer == 0
             found.setdefault(c.query, n.Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
         return every_cut(average, list(found.values()))
@@ -70,6 +70,29 @@ class Partition(Kernel):
         found = Facts(analyze(inner.visible), split(inner.score))
         dense = Sdpa() if Sdpa().refuse(inner, found) is None else Reference()
         return dense.peak(inner, found)
+
+
+def _unclassed(average: Average, locality: Locality) -> str:
+    """Why there is no class that is a cut."""
+    classes: list[Band | Classes] = [*(b for b in locality.bands if b.low == b.high == ZERO), *locality.classes]
+    if (longer := next((c for c in classes if c.query.size != c.key.size), None)) is not None:
+        return lengths_differ(longer)
+    if not locality.everything and (reason := no_common_axis(average)) is not None:
+        return reason
+    if classes or any(_placed(s.left) and _placed(s.right) for s in locality.same):
+        return "how wide the classes of positions are is known at run time"
+    if any(r.rest == ZERO for r in locality.residues):
+        return "the positions of a class do not stand side by side: it is a residue"
+    if locality.same or locality.related:
+        return "data decides which positions see each other"
+    if locality.unknown:
+        return "no classes that see only themselves are known"
+    return "positions do not fall into classes that see only themselves"
+
+
+def _placed(value: n.Value) -> bool:
+    """Whether a value is computed from positions and lengths, and from no data."""
+    return not any(isinstance(x, (n.Local, n.Weight, n.Gather, n.Member, n.Apply)) for x in value.walk())
 
 
 def _fold(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Fold:

@@ -17,6 +17,16 @@ from towerdsl.ir.types import TensorType
 COMPUTED = (n.Pointwise, n.Dot, n.Reduce, n.Gather, n.Shared, n.Cast)
 
 
+def read_whole(value: n.Value) -> str:
+    """Why the value of all pairs cannot be had for some of them: what it is, where it is not `COMPUTED`."""
+    inner = n.plain(value)
+    if isinstance(inner, n.Apply):
+        return f"`{inner.op.name}` takes all pairs together"
+    if isinstance(inner, n.Member):
+        return "the pairs of a relation are no blocks"
+    return "pairs of positions are read from a tensor"
+
+
 class Rewriting(ABC):
     """A rule."""
 

@@ -35,7 +35,7 @@ class Static(Kernel):
         if average.dropout:
             return "dropout drops other weights for each entry of a batch"
         if "i" in sides(average.message):
-            return "the message is another for each pair of i and j"
+            return "the message depends on i"
         return None
 
     def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, SizeLimitError, product
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.kernels.rewriting import COMPUTED, Rewriting
+from towerdsl.kernels.rewriting import COMPUTED, Rewriting, read_whole
 from towerdsl.passes.bounds import is_finite
 from towerdsl.passes.intervals import Order
 from towerdsl.passes.linear import Reader, axes_of
@@ -115,10 +115,8 @@ class Tiling(Rewriting):
         side = {a.side for a in present}
         if len(side) == 1 and not vectors:
             return self._cut(value, [a for a in self.of_side[min(side)] if a in present], min(side))
-        if isinstance(value, n.Member):
-            raise Untileable("the pairs of a relation are no blocks")
         if not isinstance(value, COMPUTED):
-            raise Untileable("pairs of positions are read from a tensor")
+            raise Untileable(read_whole(value))
         return None
 
     def _vectors(self, value: n.Value) -> bool:

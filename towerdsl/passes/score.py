@@ -83,7 +83,7 @@ def split(score: n.Value) -> DotScore | str:
     parts = terms(score)
     products = [p for p in parts if isinstance(p.value, n.Dot) and _sided(p.value)]
     if not products:
-        return "the score is not a dot product of a vector of i and a vector of j"
+        return "the score is not written as a dot product of a vector of i and a vector of j"
     if len(products) > 1:
         return "the score has more than one dot product"
     one = products[0]
