@@ -12,7 +12,7 @@ import yaml
 import towerdsl
 from towerdsl import cli
 from towerdsl.compiler import compile_spec
-from towerdsl.emit.classes import camel
+from towerdsl.ir.names import class_name
 from towerdsl.ir.types import RelationType
 from towerdsl.ops import BUILT_IN, ELEMENTWISE, OPS
 from towerdsl.ops.normalizers import NORMALIZERS
@@ -273,4 +273,4 @@ def shape(text: str) -> str:
 
 
 def test_the_names_of_classes_are_as_the_document_says():
-    assert camel("multi_head_attention") == "MultiHeadAttention"
+    assert class_name("multi_head_attention") == "MultiHeadAttention"

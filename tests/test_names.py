@@ -1,10 +1,17 @@
 """What a name means: parameters that are numbers beside axes of the same name."""
 
+import re
+
 import pytest
 import torch
 
 import towerdsl
+from towerdsl.compiler import compile_spec
 from towerdsl.diagnostics import TowerError
+from towerdsl.emit.helpers import helpers
+from towerdsl.emit.scopes import Given, ScopeError, check_attributes, check_scopes
+from towerdsl.ir import names
+from towerdsl.runtime.linear import InferenceModel
 
 SPEC = """
 tower: named
@@ -225,3 +232,171 @@ outputs: look(z, keep, t)
     torch.testing.assert_close(
         towerdsl.compile(spec.replace("AXES", axes))()(*given), towerdsl.compile(named)()(*given)
     )
+
+
+# --- names in Python -------------------------------------------------------------------------------------------
+
+
+def compiled(text: str, alone: bool = False) -> torch.nn.Module:
+    """The model of a text, which runs; `alone` also as a file that stands alone."""
+    torch.manual_seed(0)
+    model = towerdsl.compile(text)()
+    model(torch.ones(2, 3, 4))
+    if alone:
+        found: dict = {}
+        exec(compile_spec(text).source(standalone=True), found)
+        copy = found[type(model).__name__]()
+        copy.load_state_dict(model.state_dict())
+        torch.testing.assert_close(copy(torch.ones(2, 3, 4)), model(torch.ones(2, 3, 4)))
+    return model
+
+
+FLOW = "tower: t\nsizes: {d: 4}\ninputs: {x: 'float[b, n, d]'}\n"
+
+
+def test_what_nn_module_has_is_known():
+    has = {*dir(torch.nn.Module()), *dir(InferenceModel())}
+    assert {x for x in has if not x.startswith("__")} <= names.MODULE
+    assert {x for x in helpers() if x[0].isupper()} == names.RUNTIME
+
+
+@pytest.mark.parametrize("name", ["train", "_modules", "T_destination", "lambda", "inputs"])
+@pytest.mark.parametrize("where", ["params: {@: 'float[d]'}\noutputs: x + @", "outputs: linear(x, d, name=@)"])
+def test_what_nn_module_uses_itself_gets_an_underscore(name, where):
+    (key, *_) = compiled(FLOW + where.replace("@", name) + "\n").state_dict()
+    assert key.split(".")[0] == f"{name}_"
+
+
+@pytest.mark.parametrize("name", ["self", "_a", "torch", "q"])
+def test_other_parameters_are_called_as_they_are(name):
+    assert list(compiled(FLOW + f"params: {{{name}: 'float[d]'}}\noutputs: x + {name}\n").state_dict()) == [name]
+
+
+#: What a spec calls its parameters and modules, and what they are called then.
+GIVEN = {
+    "params: {train: 'float[d]', train_: 'float[d]'}\noutputs: x + train * train_": ["train__", "train_"],
+    "params: {train_: 'float[d]'}\noutputs: linear(x + train_, d, bias=false, name=train)": [
+        "train_",
+        "train__.weight",
+    ],
+    "flow: ['x = linear(x, d, bias=false)', 'x = linear(x, d, bias=false, name=linear)']\noutputs: x": [
+        "linear_2.weight",
+        "linear.weight",
+    ],
+    "blocks: {'linear_2(x)': ['linear(x, d, bias=false)']}\n"
+    "flow: ['x = linear_2(x)', 'x = linear(x, d, bias=false)', 'x = linear(x, d, bias=false)']\noutputs: x": [
+        "linear_2.linear.weight",
+        "linear.weight",
+        "linear_3.weight",
+    ],
+    "blocks: {'look(x)': {params: {key: 'float[d]'}, query: x, key: 'linear(x + key, d, bias=false)', value: x}}\n"
+    "outputs: look(x)": ["look.key", "look.key_2.weight"],
+}
+
+
+@pytest.mark.parametrize("text", GIVEN)
+def test_a_name_is_that_of_one_module(text):
+    assert list(compiled(FLOW + text + "\n").state_dict()) == GIVEN[text]
+
+
+USES = """
+tower: t
+sizes: {d: 4}
+inputs: {NAME: "float[b, n, d]"}
+blocks:
+  sums(NAME):
+    query: NAME
+    key: NAME
+    value: NAME
+    normalize: none
+    mask: j <= i
+  picks(z):
+    query: z
+    key: z
+    value: z
+    normalize: topk(k=2)
+    score: dot(q, k) + i - j
+flow:
+  - h = zeros([b, d])
+  - for t along n:
+      - h = h + NAME[n=t]
+outputs: {a: sums(NAME), b: picks(NAME), c: h}
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["wide", "causal_product", "pick_topk", "picked_sum", "as_declared", "TOutput", "Sums", "_"],
+)
+def test_an_input_keeps_its_name(name):
+    found = compiled(USES.replace("NAME", name), alone=True)(**{name: torch.ones(2, 3, 4)})
+    torch.testing.assert_close(found, compiled(USES.replace("NAME", "x"))(x=torch.ones(2, 3, 4)))
+
+
+@pytest.mark.parametrize("name", ["torch", "F", "self", "range", "def"])
+def test_an_input_does_not_hide_what_is_called(name):
+    found = compiled(USES.replace("NAME", name))(**{f"{name}_": torch.ones(2, 3, 4)})
+    torch.testing.assert_close(found, compiled(USES.replace("NAME", "x"))(x=torch.ones(2, 3, 4)))
+
+
+@pytest.mark.parametrize("name", ["attend", "tiles", "none", "_1", "value_error", "t", "t_output"])
+def test_a_class_hides_nothing(name):
+    look = f"{FLOW}blocks:\n  {name}(x):\n    query: x\n    key: x\n    value: x\n    locality: abs(i - j) < 2\n"
+    compiled(look.replace("tower: t", f"tower: {name}") + f"outputs: {{a: {name}(x), b: x}}\n", alone=True)
+
+
+def test_blocks_of_one_name_in_camel_case():
+    blocks = "".join(f"  {name}(x):\n    - gelu(linear(x, d)) * {k}\n" for k, name in enumerate(ALIKE))
+    found = compiled(FLOW + "blocks:\n" + blocks + f"outputs: {' + '.join(f'{name}(x)' for name in ALIKE)}\n")
+    assert len({type(m) for m in found.children()}) == len(ALIKE)
+
+
+ALIKE = ["my_block", "myBlock", "MyBlock", "my_Block_", "myBlock2"]
+
+
+@pytest.mark.parametrize("name", ["range", "self", "_"])
+def test_the_index_of_a_loop_hides_nothing(name):
+    loops = "  - for @ in 3:\n      - x = linear(x, d) + @\n  - for @ along n:\n      - y = x + @\n"
+    compiled(FLOW + "flow:\n" + loops.replace("@", name) + "outputs: [x, y]\n")
+
+
+def test_what_an_attention_is_given_may_be_called_as_what_it_makes():
+    look = """
+blocks:
+  look(A, B, C):
+    let:
+      - D = A + linear(C, d)
+    query: linear(B, d)
+    key: linear(A, d)
+    value: A + D
+outputs: look(x, 2 * x, 3 * x)
+"""
+    hostile = look
+    for plain, name in zip("ABCD", ["q", "k", "v", "y"], strict=True):
+        hostile = re.sub(rf"\b{plain}\b", name, hostile)
+    expected, found = compiled(FLOW + look), compiled(FLOW + hostile)
+    found.load_state_dict(expected.state_dict())
+    torch.testing.assert_close(found(torch.ones(2, 3, 4)), expected(torch.ones(2, 3, 4)))
+
+
+def test_an_argument_of_a_class_is_not_hidden_in_it():
+    block = "blocks:\n  step(x, table):\n    - x + embed(range(n), 9, d, std=table)\n"
+    compiled(FLOW + block + "outputs: step(x, 0.5) + step(x, 0.25)\n")
+
+
+def test_source_that_means_something_else_is_not_given():
+    given = {"A": Given(frozenset({"x", "y"}), frozenset({"used"}))}
+    method = "class A:\n    def forward(self, x):\n        "
+    check_scopes(method + "y = used(x)\n        return y\n\ndef used(x): return x\n", ["A", "used"], given)
+    for body in ("return missing(x)", "used = x\n        return used", "range = x\n        return range", "z = x"):
+        with pytest.raises(ScopeError, match=r"A\.forward"):
+            check_scopes(method + body + "\n\ndef used(x): return x\n", ["A", "used"], given)
+    with pytest.raises(ScopeError, match="twice"):
+        check_scopes("class A: pass\n", ["A", "A"], {})
+    for init, forward in (
+        (["self.a = 1", "self.a = 2"], []),
+        (["self.train = 1"], []),
+        (["self.a = 1"], ["return self.b"]),
+    ):
+        with pytest.raises(ScopeError, match="class A"):
+            check_attributes("A", init, forward)

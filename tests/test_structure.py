@@ -28,7 +28,7 @@ diagnostics budget files lang ir ops passes runtime kernels emit weights compile
 compare api cli
 """.split()
 #: The same inside a package; packages without an entry have no cycles, which is checked for all.
-INSIDE = {"ir": "size reach types nodes rewrite liveness parameters printer verify".split()}
+INSIDE = {"ir": "names size reach types nodes rewrite liveness parameters printer verify".split()}
 
 #: Imports for annotations only that point down the pipeline, or around a cycle: each cannot be avoided.
 ANNOTATIONS = {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from towerdsl.budget import bounded
 from towerdsl.compiler import COMPILED, compile_spec, compiled_from
 from towerdsl.diagnostics import Diagnostic, TowerError, expect
-from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
+from towerdsl.ir.names import class_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,7 +56,7 @@ def compile(
         compiled = compile_spec(spec, sizes, kernel, inference, device)
         source = compiled.source()
     module = load_module(source, compiled.model.name)
-    found: type[nn.Module] = getattr(module, camel(compiled.model.name))
+    found: type[nn.Module] = getattr(module, class_name(compiled.model.name))
     COMPILED[found] = compiled
     return found
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from towerdsl.compiler import PASSES, Compiled, deep, understand
-from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
+from towerdsl.ir.names import class_name
 from towerdsl.ir.types import RelationType
 from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.catalog import CATALOG
@@ -143,7 +143,7 @@ def drawn(name: str, dtype: str, shape: list[int], draw: torch.Generator) -> Ten
 
 
 def made(source: str, name: str) -> nn.Module:
-    return getattr(load_module(source, name), camel(name))().double()
+    return getattr(load_module(source, name), class_name(name))().double()
 
 
 def forget() -> None:

@@ -17,11 +17,11 @@ from towerdsl.bench.timing import in_turns, machine, peak_memory
 from towerdsl.claims import draw, probe
 from towerdsl.claims.capture import Call, places, watch
 from towerdsl.compiler import Compiled, compile_spec, divided
-from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 from towerdsl.explain.facts import FLOAT_BYTES, Attention, attention_facts, numbers
 from towerdsl.explain.spell import axis_text
 from towerdsl.explain.work import Calls, Occurrence
+from towerdsl.ir.names import class_name
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import RelationType
 from towerdsl.kernels import cost
@@ -72,7 +72,7 @@ def bench(
     if groups:
         tell("the model")
         model = draw.build(
-            getattr(load_module(compiled.source(), compiled.model.name), camel(compiled.model.name)), seed
+            getattr(load_module(compiled.source(), compiled.model.name), class_name(compiled.model.name)), seed
         )
         lengths, seen = _captured(compiled, model, groups, given, seed)
     for group in groups:

@@ -17,11 +17,11 @@ from towerdsl.claims.check import Measured, at_other_lengths, measure
 from towerdsl.claims.data import Checked, Failure, Verified
 from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.diagnostics import Diagnostic, TowerError, expect
-from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 from towerdsl.explain.facts import Attention, attention_facts
 from towerdsl.explain.spell import axis_text
 from towerdsl.explain.work import Calls, Occurrence
+from towerdsl.ir.names import class_name
 from towerdsl.ir.size import Size
 from towerdsl.kernels.choose import attentions
 from towerdsl.kernels.reference import Reference
@@ -55,7 +55,7 @@ def verify_spec(
     # what the attentions are given comes from the reference: a kernel that is wrong spoils no other's arguments
     plans = {key: replace(plan, kernel=Reference()) for key, plan in compiled.plans.items()}
     module = load_module(replace(compiled, plans=plans).source(), compiled.model.name)
-    model = draw.build(getattr(module, camel(compiled.model.name)), seed)
+    model = draw.build(getattr(module, class_name(compiled.model.name)), seed)
     lengths, seen = _captured(compiled, model, occurrences, given, seed)
     return _verified(compiled, lengths, sizes, "random inputs", calls, seen, seed, start, True)
 

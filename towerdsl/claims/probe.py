@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from towerdsl.compiler import Compiled, deep
-from towerdsl.emit.classes import camel
 from towerdsl.emit.module import load_module
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements
+from towerdsl.ir.names import class_name
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Plan
@@ -264,5 +264,5 @@ def _compiled(compiled: Compiled, block: n.BlockInstance, plan: Plan | None) -> 
     model = n.Model(f"{block.name}_probe", block, inputs, None, None, (), compiled.model.source_name)
     plans = {**compiled.plans, **({id(block): plan} if plan is not None else {})}
     source = write_source(model, plans, compiled.resolved, {}, inside=True)
-    found: type[nn.Module] = getattr(load_module(source, model.name), camel(model.name))
+    found: type[nn.Module] = getattr(load_module(source, model.name), class_name(model.name))
     return found

@@ -37,7 +37,6 @@ class AttentionWriter:
         """`q`, `k` and `v` of one head each, as far as they are used."""
         average, frame = self.average, self.frame
         used = average.uses
-        frame.taken |= {"q", "k", "v", "y"}
         codes: dict[tuple[str, str], list[str]] = {}  # the names of each code: sources may be laid out alike
         read = {"q": average.query, "k": average.key, "v": average.value}
         found = self._together({name: value for name, value in read.items() if value is not None and name in used})

@@ -131,7 +131,7 @@ class AverageWriter(DenseWriter):
     def in_turn(self, axis: Axis, size: int) -> str:
         """The average of some queries after the other, as a function that is called for each part of `axis`."""
         frame = self.frame
-        part = frame.fresh("part")
+        rows, part = frame.fresh("rows"), frame.fresh("part")
 
         def held(value: n.Value) -> n.Value:
             """A value of all turns, computed once."""
@@ -139,14 +139,14 @@ class AverageWriter(DenseWriter):
             name = code if code.isidentifier() else frame.assign(frame.fresh("held"), code)
             return n.Local(value.type, None, name)
 
-        inner = self._inside(turn(self.average, axis, part, held))
+        inner = self._inside(turn(self.average, axis, rows, part, held))
         name = frame.fresh("average")
         length = frame.size(axis.size, axis.name or "size")
         frame.lengths[part] = part
-        with frame.function(f"def {name}(rows: slice) -> Tensor:") as start:
+        with frame.function(f"def {name}({rows}: slice) -> Tensor:") as start:
             frame.line(f"return {inner.each_head(Code(inner.dense())).text}")
             if any(re.search(rf"\b{part}\b", line) for line in frame.lines[start:]):
-                frame.lines.insert(start, f"{'    ' * frame.depth}{part} = rows.stop - rows.start")
+                frame.lines.insert(start, f"{'    ' * frame.depth}{part} = {rows}.stop - {rows}.start")
         dim = len(self.lead) + self.average.positions.index(axis)
         return frame.call("in_turn", [name, length, mark(size, "size"), str(dim)])
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from towerdsl.budget import working_at
 from towerdsl.emit.average import AverageWriter
-from towerdsl.emit.code import MARK, full, mark, unmark, unused
+from towerdsl.emit.code import MARK, full, mark, unmark
 from towerdsl.emit.describe import docstring
-from towerdsl.emit.frame import LIKE, MODULE_NAMES, Frame
+from towerdsl.emit.frame import LIKE, Frame
+from towerdsl.emit.helpers import helpers
 from towerdsl.emit.layout import tidy, wrapped
 from towerdsl.emit.optional import Optional
+from towerdsl.emit.scopes import Given, check_attributes
 from towerdsl.emit.values import ValueWriter
+from towerdsl.ir import names
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read, statements, values
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType, Type
 from towerdsl.kernels.base import Plan
 from towerdsl.ops import python
-from towerdsl.passes.infer.scope import safe
 
 INIT = {
     "zeros": "nn.init.zeros_({w})",
@@ -53,6 +55,7 @@ class Draft:
     signature: str
     returns: str
     helpers: set[str] = field(default_factory=set)
+    given: Given = field(default_factory=lambda: Given(frozenset(), frozenset()))
 
     @property
     def skeleton(self) -> tuple[str, ...]:
@@ -63,12 +66,6 @@ class Draft:
     @property
     def numbers(self) -> list[tuple[str, str]]:
         return [(m[1], m[2]) for line in (*self.init, *self.forward) for m in MARK.finditer(line)]
-
-
-def camel(name: str) -> str:
-    """`feed_forward` --> `FeedForward`; a name of the module itself, such as `F`, gets a `_` behind it."""
-    found = "".join(part[:1].upper() + part[1:] for part in name.split("_") if part) or "Model"
-    return f"{found}_" if found in MODULE_NAMES else found
 
 
 def _by_index(bodies: Sequence[list[str]], index: str) -> list[str] | None:
@@ -162,18 +159,36 @@ class ClassWriter:
         constructors: Mapping[int, str],
         optional: Optional,
         model: n.Model | None = None,
+        helpers: Iterable[str] = (),
     ) -> None:
-        self.block, self.plans, self.constructors = block, plans, constructors
-        self.model = model
+        """`model` is given for its root, with the functions that its `forward` calls besides."""
+        self.block, self.plans, self.constructors, self.optional = block, plans, constructors, optional
+        self.model, self.helpers = model, frozenset(helpers)
         self.defaults = [i for i in model.inputs if i.default is not None] if model is not None else []
-        names = frozenset(i.name for i in self.defaults)
-        self.frame = Frame(block, optional.parameters(block), names, merged=_without_weights(block))
+        self.start(frozenset(), {})
+
+    def start(self, reserved: frozenset[str], aliases: dict[str, str]) -> None:
+        """Begin a `forward`."""
+        filled = frozenset(i.name for i in self.defaults)
+        merged = _without_weights(self.block)
+        optional = self.optional.parameters(self.block)
+        self.frame = Frame(self.block, optional, filled, reserved=reserved, aliases=aliases, merged=merged)
         self.values = ValueWriter(self.frame)
 
     def draft(self) -> Draft:
+        """The class as text. What it calls and what is called like a variable of it is one of the two only."""
+        draft = self._draft()
+        inputs = {self.frame.variable(i.name) for i in self.model.inputs} if self.model is not None else set()
+        while clash := self.frame.names.taken & ((self.frame.called | self.helpers) - self.frame.aliases.keys()):
+            used = self.frame.names.taken | set(helpers())  # an input keeps its name, and the function gets another
+            aliases = {name: names.free(name, used) for name in clash & inputs}
+            self.start(self.frame.reserved | (clash - inputs), self.frame.aliases | aliases)
+            draft = self._draft()
+        return draft
+
+    def _draft(self) -> Draft:
         block = self.block
         working_at(block.span)
-        self.frame.taken |= {self.frame.variable(x) for step in statements(block.body) for x in step.names}
         for step in block.body:
             self._step(step, ())
         results = [self._result(r) for r in block.results]
@@ -181,6 +196,7 @@ class ClassWriter:
         forward = [*self.frame.lines]
         forward.append(f"return {result}")
         filled = self._filled()
+        self.frame.called = set(self.frame.helpers)
         prelude = [*self.frame.prelude(), *filled]
         forward = [*prelude, *tidy(forward)]
         kinds = ["Tensor" if self.model is not None else _annotation(r.type) for r in block.results]
@@ -197,6 +213,7 @@ class ClassWriter:
             signature,
             returns,
             self.frame.helpers,
+            Given(frozenset(self.frame.names.known.values()), frozenset(self.frame.called | self.helpers)),
         )
 
     def _result(self, result: n.Value | n.Relation) -> str:
@@ -243,8 +260,7 @@ class ClassWriter:
                 continue
             variable = frame.variable(i.name)
             if i.default is True and i.name in frame.optional:
-                frame.helpers.add("holds_everywhere")
-                found.append(f"if holds_everywhere({variable}):")
+                found.append(f"if {frame.call('holds_everywhere', [variable])}:")
                 found.append(f"    {variable} = None  # attention is faster without a mask that hides nothing")
                 continue
             dtype = {"int": "torch.long", "bool": "torch.bool"}.get(i.type.dtype, frame.dtype)
@@ -270,21 +286,22 @@ class ClassWriter:
         if not loop.bodies:
             return
         written: list[list[str]] = []
+        index, taken = frame.variable(loop.index), frame.names.taken
         distinct = {id(body): (number, body) for number, body in reversed([*enumerate(loop.bodies)])}
-        before, after = frame.taken, set(frame.taken)
+        after = set(taken)
         for number, steps in distinct.values():
             start = len(frame.lines)
-            frame.taken = set(before)  # the same new names in every body
+            frame.names.taken = taken | frame.needs.keys()  # the same new names in every body
             frame.depth += 1
             for step in steps:
                 self._step(step, (*loops, number))
             frame.depth -= 1
-            after |= frame.taken
+            after |= frame.names.taken
             written.append(frame.lines[start:])
             del frame.lines[start:]
+        frame.names.taken = after
         if not any(written):  # names stay what they are
             return
-        frame.taken = after
         indent = "    " * frame.depth
         if len({tuple(unmark(x) for x in lines) for lines in written}) == 1:
             header, lines = self._loop_header(loop, written[0], loops)
@@ -292,24 +309,24 @@ class ClassWriter:
             return
         of_body = dict(zip(distinct, written, strict=True))
         if len(written) == len(loop.bodies):
-            indexed = _by_index([of_body[id(body)] for body in loop.bodies], loop.index)
+            indexed = _by_index([of_body[id(body)] for body in loop.bodies], index)
             if indexed is not None:
-                frame.lines += [f"{indent}for {loop.index} in range({len(written)}):", *indexed]
+                frame.lines += [f"{indent}for {index} in range({len(written)}):", *indexed]
                 return
         for repetition, body in enumerate(loop.bodies):
             for line in of_body[id(body)]:
-                frame.lines.append(line[4:].replace(f"[{loop.index}]", f"[{repetition}]"))
+                frame.lines.append(line[4:].replace(f"[{index}]", f"[{repetition}]"))
 
     def _loop_header(self, loop: n.Loop, lines: list[str], loops: tuple[int, ...]) -> tuple[str, list[str]]:
         """`for layer in self.layer:` where the index only picks modules, otherwise `for l in range(count):`.
 
         `loops` are the numbers of the repetitions around this loop: there it is `for layer in self.layer[s]:`.
         """
-        count = len(loop.bodies)
+        count, index = len(loop.bodies), self.frame.variable(loop.index)
         text = "\n".join(lines)
         picked: dict[str, str] = {}  # the list of modules -> the variable that goes over it
         for name, slot in self.block.modules:
-            found = {m[1] for m in re.finditer(rf"(self\.{name}(?:\[\w+\])*)\[{loop.index}\]", text)}
+            found = {m[1] for m in re.finditer(rf"(self\.{name}(?:\[\w+\])*)\[{index}\]", text)}
             for modules in found:
                 inner = slot
                 for number in loops[: modules.count("[")]:
@@ -318,15 +335,17 @@ class ClassWriter:
                     picked[modules] = name
         rest = text
         for modules in picked:
-            rest = rest.replace(f"{modules}[{loop.index}]", "")
-        if f"[{loop.index}]" in rest or not picked:
-            return f"for {loop.index} in range({count}):", lines
-        before = set(self.frame.taken)
-        self.frame.taken |= set(re.findall(r"(?<![.\w])\w+", text))  # also the variables of loops inside
+            rest = rest.replace(f"{modules}[{index}]", "")
+        if f"[{index}]" in rest or not picked:
+            return f"for {index} in range({count}):", lines
+        frame = self.frame
+        before = set(frame.names.taken)  # loops may take what another one goes over, but for those inside
+        frame.names.taken = before - frame.looped | set(re.findall(r"(?<![.\w])\w+", text))
         for modules, name in picked.items():
-            picked[modules] = self.frame.fresh(name)
-            text = text.replace(f"{modules}[{loop.index}]", picked[modules])
-        self.frame.taken = before  # they are free again after the loop
+            picked[modules] = frame.fresh(name)
+            text = text.replace(f"{modules}[{index}]", picked[modules])
+        frame.looped |= set(picked.values())
+        frame.names.taken = before | frame.looped
         source = ", ".join(picked) if len(picked) == 1 else f"zip({', '.join(picked)})"
         return f"for {', '.join(picked.values())} in {source}:", text.split("\n")
 
@@ -335,7 +354,6 @@ class ClassWriter:
         frame = self.frame
         inside = list(statements(scan.body))
         counts = Counter(name for step in inside for name in step.names)
-        frame.taken.add(frame.variable(scan.index))
         once = {name for name in counts if counts[name] == 1} - read(v for step in inside for v in values(step))
         # a variable that is only there to be collected is its list
         appended = {s.names[0] for s in scan.body if isinstance(s, n.Set) and len(s.names) == 1} & once
@@ -408,17 +426,20 @@ class Written:
     lines: list[str]
     constructors: dict[int, str]
     helpers: set[str]
+    given: Given  # to its methods
 
 
-def merge(drafts: Sequence[Draft], name: str, about: Sequence[str]) -> Written:
+def merge(drafts: Sequence[Draft], name: str, about: Sequence[str], classes: Collection[str]) -> Written:
     """Drafts with one skeleton --> one class; numbers that differ become arguments of `__init__`.
 
-    `about` is its docstring.
+    `about` is its docstring, `classes` are those before it.
     """
     columns = list(zip(*(d.numbers for d in drafts), strict=True))
     arguments: dict[tuple[str, ...], str] = {}
     block = drafts[0].block
-    taken = {*MODULE_NAMES, *(name for name, _ in block.modules), *(w.name for w in block.weights)}
+    taken = {*names.MODULE, *names.METHOD, "_", *names.IMPORTED, *names.BUILTINS, *classes, *helpers()}
+    taken |= {*(name for name, _ in block.modules), *(w.name for w in block.weights)}
+    taken |= {x for line in drafts[0].init for x in re.findall(r"(?<![.\w])[A-Za-z_]\w*(?![\w=])", unmark(line))}
     chosen: list[str | None] = []
     for column in columns:
         values = tuple(value for value, _ in column)
@@ -428,7 +449,7 @@ def merge(drafts: Sequence[Draft], name: str, about: Sequence[str]) -> Written:
         if values not in arguments:
             known = [k for k, _ in drafts[0].block.constants]
             fitting = [k for k in known if tuple(str(dict(d.block.constants).get(k)) for d in drafts) == values]
-            arguments[values] = unused(safe(fitting[0] if fitting else column[0][1], taken), taken)
+            arguments[values] = names.free(fitting[0] if fitting else column[0][1], taken)
             taken.add(arguments[values])
         chosen.append(arguments[values])
     at = iter(chosen)
@@ -461,9 +482,12 @@ def merge(drafts: Sequence[Draft], name: str, about: Sequence[str]) -> Written:
         lines.append("")
     lines.append(f"    def forward({unmark(first.signature)}) -> {first.returns}:")
     lines += [f"        {line}" for line in forward]
+    check_attributes(name, [*kept, *init], forward)
     constructors = {}
     for k, d in enumerate(drafts):
-        given = ", ".join(f"{a}={mark(v[k], a)}" for v, a in arguments.items())
-        constructors[id(d.block)] = f"{name}({given})"
+        numbers = ", ".join(f"{a}={mark(v[k], a)}" for v, a in arguments.items())
+        constructors[id(d.block)] = f"{name}({numbers})"
     body = [x for line in lines for x in wrapped(line)]
-    return Written(name, [*head, *body], constructors, set().union(*(d.helpers for d in drafts)))
+    used = set().union(*(d.helpers for d in drafts))
+    given = replace(first.given, variables=first.given.variables.union(arguments.values()))
+    return Written(name, [*head, *body], constructors, used, given)

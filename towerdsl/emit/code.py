@@ -6,7 +6,7 @@ Numbers that come from sizes are written between marks, so that classes which di
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from towerdsl.ir.types import Axis
@@ -32,15 +32,6 @@ def mark(value: object, hint: str) -> str:
 def unmark(text: str) -> str:
     """The text with the marks around its numbers removed."""
     return MARK.sub(lambda m: m[1], text)
-
-
-def unused(name: str, taken: Container[str], between: str = "_") -> str:
-    """The name, with a number behind it where it is taken: `size`, `size_2`."""
-    base, number = name, 1
-    while name in taken:
-        number += 1
-        name = f"{base}{between}{number}"
-    return name
 
 
 def full(sizes: str, rank: int, number: str, device: str, dtype: str) -> str:

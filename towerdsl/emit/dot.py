@@ -49,8 +49,7 @@ class DotWriter:
         arguments += [*self.scale(abs(self.score.factor)), *self.shared_heads()]
         function = "F.scaled_dot_product_attention"
         if len(self.lead) > 2:  # torch's fast paths have one batch axis
-            function = "attention_of_batches"
-            frame.helpers.add(function)
+            function = frame.helper("attention_of_batches")
             arguments += ["full=True"] if self.writer.full else []
         return self.unlined(f"{function}({', '.join(arguments)})")
 

@@ -51,9 +51,9 @@ class FlexWriter(DotWriter):
         arguments = self.assigned(operands)
         q, k, _ = arguments
         if terms:
-            name = frame.fresh("biased")
-            with frame.function(f"def {name}(score, {parameters}):"):
-                frame.line(f"return score{''.join(self._added(term, self.values.code(x)) for term, x in terms)}")
+            name, score = frame.fresh("biased"), frame.fresh("score")
+            with frame.function(f"def {name}({score}, {parameters}):"):
+                frame.line(f"return {score}{''.join(self._added(term, self.values.code(x)) for term, x in terms)}")
             arguments.append(f"score_mod={name}")
         if shown is not None or optional is not None:
             name = frame.fresh("visible")

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from towerdsl.budget import spend
-from towerdsl.emit.code import mark, unused
+from towerdsl.emit.code import mark
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import variables
+from towerdsl.ir.names import ATTENTION, Variables
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.passes.infer.scope import safe
 
-MODULE_NAMES = {"torch", "nn", "F", "math", "self", "Tensor", "NamedTuple"}
 #: An empty buffer of a class that has nothing else to read the model's dtype from: `model.half()` converts it too.
 LIKE = "self.like"
 
@@ -31,7 +31,10 @@ class Frame:
     lengths: dict[str, str] = field(default_factory=dict)  # free name -> code that reads it
     needs: dict[str, str] = field(default_factory=dict)  # variable -> code, to stand first
     helpers: set[str] = field(default_factory=set)  # functions of towerdsl.runtime and the normalizers
-    taken: set[str] = field(default_factory=set)
+    reserved: frozenset[str] = frozenset()  # what no variable may be called
+    looped: set[str] = field(default_factory=set)  # variables that loops go over modules with
+    called: set[str] = field(default_factory=set)  # those of the helpers that the method itself calls
+    aliases: dict[str, str] = field(default_factory=dict)  # functions that are called otherwise here
     shared: dict[int, str] = field(default_factory=dict)  # values computed once -> their variable
     positions: dict[tuple[str, str | None], str] = field(default_factory=dict)
     nested: bool = False  # whether a function inside the method is written: it assigns no variable of the method
@@ -44,10 +47,11 @@ class Frame:
     products: dict[str, tuple[str, str]] = field(default_factory=dict)  # line of a batched product -> its operands
 
     def __post_init__(self) -> None:
+        own = ATTENTION if self.block.average is not None else ()
+        self.names = Variables(variables(self.block), own, self.reserved)
         rank = -1
         for name, kind in self.block.parameters:
             variable = self.variable(name)
-            self.taken.add(variable)
             if not isinstance(kind, TensorType):
                 self.device_from = self.device_from or variable
                 continue
@@ -105,8 +109,12 @@ class Frame:
 
     def call(self, function: str, arguments: Iterable[str]) -> str:
         """The code of a call of a function of `towerdsl.runtime` or a normalizer."""
-        self.helpers.add(function)
-        return f"{function}({', '.join(arguments)})"
+        return f"{self.helper(function)}({', '.join(arguments)})"
+
+    def helper(self, name: str) -> str:
+        """What a function of `towerdsl.runtime` or a normalizer is called here."""
+        self.helpers.add(name)
+        return self.aliases.get(name, name)
 
     def prelude(self) -> list[str]:
         """Statements that stand before all others: lengths that are used, and the dtype for positions."""
@@ -118,16 +126,17 @@ class Frame:
                 rows.setdefault(base, []).append(variable)
             else:
                 found.append(f"{variable} = {source}")
-        for base, variables in rows.items():
+        for base, read in rows.items():
             kind = {self.variable(name): kind for name, kind in self.block.parameters}[base]
             assert isinstance(kind, TensorType)
-            dims = {v: int(self.needs[v].partition(".shape[")[2][:-1]) for v in variables}
-            ordered = sorted(variables, key=dims.__getitem__)
+            dims = {v: int(self.needs[v].partition(".shape[")[2][:-1]) for v in read}
+            ordered = sorted(read, key=dims.__getitem__)
             if len(ordered) == 1:
                 found.append(f"{ordered[0]} = {self.needs[ordered[0]]}")
             else:
                 names = {d: v for v, d in dims.items()}
-                every = ", ".join(names.get(d, "_") for d in range(len(kind.axes)))
+                no_name = "_" if "_" not in self.names.taken else self.fresh("rest")
+                every = ", ".join(names.get(d, no_name) for d in range(len(kind.axes)))
                 found.append(f"{every} = {base}.shape")
         return found
 
@@ -135,19 +144,17 @@ class Frame:
 
     def variable(self, name: str) -> str:
         """The Python name of a variable of the spec."""
-        return f"{name}_" if name in MODULE_NAMES else safe(name) if name != "self" else "self_"
+        return self.names.of(name)
 
     def fresh(self, name: str) -> str:
         """A variable name that is not in use."""
-        name = unused(name, self.taken | MODULE_NAMES)
-        self.taken.add(name)
-        return name
+        return self.names.fresh(name)
 
     def module(self, reference: n.ModuleRef) -> str:
         """The code of a submodule."""
         if reference.name in self.merged:
             return f"self.{self.merged[reference.name]}"
-        return f"self.{reference.name}" + "".join(f"[{index}]" for index in reference.indices)
+        return f"self.{reference.name}" + "".join(f"[{self.variable(index)}]" for index in reference.indices)
 
     def position_variable(self, axis: Axis) -> str:
         """The variable that holds 0, 1, 2, ... along an axis of an attention."""
@@ -155,7 +162,7 @@ class Frame:
         name = f"{axis.side}_{axis.name}" if axis.side and self.several(axis) else base
         key = (axis.side, axis.name)
         if key not in self.positions:
-            variable = self.fresh(self.variable(name))
+            variable = self.fresh(name)
             self.positions[key] = variable
             hint = "heads" if name == "head" else axis.name or "size"
             self.line(f"{variable} = torch.arange({self.size(axis.size, hint)}, device={self.device})")
@@ -184,12 +191,11 @@ class Frame:
 
         def free(name: str) -> str:
             source = self.lengths.get(name, name)
-            if source == self.variable(name):
+            if source.isidentifier() or name not in self.lengths:
                 return source
             known = next((variable for variable, code in self.needs.items() if code == source), None)
             if known is None:  # a variable of the spec may have the name of the axis
-                variable = self.variable(name)
-                known = self.fresh(variable)
+                known = self.fresh(name)
                 self.needs[known] = source
             return known
 

@@ -75,8 +75,8 @@ def imports(names: Iterable[str]) -> list[str]:
     return [f"from {module} import {', '.join(found)}" for module, found in sorted(by_module.items())]
 
 
-def copied(names: Iterable[str]) -> list[str]:
-    """The texts of some helpers and of those that they call, callees first."""
+def copied(names: Iterable[str]) -> dict[str, str]:
+    """The texts of some helpers and of those that they call, callees first, by their names."""
     found: dict[str, str] = {}
     visiting: set[str] = set()
 
@@ -91,4 +91,4 @@ def copied(names: Iterable[str]) -> list[str]:
 
     for name in sorted(names):
         visit(name)
-    return list(found.values())
+    return found

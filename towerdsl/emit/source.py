@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from towerdsl.emit.classes import ClassWriter, Draft, Written, camel, merge
-from towerdsl.emit.code import unmark, unused
+from towerdsl.emit.classes import ClassWriter, Draft, Written, merge
+from towerdsl.emit.code import unmark
 from towerdsl.emit.describe import described, docstring
 from towerdsl.emit.helpers import copied
 from towerdsl.emit.helpers import imports as imports_of
 from towerdsl.emit.inputs import declared
 from towerdsl.emit.layout import WIDTH, wrapped
 from towerdsl.emit.optional import Optional
+from towerdsl.emit.scopes import check_attributes, check_scopes
 from towerdsl.ir import nodes as n
+from towerdsl.ir.names import class_name, unused
+from towerdsl.ir.names import fields as fields_of
 from towerdsl.ir.parameters import tied_tables
 from towerdsl.kernels.base import Plan
 from towerdsl.ops import python
@@ -38,27 +42,31 @@ def write_source(
     optional = Optional()
     written: list[Written] = []
     constructors: dict[int, str] = {}
-    taken = {camel(model.name), f"{camel(model.name)}Output"}
+    own = class_name(model.name)
+    taken = {own, f"{own}Output"}
     for name, instances in _groups(model.root).items():
         drafts: dict[tuple[str, ...], list[Draft]] = {}
         for block in instances:
             draft = ClassWriter(block, plans, constructors, optional).draft()
             drafts.setdefault(draft.skeleton, []).append(draft)
         for group in drafts.values():
-            own = camel(name)
-            class_name = unused(f"{own}Block" if own == camel(model.name) else own, taken, "")
-            taken.add(class_name)
+            called = class_name(f"{name}_block" if class_name(name) == own else name, taken)
             blocks = [d.block for d in group]
             about = described(blocks, plans.get(id(blocks[0])), resolved, dict(model.sizes))
-            found = merge(group, class_name, about)
+            found = merge(group, called, about, taken)
+            taken.add(called)
             constructors.update(found.constructors)
             written.append(found)
-    root = _Root(model, plans, constructors, resolved, optional, checkpoints, inside)
+    root = _Root(model, plans, constructors, resolved, optional, checkpoints, inside, taken)
     classes = [*(w.lines for w in written), *root.lines_of_classes]
     helpers = sorted(set(root.helpers).union(*(w.helpers for w in written)) if written else root.helpers)
-    texts = copied(helpers) if standalone else []
-    body = "\n\n\n".join([*texts, *("\n".join(lines) for lines in classes)])
-    return _header(model, body, helpers, standalone) + body + "\n"
+    texts = copied(helpers) if standalone else {}
+    aliases = ["\n".join(f"{alias} = {name}" for name, alias in sorted(root.aliases.items()))] if root.aliases else []
+    body = "\n\n\n".join([*texts.values(), *aliases, *("\n".join(lines) for lines in classes)])
+    source = _header(model, body, helpers, standalone) + body + "\n"
+    methods = {**{w.name: w.given for w in written}, own: root.given}
+    check_scopes(source, [*(texts or helpers), *root.aliases.values(), *root.classes, *methods], methods)
+    return source
 
 
 def _groups(root: n.BlockInstance) -> dict[str, list[n.BlockInstance]]:
@@ -126,11 +134,13 @@ class _Root:
         optional: Optional,
         checkpoints: Mapping[str, Any],
         inside: bool,
+        classes: Collection[str],
     ) -> None:
-        writer = ClassWriter(model.root, plans, constructors, optional, model)
+        looks = {} if inside else declared(model)
+        writer = ClassWriter(model.root, plans, constructors, optional, model, ["as_declared"] if looks else [])
         draft = writer.draft()
-        self.helpers = draft.helpers
-        name, base = camel(model.name), "nn.Module"
+        self.helpers, self.aliases = draft.helpers, writer.frame.aliases
+        name, base = class_name(model.name), "nn.Module"
         if model.inference:
             base = "InferenceModel"
             self.helpers.add(base)
@@ -138,24 +148,26 @@ class _Root:
         head = [f"class {name}({base}):", *docstring(_about(model, resolved), 1)]
         lines: list[str] = []
         self.lines_of_classes: list[list[str]] = []
+        self.classes: list[str] = []  # besides the model's
         results = model.root.results
         returns = draft.returns
         if len(results) > 1 and all(model.root.result_names):
-            fields = [f"    {x}: Tensor" for x in model.root.result_names]
-            self.lines_of_classes.append([f"class {name}Output(NamedTuple):", *fields])
-            returns = f"{name}Output"
-            draft.forward[-1] = f"return {name}Output({draft.forward[-1].removeprefix('return ')})"
+            fields = [f"    {x}: Tensor" for x in fields_of(x for x in model.root.result_names if x).values()]
+            used = writer.frame.names.taken | ({*classes} - {f"{name}Output"})
+            returns = unused(f"{name}Output", used, "")
+            self.classes.append(returns)
+            self.lines_of_classes.append([f"class {returns}(NamedTuple):", *fields])
+            draft.forward[-1] = f"return {returns}({draft.forward[-1].removeprefix('return ')})"
         if checkpoints:
             head += [*textwrap.indent(_table("checkpoints", checkpoints), "    ").split("\n"), ""]
         tied = tied_tables(model.root)
         if tied:
             head += [f"    tied = {_entries(tied, 1)}  # read in more than one place", ""]
-        looked_at = {writer.frame.variable(name): kind for name, kind in declared(model).items()}
-        if looked_at and not inside:
+        looked_at = {writer.frame.variable(name): kind for name, kind in looks.items()}
+        if looked_at:
             head += [*textwrap.indent(_table("inputs", looked_at), "    ").split("\n"), ""]
-            self.helpers.add("as_declared")
-            names = ", ".join(looked_at)
-            draft.forward.insert(0, f"{names if len(looked_at) > 1 else f'({names},)'} = as_declared(self, {names})")
+            look, names = writer.frame.helper("as_declared"), ", ".join(looked_at)
+            draft.forward.insert(0, f"{names if len(looked_at) > 1 else f'({names},)'} = {look}(self, {names})")
         arguments = ["self"]
         for i in model.inputs:
             variable = writer.frame.variable(i.name)
@@ -165,6 +177,9 @@ class _Root:
         lines.append("")
         lines.append(f"    def forward({', '.join(arguments)}) -> {returns}:")
         lines += [f"        {line}" for line in draft.forward]
+        called = (draft.given.called | {*self.classes, *self.aliases.values()}) - self.aliases.keys()
+        self.given = replace(draft.given, called=called)
+        check_attributes(name, draft.init, draft.forward)
         self.lines_of_classes.append([*head, *(x for line in lines for x in wrapped(unmark(line)))])
 
 
@@ -177,7 +192,7 @@ INFERENCE = (
 
 def _about(model: n.Model, resolved: Resolved) -> list[str]:
     """What the model is, where it comes from, what was chosen, and its inputs and outputs with their axes."""
-    lines = [f"{camel(model.name)}, compiled from {model.source_name}."]
+    lines = [f"{class_name(model.name)}, compiled from {model.source_name}."]
     for text in (model.paper, model.about):
         if text:
             lines += ["", *textwrap.wrap(text, WIDTH - 8)]
@@ -235,6 +250,6 @@ def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> 
     third.append("from torch import Tensor, nn")
     if helpers and not standalone:
         third += ["", *imports_of(helpers)]
-    title = docstring([f"{camel(model.name)}: compiled by towerdsl {__version__} from {model.source_name}."], 0)
+    title = docstring([f"{class_name(model.name)}: compiled by towerdsl {__version__} from {model.source_name}."], 0)
     docs = "\n".join(title) + "\nfrom __future__ import annotations\n\n"
     return docs + "\n".join([*imports, *third]) + "\n\n\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -223,7 +224,7 @@ class ValueWriter:
                 sizes = ", ".join(frame.size(c.length(side)) for c in cuts)
                 counted = f"{counted}[{', '.join(picks)}]" if len(picks) > 1 else counted
                 counted = f"{counted}.expand({sizes}).flatten()"
-            variable = frame.fresh(frame.variable(name))
+            variable = frame.fresh(name)
             frame.positions[key] = variable
             frame.line(f"{variable} = {counted}")
         return Code(frame.positions[key])
@@ -234,7 +235,7 @@ class ValueWriter:
         frame = self.frame
         if value.key not in frame.shared:
             text = self.text(value.arg)
-            frame.shared[value.key] = frame.assign(frame.fresh(frame.variable(value.name)), text)
+            frame.shared[value.key] = frame.assign(frame.fresh(value.name), text)
         return Code(frame.shared[value.key])
 
     def _cast(self, value: n.Cast) -> Code:
@@ -492,9 +493,11 @@ class ValueWriter:
         codes = {name: self.code(a) for name, a in zip(names, value.args, strict=True)}
         if value.module is not None:
             codes["self"] = Code(frame.module(value.module))
-        frame.helpers |= set(value.result.helpers)
         fields = {key: python(v, lambda s: frame.size(s, "size")) for key, v in value.result.attrs}
-        text = filled(value.result.call, codes, fields)
+        template = value.result.call
+        for helper in value.result.helpers:
+            template = re.sub(rf"\b{helper}\b", frame.helper(helper), template)
+        text = filled(template, codes, fields)
         bare = value.result.call.strip("{}") in codes
         return codes[value.result.call.strip("{}")] if bare else Code(text)
 

@@ -26,6 +26,26 @@ def statements(body: Sequence[n.Step]) -> Iterator[n.Set | n.Evaluate]:
             yield step
 
 
+def variables(block: n.BlockInstance) -> list[str]:
+    """The names of a block's parameters, of what its statements assign, and of the indices of its loops."""
+    found = [name for name, _ in block.parameters]
+
+    def visit(body: Sequence[n.Step]) -> None:
+        for step in body:
+            if isinstance(step, n.Loop):
+                found.append(step.index)
+                for inner in {id(b): b for b in step.bodies}.values():
+                    visit(inner)
+            elif isinstance(step, n.Scan):
+                found.extend((step.index, *(name for name, _ in step.collected)))
+                visit(step.body)
+            else:
+                found.extend(step.names)
+
+    visit(block.body)
+    return found
+
+
 def values(step: n.Set | n.Evaluate) -> list[n.Value]:
     """What a statement is made of."""
     if isinstance(step, n.Set):

@@ -261,7 +261,7 @@ class Rows(Value):
 
     arg: Value
     axis: Axis
-    name: str = "rows"
+    name: str
 
 
 @dataclass(frozen=True)

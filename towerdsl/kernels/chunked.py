@@ -76,13 +76,13 @@ def _is_variable(x: n.Value) -> bool:
     return isinstance(x, n.Local)
 
 
-def turn(average: Average, axis: Axis, part: str, held: Callable[[n.Value], n.Value]) -> Average:
-    """The average of some queries along an axis: `part` names their number, `held` holds a value that is the same in
-    every turn."""
+def turn(average: Average, axis: Axis, rows: str, part: str, held: Callable[[n.Value], n.Value]) -> Average:
+    """The average of some queries along an axis: `rows` says which, `part` how many, `held` holds a value that is the
+    same in every turn."""
     return restricted(
         average,
         axis,
         replace(axis, size=Size.free(part)),
-        lambda x, kind: n.Rows(kind, x.span, held(x), axis),
+        lambda x, kind: n.Rows(kind, x.span, held(x), axis, rows),
         lambda x: x if x.type.scalar or _is_variable(x) else held(x),
     )

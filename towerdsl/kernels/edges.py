@@ -68,11 +68,9 @@ class Edges(Kernel):
         relations = ((frame.variable(r.relation), r.forward) for r in sorted(lists.relations, key=str))
         sources = [name if forward else f"{name}.flip(0)" for name, forward in relations]
         if lists.itself:
-            frame.helpers.add("itself")
-            sources.append(f"itself({frame.size(j.size, 'size')}, {frame.device})")
-        frame.helpers.add("pairs_by_query")
+            sources.append(frame.call("itself", [frame.size(j.size, "size"), frame.device]))
         sizes = (frame.size(a.size, a.name or "size") for a in (i, j))
-        pairs = frame.assign(frame.fresh("pairs"), f"pairs_by_query({', '.join((*sizes, *sources))})")
+        pairs = frame.assign(frame.fresh("pairs"), frame.call("pairs_by_query", (*sizes, *sources)))
         pair = Axis("pair", Size.free(f"{pairs}.key.shape[0]"))
         once = n.Local(TensorType("bool", (pair,)), average.span, f"{pairs}.once")
         rest = _rest(facts, lists)

@@ -56,6 +56,15 @@ def error(code: str, message: str, span: Span, help: str | None, *notes: str) ->
     return TowerError([Diagnostic(code, message, span, notes, help)])
 
 
+def dunder(name: str) -> tuple[str, str] | None:
+    """What is said of a name that begins with two underscores, and what to write: classes in Python change it."""
+    if not name.startswith("__"):
+        return None
+    plain = name.strip("_")
+    help = f"call it `{plain}`" if re.match("[A-Za-z]", plain) else "choose another name"
+    return f"`{name}` begins with two underscores, as names do that Python keeps for itself", help
+
+
 def explain(problem: UnexpectedInput, text: str, span: Span, kind: str) -> TowerError:
     """The mistake in `text`, which was to be an `expression`, a `statement`, a `header`, a `signature` or a `type`."""
     return _Mistake(text, span, kind).explain(problem)

@@ -13,7 +13,7 @@ from lark.exceptions import UnexpectedInput
 from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Span
 from towerdsl.lang import tree as t
-from towerdsl.lang.mistakes import KEYWORDS, error, explain
+from towerdsl.lang.mistakes import KEYWORDS, TOKEN, dunder, error, explain
 
 MAX_CHARACTERS = 10_000
 MAX_LEVELS = 100
@@ -130,6 +130,7 @@ def _parse(text: str, span: Span, kind: str) -> Tree[Token] | Token:
         message = f"this expression has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read"
         raise error("too-long", message, Span(span.source, span.start, span.start + 1), "name its parts in `define:`")
     _check_levels(text, span)
+    _check_names(text, span)
     if (long := _LONG.search(text)) is not None:
         place = Span(span.source, span.start + long.start(), span.start + long.end())
         raise error("too-long", long_name(long.group()), place, "call it something shorter")
@@ -144,6 +145,13 @@ def _parse(text: str, span: Span, kind: str) -> Tree[Token] | Token:
 def long_name(name: str) -> str:
     """What is wrong with a name that is too long."""
     return f"a name has at most {MAX_NAME} characters, this has {len(name):,}"
+
+
+def _check_names(text: str, span: Span) -> None:
+    for match in TOKEN.finditer(text) if "__" in text else ():
+        if found := dunder(match.group()):
+            place = Span(span.source, span.start + match.start(), span.start + match.end())
+            raise error("name-reserved", found[0], place, found[1])
 
 
 def _check_levels(text: str, span: Span) -> None:

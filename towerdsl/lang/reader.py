@@ -17,7 +17,7 @@ import yaml
 from towerdsl.diagnostics import Diagnostics, Source, did_you_mean
 from towerdsl.lang import parser
 from towerdsl.lang import tree as t
-from towerdsl.lang.mistakes import KEYWORDS
+from towerdsl.lang.mistakes import KEYWORDS, dunder
 from towerdsl.lang.yaml_mistakes import fail, lacks_space
 from towerdsl.lang.yaml_nodes import NAME, Node, Nodes, Reported, compose, empty
 
@@ -123,7 +123,13 @@ class _Reader(Nodes):
         if text and len(text.text) > parser.MAX_NAME:
             self.error("too-long", parser.long_name(text.text), text.span, help="call it something shorter")
             return None
+        if text:
+            self.no_dunder(text)
         return text
+
+    def no_dunder(self, name: t.Text) -> None:
+        if found := dunder(name.text):
+            self.error("name-reserved", found[0], name.span, help=found[1])
 
     def named(self, node: Node | None, what: str) -> list[tuple[t.Text, Node]]:
         found = []
@@ -136,6 +142,7 @@ class _Reader(Nodes):
                 self.note_name(key)
             elif NAME.fullmatch(key.text):
                 found.append((key, value))
+                self.no_dunder(key)
             elif empty(value) and (m := re.fullmatch(rf"({NAME.pattern})\s+(\S.*)", key.text)):
                 self.error("form", f"`{m[1]}` lacks its colon", key.span, help=f"write `{m[1]}: {m[2]}`")
                 self.note_name(key)

@@ -41,7 +41,7 @@ def _side(call: OpCall, text: str) -> Groups:
         elif token == "1":
             if not inside:
                 groups.append([])
-        elif token.isidentifier():
+        elif re.fullmatch("(?!__)[A-Za-z_][A-Za-z0-9_]*", token):
             if inside:
                 groups[-1].append(token)
             else:

@@ -132,6 +132,7 @@ def _check_new(
         errors.add("name-reused", f"`{name}` is defined twice", span, [f"first at {seen[name]}"], "rename one of them")
         return
     if name in OPS or name in ELEMENTWISE or name in BUILTINS:
+        reused.add(name)
         errors.add("name-reused", f"`{name}` is an operation of the language", span, help="choose another name")
     elif name in standard:
         errors.add("name-reused", f"`{name}` is in the standard library", span, help="choose another name")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from towerdsl.budget import spend
 from towerdsl.diagnostics import Span, did_you_mean
+from towerdsl.ir import names
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import weights_read, without_unused
 from towerdsl.ir.parameters import count_modules, parameter_shapes
@@ -24,8 +25,9 @@ from towerdsl.passes.infer.expression import Result, keyword_span
 from towerdsl.passes.infer.mistakes import used_otherwise
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.reads import check_reads
-from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot
-from towerdsl.passes.resolve import INITIALIZERS, call_sites
+from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot, given_names
+from towerdsl.passes.infer.statements import loops, targets
+from towerdsl.passes.resolve import INITIALIZERS, block_expressions, call_sites
 from towerdsl.passes.static import Static
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Calls:
         self.instances: dict[Any, n.BlockInstance | None] = {}
         self.depth = 0
         self.sites = call_sites(infer.resolved)
+        self.given: dict[int, tuple[dict[str, str], dict[str, str]]] = {}
 
     # --- operations -------------------------------------------------------------------------------------------
 
@@ -387,7 +390,8 @@ class Calls:
             raise Fault("arguments", f"`{signature.name}` needs {needed}", e.span, notes, help)
         values = self.infer.every(partial(self.infer.expressions.any, expr, scope) for expr in given.values())
         found: dict[str, Result] = dict(zip(given, values, strict=True))
-        inner = Scope({}, {}, Builder(), signature=signature)
+        own, other = self._names_in(block)
+        inner = Scope({}, {}, Builder(own), signature=signature, other=other)
         positions = {(a.name, a.side) for x in found.values() if isinstance(x, n.Value) for a in x.axes if a.side}
         pairs = {name for name, side in positions if side == "i" and (name, "j") in positions}
         bound = _Bound([], [], [], {}, {}, self._numbers(signature, found), pairs, inner)
@@ -396,11 +400,12 @@ class Calls:
         called = {name: kind.axes for name, kind in before.parameters if isinstance(kind, TensorType)} if before else {}
         for p in signature.parameters:
             value = found.get(p.name)
-            if (p.axes is not None or p.name in called) and isinstance(value, n.Value) and not value.type.scalar:
-                axes = called.get(p.name, ())
+            name = inner.variable(p.name)
+            if (p.axes is not None or name in called) and isinstance(value, n.Value) and not value.type.scalar:
+                axes = called.get(name, ())
                 named[p.name] = self._inner_type(p, value.type, lengths, bound, given[p.name].span, axes)
         for p in signature.parameters:
-            value = found.get(p.name)
+            name, value = inner.variable(p.name), found.get(p.name)
             span = given[p.name].span if p.name in given else e.span
             if p.name not in given:
                 assert p.default is not None
@@ -408,14 +413,14 @@ class Calls:
                 value = self.infer.expressions.any(default, inner)
             if isinstance(value, n.Value) and value.type.scalar and not isinstance(value, n.Const):
                 # a number that is only known at run time is passed along
-                bound.types.append((p.name, value.type))
+                bound.types.append((name, value.type))
                 bound.values.append(value)
-                inner.names[p.name] = n.Local(value.type, p.span, p.name)
+                inner.names[p.name] = n.Local(value.type, p.span, name)
             elif isinstance(value, n.Value):
                 kind = named.get(p.name) or self._inner_type(p, value.type, lengths, bound, span)
-                bound.types.append((p.name, kind))
+                bound.types.append((name, kind))
                 bound.values.append(value)
-                inner.names[p.name] = n.Local(kind, p.span, p.name)
+                inner.names[p.name] = n.Local(kind, p.span, name)
             elif isinstance(value, n.Relation):
                 self._no_axes(p, "a relation")
                 ends = [
@@ -425,13 +430,13 @@ class Calls:
                 relation = RelationType(ends[0], ends[1])
                 bound.bind(ends[0], value.type.source)
                 bound.bind(ends[1], value.type.target)
-                bound.types.append((p.name, relation))
+                bound.types.append((name, relation))
                 bound.values.append(value)
-                inner.names[p.name] = n.Relation(p.name, relation)
+                inner.names[p.name] = n.Relation(name, relation)
             elif isinstance(value, Size):
                 self._no_axes(p, "a size")
                 if p.name in given:
-                    inner.names[p.name] = self._inner_size(p.name, value, bound, span)
+                    inner.names[p.name] = self._inner_size(name, value, bound, span)
                 else:
                     inner.names[p.name] = value
             else:
@@ -441,6 +446,17 @@ class Calls:
                 inner.names[p.name] = value
         check_needs(self.infer, block, given, e.span, inner)
         return bound
+
+    def _names_in(self, block: t.Block) -> tuple[dict[str, str], dict[str, str]]:
+        """The attributes for the names that a block gives, and its variables that an attention would overwrite."""
+        if id(block) not in self.given:
+            own, other = given_names(block.body, block_expressions(block)), {}
+            if isinstance(block.body, t.Attention):
+                variables = [p.name for p in block.signature.parameters]
+                variables += [x.name for x in targets(block.body.let)] + [x.index for x in loops(block.body.let)]
+                other = {x: y for x, y in names.chosen(variables, names.ATTENTION).items() if x != y}
+            self.given[id(block)] = own, other
+        return self.given[id(block)]
 
     def _numbers(self, signature: t.Signature, given: Mapping[str, Result]) -> dict[str, Size | None]:
         """The parameters that are no tensors, and the lengths that they are, None where they are none."""

@@ -22,10 +22,10 @@ from towerdsl.passes.infer.branches import Branches
 from towerdsl.passes.infer.calls import Calls
 from towerdsl.passes.infer.expression import ExpressionTyper
 from towerdsl.passes.infer.reads import check_reads
-from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, safe
+from towerdsl.passes.infer.scope import POISON, Builder, Fault, Poison, Scope, Unknown, given_names
 from towerdsl.passes.infer.statements import Statements, local
 from towerdsl.passes.lists import written
-from towerdsl.passes.resolve import INITIALIZERS, RESERVED, Resolved, walk
+from towerdsl.passes.resolve import INITIALIZERS, RESERVED, Resolved, statement_expressions, walk
 from towerdsl.passes.static import Static
 
 T = TypeVar("T")
@@ -246,7 +246,7 @@ class Infer:
         spec = self.resolved.spec
         if spec.is_library:
             return None
-        builder = Builder()
+        builder = Builder(given_names(spec, [*statement_expressions(spec.flow), *(e for _, e in spec.outputs)]))
         scope = Scope({}, {}, builder, is_flow=True)
         inputs: list[n.InputDecl] = []
         for name, declared in spec.inputs:
@@ -281,6 +281,7 @@ class Infer:
             return None
         results: list[n.Value | n.Relation] = []
         names: list[str | None] = []
+        spans: list[Span] = []
         outputs = spec.outputs
         if not outputs and "outputs" not in self.resolved.broken:
             self.errors.add(
@@ -300,12 +301,14 @@ class Infer:
                     result if isinstance(result, n.Relation) else self.expressions.to_value(result, expr.span)
                 )
                 names.append(key.text if key else expr.id if isinstance(expr, t.Name) else None)
+                spans.append(key.span if key else expr.span)
             except Fault as fault:
                 self.report(fault)
             except Unknown:
                 pass
             except TowerError as error:
                 self._absorb(error)
+        self._check_fields(names, spans)
         check_reads(self, steps, results)
         if self.errors or spec.tower is None:
             return None
@@ -329,6 +332,22 @@ class Infer:
         )
         sizes += tuple((name, written(items)) for name, items in self.resolved.lists.items())
         return n.Model(spec.tower.text, root, tuple(inputs), spec.paper, spec.about, sizes, spec.source.name)
+
+    def _check_fields(self, names: Sequence[str | None], spans: Sequence[Span]) -> None:
+        """Several results that all have names are a named tuple, whose fields have names of their own."""
+        if len(names) < 2 or not all(names):
+            return
+        given: set[str] = set()
+        for name, span in zip(filter(None, names), spans, strict=True):
+            if name.startswith("_"):
+                message = f"a result cannot be called `{name}`: fields of a named tuple do not begin with `_`"
+                plain = name.strip("_")
+                help = f"name it: `outputs: {{{plain}: ...}}`" if plain[:1].isalpha() else "give it another name"
+                self.errors.add("name", message, span, help=help)
+            elif name in given:
+                help = f"name each of them: `outputs: {{{name}: ..., {name}_2: ...}}`"
+                self.errors.add("name-reused", f"two results are called `{name}`", span, help=help)
+            given.add(name)
 
     def _outputs(self, key: t.Text | None, e: t.Expr, scope: Scope) -> list[tuple[t.Text | None, t.Expr]]:
         """The outputs that an entry stands for: `x if small else [a, b]` gives one, or two."""
@@ -394,7 +413,7 @@ class Infer:
                         raise Fault("free-size", message, decl.span, (), f"give `{axis}` a size in `sizes:`")
                 function, options = self._initializer(decl, scope)
                 self._check_new(name, scope)
-                attribute = safe(name.text)
+                attribute = scope.builder.attribute(name.text)
                 scope.builder.shared.add(attribute)
                 found.append(n.WeightDecl(attribute, kind, function, options))
                 scope.names[name.text] = n.Weight(kind, name.span, (attribute,))
@@ -441,7 +460,7 @@ class Infer:
     def modules(self, modules: Iterable[tuple[t.Text, t.Expr]], scope: Scope) -> None:
         """Bind the names of `modules:`."""
         for name, e in modules:
-            attribute = safe(name.text)
+            attribute = scope.builder.attribute(name.text)
             try:
                 self._check_new(name, scope)
                 e = self.branches.expression(e, scope)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from towerdsl.budget import spend
 from towerdsl.diagnostics import Span
+from towerdsl.ir import names
 from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Set, Value
 from towerdsl.ir.types import Axis
 from towerdsl.lang import tree as t
 from towerdsl.ops import Op, OpResult
 from towerdsl.passes.infer.reading import Readings
+from towerdsl.passes.resolve import walk
 from towerdsl.passes.static import Static
 
 
@@ -99,30 +100,24 @@ class Scope:
     ended: dict[str, Span] = field(default_factory=dict)  # indices of loops before this place
     #: by the identity of a loop along an axis: what is new in it, also where it is typed again in a loop with a count
     new_in: dict[int, frozenset[str]] = field(default_factory=dict)
+    #: what variables are called that have the name of something that an attention assigns, such as `q`
+    other: Mapping[str, str] = field(default_factory=dict)
+
+    def variable(self, name: str) -> str:
+        """What a variable of the spec is called in the typed form."""
+        return self.other.get(name, name)
 
     def child(self, **names: Binding) -> Scope:
         spend(5 + len(self.names) // 10)
         return replace(self, names={**self.names, **names}, axes=dict(self.axes))
 
 
-#: Attributes of nn.Module that a submodule or parameter must not hide.
-MODULE_ATTRIBUTES = frozenset(
-    """add_module apply bfloat16 buffers call_super_init checkpoints children compile cpu cuda double
-    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half inputs ipu
-    like load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters
-    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
-    register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
-    register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook
-    register_state_dict_pre_hook requires_grad_ reset_parameters set_extra_state set_submodule share_memory
-    state_dict tied to to_empty train training type xpu zero_grad self""".split()
-)
-
-
-def safe(name: str, taken: Iterable[str] = ()) -> str:
-    """The name, with `_` behind it where Python or nn.Module has another use for it."""
-    while keyword.iskeyword(name) or name in MODULE_ATTRIBUTES or name in taken:
-        name += "_"
-    return name
+def given_names(part: t.SpecFile | t.Composition | t.Attention, roots: Iterable[t.Expr]) -> dict[str, str]:
+    """The names that a block gives to parameters and modules, also by `name=` in its expressions --> attributes."""
+    given = [name.text for name, _ in (*part.params, *part.modules)]
+    calls = (e for root in roots for e in walk(root) if isinstance(e, t.Call))
+    given += [value.id for e in calls for key, value in e.kwargs if key == "name" and isinstance(value, t.Name)]
+    return names.attributes(given)
 
 
 @dataclass
@@ -146,38 +141,56 @@ class _Slot:
 class Builder:
     """Collects the submodules of one block instance and gives them names."""
 
+    own: Mapping[str, str] = field(default_factory=dict)  # names that the block gives --> attributes
     loops: list[tuple[str, int]] = field(default_factory=list)  # index variable and its current value
     counts: dict[str, int] = field(default_factory=dict)
-    explicit: dict[str, tuple[Span, tuple[int, ...]]] = field(default_factory=dict)
+    #: names that `name=` gave: in which repetitions of loops, and where
+    explicit: dict[str, dict[tuple[int, ...], Span]] = field(default_factory=dict)
     slots: dict[str, _Slot] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)
+    numbered: dict[str, tuple[str, int]] = field(default_factory=dict)  # attributes --> what they were made of
     placed: list[str] = field(default_factory=list)  # names of modules in the order they were placed
     field_name: str | None = None  # the attention field that is being typed
     field_modules: int = 0  # how many modules that field has
     readings: Readings = field(default_factory=Readings)
+
+    def attribute(self, name: str) -> str:
+        """The attribute for a name that the spec gives."""
+        return self.own.get(name) or names.free(name, names.MODULE | set(self.own.values()))
 
     def name(self, function: str, explicit: t.Expr | None) -> str:
         """The attribute name for a new module. Raises Fault if an explicit name is taken."""
         if explicit is not None:
             if not isinstance(explicit, t.Name):
                 raise Fault("name", "`name=` takes a plain name", explicit.span, (), "write `name=up`")
-            at = tuple(n for _, n in self.loops)
-            first = self.explicit.get(explicit.id)
-            if explicit.id in self.shared or (first is not None and first[1] == at):
-                notes = [f"first on line {first[0].line}"] if first else []
-                help = "to use one module twice, declare it under `modules:`"
-                raise Fault("name-reused", f"the module name `{explicit.id}` is used twice", explicit.span, notes, help)
-            self.explicit[explicit.id] = (explicit.span, at)
-            return safe(explicit.id)
+            return self._explicit(explicit)
         if self.field_name is not None:
             base = self.field_name if self.field_modules == 1 else f"{self.field_name}_{function}"
         else:
             base = function
         while True:
-            self.counts[base] = self.counts.get(base, 0) + 1
-            name = base if self.counts[base] == 1 else f"{base}_{self.counts[base]}"
-            if name not in self.explicit and name not in self.shared:
-                return safe(name)
+            number = self.counts[base] = self.counts.get(base, 0) + 1
+            name = names.free(base if number == 1 else f"{base}_{number}", names.MODULE)
+            given = name in self.explicit or name in self.own.values()
+            if not given and self.numbered.setdefault(name, (base, number)) == (base, number):
+                return name
+
+    def _explicit(self, given: t.Name) -> str:
+        """The attribute for a name that `name=` gives: one for each repetition of the loops around it."""
+        at = tuple(n for _, n in self.loops)
+        attribute = self.attribute(given.id)
+        others = self.explicit.setdefault(attribute, {})
+        clash = next(((place, x) for place, x in others.items() if place == at or len(place) != len(at)), None)
+        if clash is not None or attribute in self.shared or attribute in self.numbered:
+            notes = [f"first on line {clash[1].line}"] if clash is not None else []
+            help = "to use one module twice, declare it under `modules:`"
+            if clash is not None and len(clash[0]) != len(at):
+                help = "modules of a loop are a list of that name: choose another one for what is not in it"
+            elif clash is None and attribute in self.numbered:
+                help = "the module of another call is called so by itself: choose another name"
+            raise Fault("name-reused", f"the module name `{given.id}` is used twice", given.span, notes, help)
+        others[at] = given.span
+        return attribute
 
     def place(self, name: str, slot: ModuleSlot) -> tuple[str, tuple[str, ...]]:
         """Put a module under its name, inside the current loops. Returns the name and the loops' index names."""

@@ -90,7 +90,7 @@ class Statements:
 
     def _assign(self, s: t.Assign, scope: Scope, steps: list[n.Step]) -> list[Any]:
         for target in s.targets:
-            if target.name in {*scope.along, *(index for index, _ in scope.builder.loops)}:
+            if scope.variable(target.name) in {*scope.along, *(index for index, _ in scope.builder.loops)}:
                 message = f"`{target.name}` is the index of a loop, it cannot be assigned"
                 raise Fault("name-reused", message, target.span, (), "choose another name")
             if target.name in self.infer.sizes and target.name not in scope.names:
@@ -116,14 +116,14 @@ class Statements:
                     return [result]
                 if scope.along or scope.builder.loops:
                     result = as_before(result, getattr(scope.names.get(target.name), "type", None))
-                steps.append(n.Set((target.name,), result))
+                steps.append(n.Set((scope.variable(target.name),), result))
                 self.bind(target.name, result.type, target.span, scope, target.axes is not None)
                 return [scope.names[target.name]]
             scope.names[target.name] = result
             return [result]
         call = values[0]
         assert isinstance(call, n.CallBlock)
-        steps.append(n.Set(tuple(x.name for x in s.targets), call))
+        steps.append(n.Set(tuple(scope.variable(x.name) for x in s.targets), call))
         for target, kind in zip(s.targets, call.results, strict=True):
             if target.axes is not None:
                 help = "name the axes in a statement of its own"
@@ -133,7 +133,7 @@ class Statements:
 
     def bind(self, name: str, kind: Type, span: Span, scope: Scope, named: bool = False) -> None:
         """Bind a variable. Names of its axes that are new here, or are `named` by the statement, become known."""
-        scope.names[name] = local(name, kind, span)
+        scope.names[name] = local(scope.variable(name), kind, span)
         if isinstance(kind, TensorType):
             for axis in kind.axes:
                 if axis.name is not None and not axis.side and (named or axis.name not in scope.axes):
@@ -212,7 +212,7 @@ class Statements:
         start = len(scope.builder.placed)
         for repetition in range(count):
             scope.names[s.index] = repetition
-            scope.builder.loops.append((s.index, repetition))
+            scope.builder.loops.append((scope.variable(s.index), repetition))
             scope.builder.counts = dict(counts)
             try:
                 if repetition and not uses_index:
@@ -233,7 +233,7 @@ class Statements:
             if poisoned or self.infer.errors:
                 break
         scope.builder.counts = highest
-        steps.append(n.Loop(s.index, tuple(bodies)))
+        steps.append(n.Loop(scope.variable(s.index), tuple(bodies)))
 
     def _along(self, s: t.For, scope: Scope, steps: list[n.Step]) -> None:
         axis = self._loop_axis(s, scope)
@@ -248,13 +248,14 @@ class Statements:
                 message = f"`{name}` is a number before the loop, which carries tensors"
                 help = "start with a tensor, as in `zeros([b])`; the number of the step is the loop's index"
                 raise Fault("loop-changes-shape", message, place, (), help)
-        loop = Along(axis, frozenset(written), new, len(scope.builder.loops))
-        scope.names[s.index] = n.Local(TensorType("int", (), True), s.span, s.index)
-        scope.along[s.index] = loop
+        loop = Along(axis, frozenset(map(scope.variable, written)), new, len(scope.builder.loops))
+        index = scope.variable(s.index)
+        scope.names[s.index] = n.Local(TensorType("int", (), True), s.span, index)
+        scope.along[index] = loop
         try:
             body, _ = self.steps(s.body, scope)
         finally:
-            del scope.along[s.index]
+            del scope.along[index]
         for name, old in before.items():
             self._check_carried(name, old, scope.names.get(name), s, scope)
             scope.names[name] = old
@@ -262,10 +263,10 @@ class Statements:
         for name in dict.fromkeys(g.name for x in _assignments(s.body) for g in x.targets if g.name in new):
             each = scope.names.get(name)
             if isinstance(each, n.Value):
-                collected.append((name, each.type.stacked(axis)))
+                collected.append((scope.variable(name), each.type.stacked(axis)))
                 self.bind(name, each.type.stacked(axis), each.span or s.span, scope)
         steps += loop.hoisted
-        steps.append(n.Scan(s.index, axis, tuple(body), tuple(collected)))
+        steps.append(n.Scan(index, axis, tuple(body), tuple(collected)))
 
     def _check_loop(self, s: t.For, scope: Scope) -> None:
         """A loop has an index of its own, and statements that do something."""
@@ -360,3 +361,14 @@ def assigned(statements: Iterable[t.Statement]) -> set[str]:
 def targets(statements: Iterable[t.Statement]) -> Iterable[t.Target]:
     """What statements assign."""
     return (target for s in _assignments(statements) for target in s.targets)
+
+
+def loops(statements: Iterable[t.Statement]) -> Iterable[t.For]:
+    """The loops among statements, and those inside of them."""
+    for s in statements:
+        if isinstance(s, t.For):
+            yield s
+        if isinstance(s, t.For | t.If):
+            yield from loops(s.body)
+        if isinstance(s, t.If):
+            yield from loops(s.orelse)
