@@ -47,7 +47,7 @@ POOLS = {
     "language": WORDS,
     "cases": ["my_block", "myBlock", "MyBlock", "my__block", "MYBLOCK", "my_block_", "_my_block", "My_Block"],
     "behind": ["train", "train_", "train__", "def", "def_", "def__", "range", "range_", "range__", "F", "F_", "f"],
-    "long": ["x" * 200, "a" * 300, "a" * 299 + "b", "_" + "z" * 150, "Ab" * 100],
+    "long": ["x" * 100, "a" * 99, "a" * 98 + "b", "_" + "z" * 90, "Ab" * 50, "l" * 101],
     "lines": ["_", "_1", "_x", "x_", "_x_", "___", "__x", "_0"],
 }  # fmt: skip
 
