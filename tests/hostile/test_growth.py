@@ -73,7 +73,7 @@ def test_what_was_slow_is_bounded(name, count, code, monkeypatch):
     monkeypatch.setattr(budget, "STEPS", most)
     steps, found = compiled(GROWING[name](count))
     assert found == code
-    assert steps <= most + 100_000  # the last piece of work is counted as a whole
+    assert code or steps <= most
 
 
 def test_the_place_is_where_the_work_is(monkeypatch):
@@ -150,7 +150,7 @@ def test_growth(name):
             break
         steps, code, calls, seconds, megabytes = apart(text)
         told = f"{name}, {2**doubled} times: {steps:,} steps, {calls:,} calls, {seconds:.1f} s, {megabytes:.0f} MB"
-        assert steps <= budget.STEPS + 100_000, told
+        assert code or steps <= budget.STEPS, told
         assert calls <= CALLS * steps + 200_000, told
         assert seconds < SECONDS, told
         assert megabytes < MEGABYTES, told

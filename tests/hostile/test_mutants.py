@@ -27,10 +27,8 @@ def fault(number: int) -> str | None:
     start, steps = time.process_time(), 0
     try:
         with budget.bounded():
-            try:
-                source = compile_spec(text, **given).source()
-            finally:
-                steps = budget.spent()
+            source = compile_spec(text, **given).source()
+            steps = budget.spent()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
             compile(source, "source", "exec")
@@ -41,7 +39,7 @@ def fault(number: int) -> str | None:
         str(error).encode()
     except Exception:
         return traceback.format_exc(limit=-6)
-    if steps > budget.STEPS + 100_000:
+    if steps > budget.STEPS:
         return f"{steps:,} steps"
     seconds = time.process_time() - start
     return f"{seconds:.0f} s, {steps:,} steps" if seconds > SECONDS else None

@@ -50,8 +50,7 @@ def explained(source: Source, error: yaml.MarkedYAMLError) -> TowerError:
         return _sign(source, began)
     if "cannot start any token" in problem:
         return _sign(source, at)
-    if "did not find expected node content" in problem:
-        c = source.text[at]
+    if "did not find expected node content" in problem and (c := source.text[at : at + 1]):
         return fail(source, "yaml", f"a value is missing before `{c}`", at, f"write one, or remove the `{c}`")
     if "unexpected end of stream" in problem and source.text[began : began + 1] in "\"'":
         return _open_quote(source, began)
