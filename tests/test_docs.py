@@ -274,3 +274,13 @@ def shape(text: str) -> str:
 
 def test_the_names_of_classes_are_as_the_document_says():
     assert class_name("multi_head_attention") == "MultiHeadAttention"
+
+
+def test_what_comes_back_and_what_modules_are_called_is_as_the_document_says():
+    (spec,) = (text for text in re.findall(r"```yaml\n(.*?)```", LANGUAGE, re.DOTALL) if "tower: told" in text)
+    model = towerdsl.compile(spec)()
+    found = model(torch.randint(100, (2, 5)), torch.randint(5, (2, 3)))
+    assert (found.states.shape, found.last.shape) == ((2, 5, 16), (2, 3, 16))
+    modules = {name.removesuffix(".weight").removesuffix(".bias") for name in model.state_dict()}
+    assert modules == {"scale", "table", "linear.0", "linear.1", "linear_2"}
+    assert model.scale.shape == ()
