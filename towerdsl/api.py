@@ -9,7 +9,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
 from towerdsl.budget import bounded
-from towerdsl.compiler import COMPILED, compile_spec, compiled_from
+from towerdsl.compiler import COMPILED, compile_spec, compiled_in
 from towerdsl.diagnostics import Diagnostic, TowerError, expect
 from towerdsl.emit.module import load_module
 from towerdsl.ir.names import class_name
@@ -112,11 +112,11 @@ def verify(
                 [Diagnostic("arguments", "inputs are for a model", help="compile the spec, and give that")]
             )
         return verify_spec(spec, settings, kernel, seed)
-    compiled = compiled_from(spec)
+    model, compiled = compiled_in(spec)
     if inputs is None or settings or kernel is not None:
         message = "a model is verified as it is, on inputs"
         raise TowerError([Diagnostic("arguments", message, help="give inputs by name, and no sizes or kernel")])
-    return verify_model(spec, compiled, inputs, seed)
+    return verify_model(model, compiled, inputs, seed)
 
 
 def diff(first: str | Path, second: str | Path, **settings: Any) -> Diff:

@@ -30,6 +30,7 @@ from towerdsl.passes.resolve import Resolved, resolve
 from towerdsl.passes.simplify import simplify
 from towerdsl.passes.static import Setting
 from towerdsl.weights import CheckpointMap, check, parse_map
+from towerdsl.weights.wrapped import held
 
 #: Passes over the typed model, in order: each a pure function Model --> Model.
 PASSES: tuple[Callable[[n.Model], n.Model], ...] = (simplify,)
@@ -96,11 +97,24 @@ COMPILED: WeakKeyDictionary[type, Compiled] = WeakKeyDictionary()
 
 def compiled_from(model: object, otherwise: str = "make the model with `towerdsl.compile` or `load`") -> Compiled:
     """What a model that `towerdsl.compile` or `load` made was compiled from. Raises TowerError."""
-    found = COMPILED.get(type(model))
-    if found is None:
-        message = f"{type(model).__name__} was not compiled here: nothing says what its attentions claim to be"
-        raise TowerError([Diagnostic("arguments", message, help=otherwise)])
-    return found
+    return compiled_in(model, otherwise)[1]
+
+
+def compiled_in(
+    model: Any, otherwise: str = "make the model with `towerdsl.compile` or `load`"
+) -> tuple[Any, Compiled]:
+    """The model that `towerdsl.compile` or `load` made, of what it is wrapped in, and what it was compiled from.
+
+    Raises TowerError.
+    """
+    found = held(model, lambda module: type(module) in COMPILED) if hasattr(model, "_modules") else {}
+    if len(found) > 1:
+        message = f"{type(model).__name__} holds {len(found)} compiled models: {', '.join(f'`{x}`' for x in found)}"
+        raise TowerError([Diagnostic("arguments", message, help="give one of them")])
+    for one in found.values():
+        return one, COMPILED[type(one)]
+    message = f"{type(model).__name__} was not compiled here: nothing says what its attentions claim to be"
+    raise TowerError([Diagnostic("arguments", message, help=otherwise)])
 
 
 @bounded()

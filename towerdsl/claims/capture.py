@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from towerdsl.ir import nodes as n
+from towerdsl.weights.wrapped import inside
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,22 @@ class _Enough(Exception):
     pass
 
 
+@contextmanager
+def as_written() -> Iterator[None]:
+    """What `torch.compile` made of modules runs as they are written meanwhile, with hooks and exchanged parts."""
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
 def places(root: n.BlockInstance, model: nn.Module) -> Iterator[tuple[str, n.BlockInstance, nn.Module]]:
-    """Every module of an attention: its name in `state_dict()`, its block, itself."""
+    """Every module of an attention: its name in `state_dict()` but for wrappers, its block, itself."""
 
     def visit_slot(slot: n.ModuleSlot, path: str, module: nn.Module) -> Iterator[Any]:
         if slot.items:
             for k, item in enumerate(slot.items):
-                yield from visit_slot(item, f"{path}.{k}", module.get_submodule(str(k)))
+                yield from visit_slot(item, f"{path}.{k}", inside(module.get_submodule(str(k))))
         elif slot.block is not None:
             yield from visit(slot.block, path, module)
 
@@ -42,9 +53,9 @@ def places(root: n.BlockInstance, model: nn.Module) -> Iterator[tuple[str, n.Blo
             yield path, block, module
         for name, slot in block.modules:
             if _has_block(slot):
-                yield from visit_slot(slot, f"{path}.{name}" if path else name, module.get_submodule(name))
+                yield from visit_slot(slot, f"{path}.{name}" if path else name, inside(module.get_submodule(name)))
 
-    yield from visit(root, "", model)
+    yield from visit(root, "", inside(model))
 
 
 def _has_block(slot: n.ModuleSlot) -> bool:
@@ -84,7 +95,7 @@ def watch(
             left.setdefault(key, calls.get(key, 1))
         hooks.append(module.register_forward_pre_hook(hook(path, block, key)))
     try:
-        with suppress(_Enough), torch.no_grad():
+        with suppress(_Enough), torch.no_grad(), as_written():
             run()
     finally:
         for handle in hooks:

@@ -23,6 +23,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis, RelationType
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.score import sides
+from towerdsl.weights.wrapped import plain
 
 Named = dict[str, Tensor]
 #: Numbers of a condition up to which one of the lengths is larger than two of them.
@@ -85,7 +86,7 @@ class _Measurement:
         self.rows = (*self.lead, *average.positions)
         self.draw = torch.Generator().manual_seed(seed)
         self.failures: list[Failure] = []
-        state = {**dict(call.module.named_parameters()), **dict(call.module.named_buffers())}
+        state = {plain(call.module, n): x for n, x in (*call.module.named_parameters(), *call.module.named_buffers())}
         self.state = {k: _leaf(v.detach(), torch.float64) for k, v in state.items()}
         self.arguments = {k: _leaf(v, torch.float64) for k, v in call.arguments.items()}
         self.spell = Speller(average, {})

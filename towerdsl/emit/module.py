@@ -16,6 +16,9 @@ from collections import deque
 from types import ModuleType
 from typing import Any
 
+#: What the names of these modules begin with.
+COMPILED_AS = "towerdsl.compiled."
+
 _LOADING = threading.RLock()
 #: Modules that nobody has any more, each with its file.
 _GONE: deque[tuple[_Entry, str]] = deque()
@@ -51,7 +54,7 @@ class _Entry(ModuleType):
 def load_module(source: str, name: str) -> ModuleType:
     """Execute emitted source as a module of its own; the same source gives the same module while somebody has it."""
     digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-    full_name, filename = f"towerdsl.compiled.{name}_{digest}", f"<towerdsl {name} {digest}>"
+    full_name, filename = f"{COMPILED_AS}{name}_{digest}", f"<towerdsl {name} {digest}>"
     with _LOADING:
         _forget()
         there = sys.modules.get(full_name)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from towerdsl.claims import probe
-from towerdsl.compiler import compiled_from
+from towerdsl.claims.capture import as_written
+from towerdsl.compiler import compiled_in
 from towerdsl.maps.places import Place, every_place, matching, mistake
 
 
@@ -32,7 +33,7 @@ def scaled_heads(model: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None
     Where one context is inside another, the inner one counts for the modules that it names. Raises TowerError for a
     model that was not compiled here, a name that it does not have, and an attention without heads.
     """
-    compiled = compiled_from(model)
+    model, compiled = compiled_in(model)
     known = every_place(compiled, model)
     chosen: dict[str, tuple[Place, Tensor]] = {}
     for pattern, gate in gates.items():
@@ -45,6 +46,7 @@ def scaled_heads(model: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None
             chosen[place.path] = place, gate
     written: dict[int, Callable[..., Any]] = {}
     with ExitStack() as stack:
+        stack.enter_context(as_written())
         for place, gate in chosen.values():
             key = id(place.block)
             if key not in written:
@@ -63,7 +65,7 @@ def without_heads(model: nn.Module, heads: Mapping[str, Iterable[int]]) -> Itera
     module or a pattern of names: `{"layer.*.attention": [0, 3]}`. Only averages are zero: an output projection keeps
     its bias. Raises TowerError as `scaled_heads` does, and for a head that is not there.
     """
-    known = every_place(compiled_from(model), model)
+    known = _places(model)
     gates: dict[str, Tensor] = {}
     for pattern, numbers in heads.items():
         numbers = list(numbers)
@@ -94,7 +96,7 @@ def head_importance(
     """
     if model.training:
         raise mistake("dropout would be another one in every call of the loss", "call model.eval() first")
-    known = every_place(compiled_from(model), model)
+    known = _places(model)
     with_heads = [place for place in known if place.heads]
     if not with_heads:
         raise mistake("no attention of this model has heads")
@@ -111,6 +113,11 @@ def head_importance(
                 gate[head] = 1.0
             found[path] = torch.tensor(changes, dtype=torch.float64)
     return found
+
+
+def _places(model: nn.Module) -> list[Place]:
+    model, compiled = compiled_in(model)
+    return every_place(compiled, model)
 
 
 def _with_heads(known: Sequence[Place], pattern: str) -> list[Place]:

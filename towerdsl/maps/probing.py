@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from towerdsl.claims import probe as probes
+from towerdsl.claims.capture import as_written
 from towerdsl.claims.condition import bind
-from towerdsl.compiler import Compiled, compile_spec, compiled_from
+from towerdsl.compiler import Compiled, compile_spec, compiled_in
 from towerdsl.diagnostics import expect
 from towerdsl.explain.facts import written_score
 from towerdsl.ir import nodes as n
@@ -37,6 +37,7 @@ from towerdsl.maps.places import Place, every_place, matching, mistake
 from towerdsl.maps.replay import Restore, Results, rewind, shadow
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.runtime.blocks import joined
+from towerdsl.weights.wrapped import inside, plain
 
 #: A map has no more numbers than this: a gibibyte in float32.
 MOST = 2**28
@@ -72,21 +73,19 @@ def probe(
     Raises TowerError where nothing is called so, where there is no such head or query, where a map would have more
     than 2**28 numbers, and where the model is not of the spec.
     """
-    model = getattr(model, "_orig_mod", model)  # of what torch.compile made
     expect("model", model, nn.Module, "a module")
     expect("at", at, str, "a pattern of names of modules")
     expect("gradients", gradients, bool, "true or false")
     expect("sizes", sizes, (Mapping, NoneType), "a mapping from names to sizes")
     heads = _numbers("heads", heads)
     rows = _numbers("rows", rows, coordinates=True)
-    compiled = _compiled(model, spec, sizes or {})
+    model, compiled = _compiled(model, spec, sizes or {})
     found = matching(every_place(compiled, model), at)
     for place in found:
         _check_heads(place, heads)
     maps, known = Maps(), {id(x.block): _Attention.of(compiled, x.block, gradients) for x in found}
     with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:  # else nothing is compiled
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(as_written())
         for place in found:
             for handle in _Watch(known[id(place.block)], place, heads, rows, maps).hooks():
                 stack.callback(handle.remove)
@@ -114,20 +113,21 @@ def _numbers(name: str, given: object, coordinates: bool = False) -> list[Any] |
     raise mistake(f"`{name}` are {what}, not {given!r:.60}", f"write {name}=[0, 3], or leave it out for all")
 
 
-def _compiled(model: nn.Module, spec: str | Path | None, sizes: Mapping[str, Any]) -> Compiled:
-    """What a model was compiled from. Raises TowerError."""
+def _compiled(model: nn.Module, spec: str | Path | None, sizes: Mapping[str, Any]) -> tuple[nn.Module, Compiled]:
+    """A model without what it is wrapped in, and what it was compiled from. Raises TowerError."""
     if spec is None:
-        return compiled_from(model, 'name what it was compiled from: probe(model, spec="bert", sizes={"depth": 6})')
+        return compiled_in(model, 'name what it was compiled from: probe(model, spec="bert", sizes={"depth": 6})')
+    model = inside(model)
     name = type(model).__name__
     compiled = compile_spec(spec, sizes)
     expected = {key: shape for key, shape, learned in parameter_shapes(compiled.model.root) if learned}
-    found = {key: tuple(x.shape) for key, x in model.named_parameters(remove_duplicate=False)}
+    found = {plain(model, key): tuple(x.shape) for key, x in model.named_parameters(remove_duplicate=False)}
     for key in (*expected, *found):
         if expected.get(key) != found.get(key):
             has, wanted = (f"is {list(x[key])}" if key in x else "is not there" for x in (found, expected))
             message = f"{name} is not a model of {compiled.model.source_name}: `{key}` {has}, in the spec it {wanted}"
             raise mistake(message, "give the sizes that it was compiled with")
-    return compiled
+    return model, compiled
 
 
 def _check_heads(place: Place, heads: Sequence[int] | None) -> None:

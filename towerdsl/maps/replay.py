@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from towerdsl.weights.wrapped import inside
+
 #: What becomes of the result of a layer, given the argument that the variant has for it.
 Restore = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,7 +48,7 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
         if isinstance(child, nn.ModuleList):
             yield from _layers(child)
         else:
-            yield child
+            yield inside(child)
 
 
 class Replayed(nn.Module):
@@ -87,7 +89,9 @@ def shadow(variant: type[nn.Module], module: nn.Module, results: Results, restor
     made._parameters = module._parameters
     made._buffers = buffers
     made._modules = {
-        name: _replayed(child, results, restore.get(name)) for name, child in module._modules.items() if child
+        name: _replayed(child, results, restore.get(name))
+        for name, child in module._modules.items()
+        if child is not None
     }
     return made
 
@@ -101,7 +105,7 @@ def _anything(module: nn.Module, like: Tensor) -> Tensor:
 def _replayed(layer: nn.Module, results: Results, restore: Restore | None) -> nn.Module:
     if isinstance(layer, nn.ModuleList):
         return nn.ModuleList([_replayed(x, results, restore) for x in layer])
-    return Replayed(layer, results, restore)
+    return Replayed(inside(layer), results, restore)
 
 
 def rewind(made: nn.Module, training: bool) -> None:

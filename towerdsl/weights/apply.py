@@ -20,10 +20,9 @@ from towerdsl.weights.equations import (
     leaves,
     some_names,
 )
-from towerdsl.weights.report import Report
+from towerdsl.weights.report import Report, printable
 from towerdsl.weights.rules import CheckpointMap
-
-WRAPPERS = ("", "module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before all names
+from towerdsl.weights.wrapped import spellings
 
 
 def to_model(
@@ -34,10 +33,12 @@ def to_model(
     dtypes: Mapping[str, torch.dtype] | None = None,
     same: Mapping[str, str] | None = None,
     optional: Collection[str] = (),
+    prefixes: Collection[str] = (),
 ) -> tuple[dict[str, Tensor], Report]:
     """The model's state from public tensors (views where possible), and what was and was not found.
 
-    `same` maps a parameter's further names to its first; those in `optional` may be absent;
+    `same` maps a parameter's further names to its first; those in `optional` may be absent; `prefixes` are those that
+    names may have beside the map's;
     with `dtypes`, an integer tensor for a float parameter, or the reverse, is reported and left out.
     Raises TowerError if the map is wrong for these shapes.
     """
@@ -45,7 +46,17 @@ def to_model(
     if expansion.errors:
         raise TowerError(expansion.errors)
     same = same or {}
-    spelled = _strip(map, expansion.public, public)
+    spelled, rival = _spelled(map, expansion.public, public, prefixes)
+    if rival is not None:
+        raise TowerError(
+            [
+                Diagnostic(
+                    "checkpoint-which",
+                    f"the checkpoint has this model twice: {rival}",
+                    help="give the tensors of one of them, by name",
+                )
+            ]
+        )
     here = {name: public[original] for name, original in spelled.items()}
     good, mismatched, mistyped = _fitting(expansion.equations, here, dtypes or {})
     state, sources, conflicts = _solve(good, here, same)
@@ -178,10 +189,12 @@ def to_public(
     return {name: tensor for name, tensor in public.items() if not _ignored(map, name)}
 
 
-def covered(map: CheckpointMap, public: Collection[str], model_shapes: Mapping[str, Shape]) -> int:
+def covered(
+    map: CheckpointMap, public: Collection[str], model_shapes: Mapping[str, Shape], prefixes: Collection[str] = ()
+) -> int:
     """How many parameters a map finds under a checkpoint's names."""
     expansion = expand(map, model_shapes)
-    spelled = _strip(map, expansion.public, public)
+    spelled, _ = _spelled(map, expansion.public, public, prefixes)
     hit: set[str] = set()
     for equation in expansion.equations:
         if all(leaf.name in spelled for leaf in leaves(equation.public)):
@@ -189,24 +202,29 @@ def covered(map: CheckpointMap, public: Collection[str], model_shapes: Mapping[s
     return len(hit)
 
 
-def _strip(map: CheckpointMap, expected: Collection[str], public: Collection[str]) -> dict[str, str]:
-    """Names without the prefix that fits best, in their new spelling -> names as the checkpoint spells them."""
+def _spelled(
+    map: CheckpointMap, expected: Collection[str], public: Collection[str], prefixes: Collection[str]
+) -> tuple[dict[str, str], str | None]:
+    """The map's names -> names as the checkpoint spells them, in the way that finds most of those expected.
+
+    And two names of one tensor, where another way finds as many elsewhere: then nothing says which is meant.
+    """
     best: dict[str, str] = {}
+    rival, own = None, True
     forms = {_without_numbers(name) for name in expected} if map.rename else set()
     most = -1
-    for prefix in dict.fromkeys(wrapper + own for wrapper in WRAPPERS for own in ("", *map.prefix)):
-        spelled = {name[len(prefix) :]: name for name in public if name.startswith(prefix)}
-        for name in public:  # names without the prefix may stand beside those with it
-            if not name.startswith(prefix):
-                spelled.setdefault(name, name)
+    for k, spelled in enumerate(spellings(public, (*map.prefix, *prefixes))):
         for name in list(spelled) if map.rename else ():
             new = map.renamed(name)
             if new not in spelled and name not in expected and _without_numbers(new) in forms:
                 spelled[new] = spelled.pop(name)
         hits = sum(name in spelled for name in expected)
         if hits > most:
-            best, most = spelled, hits
-    return best
+            best, most, rival, own = spelled, hits, None, k == 0
+        elif hits == most and not own:  # names as they are come first
+            both = (n for n in expected if n in best and best[n] != spelled.get(n, best[n]))
+            rival = rival or next((f"`{printable(best[n])}` and `{printable(spelled[n])}`" for n in both), None)
+    return best, rival
 
 
 def _join(tree: Tree, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -16,11 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean, expect
+from towerdsl.emit.module import COMPILED_AS
 from towerdsl.files import replacing
 from towerdsl.weights.apply import covered, equal, to_model, to_public
 from towerdsl.weights.files import read
 from towerdsl.weights.report import CheckpointError, Report, printable
 from towerdsl.weights.rules import CheckpointMap
+from towerdsl.weights.wrapped import held, inside, plain
 
 Checkpoint: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor]
 
@@ -56,6 +58,7 @@ def _load(
     expect("strict", strict, (bool, str), 'true, false or "all"')
     if isinstance(strict, str) and strict != "all":
         raise _error("strict", f'`strict` is true, false or "all", not `{strict}`')
+    model, prefixes = _unwrapped(model)
     maps = _maps(model, format)
     if isinstance(source, Mapping):
         public, where = _check_mapping(source), "the checkpoint"
@@ -63,7 +66,7 @@ def _load(
         public, where = read(source), f"`{os.fspath(source)}`"
     holders = _holders(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in holders.items()}
-    map = maps[format] if format is not None else _choose(maps, public, shapes)
+    map = maps[format] if format is not None else _choose(maps, public, shapes, prefixes)
     state, report = to_model(
         map,
         public,
@@ -71,6 +74,7 @@ def _load(
         dtypes={name: tensor.dtype for name, tensor in holders.items()},
         same=_ties(holders),
         optional={name for name in shapes if name.split(".")[-1] == "num_batches_tracked"},
+        prefixes=prefixes,
     )
     report = replace(report, untied=_untied(getattr(type(model), "tied", ()), public, state, report))
     filled = {name: holders[name] for name in state}
@@ -86,6 +90,7 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str], format: str 
     Raises TowerError for an unknown format, parameters that it has no names for, or a path that cannot be written.
     """
     expect("path", path, (str, os.PathLike), "a path")
+    model, _ = _unwrapped(model)
     maps = _maps(model, format)
     holders = _holders(model)
     state = {name: tensor.detach() for name, tensor in holders.items()}
@@ -119,7 +124,6 @@ def checkpoint_maps(model: nn.Module) -> dict[str, CheckpointMap]:
 
 def _maps(model: nn.Module, format: str | None) -> dict[str, CheckpointMap]:
     """The maps of a model by format name, with that of the format if one is given. Raises TowerError."""
-    expect("model", model, nn.Module, "a module")
     expect("format", format, (str, NoneType), "the name of a format")
     maps = checkpoint_maps(model)
     if format is not None and format not in maps:
@@ -145,10 +149,20 @@ def _check_mapping(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in source.items()}
 
 
+def _unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model in what only holds it, and what that puts before its names. Raises TowerError."""
+    expect("model", model, nn.Module, "a module")
+    found = held(model, lambda m: type(m).__module__.startswith(COMPILED_AS) or hasattr(type(m), "checkpoints"))
+    for path, inner in found.items() if len(found) == 1 else ():
+        if not path or all(plain(model, name).startswith(f"{path}.") for name in model.state_dict()):
+            return inner, (f"{path}.",) if path else ()
+    return inside(model), ()
+
+
 def _holders(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and persistent buffers themselves, by name; one tensor may have several names."""
+    """The parameters and persistent buffers themselves, by plain name; one tensor may have several names."""
     state = model.state_dict(keep_vars=True)
-    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    return {plain(model, name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def _ties(holders: Mapping[str, Tensor]) -> dict[str, str]:
@@ -158,14 +172,17 @@ def _ties(holders: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _choose(
-    maps: Mapping[str, CheckpointMap], public: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+    maps: Mapping[str, CheckpointMap],
+    public: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    prefixes: tuple[str, ...],
 ) -> CheckpointMap:
     """The map that finds most parameters under these names; the model's own names if none finds more."""
     own = CheckpointMap.identity()
     if all(name in public for name in shapes):
         return own
     candidates = [own, *maps.values()]
-    scores = [covered(map, public, shapes) for map in candidates]
+    scores = [covered(map, public, shapes, prefixes) for map in candidates]
     best = candidates[scores.index(max(scores))]
     return next(iter(maps.values())) if max(scores) == 0 and len(maps) == 1 else best
 
