@@ -336,6 +336,15 @@ class Swin(nn.Module):
                 "classifier.{p}": "head.{p}",
             },
             "ignore": ["swin.encoder.layers.{s}.blocks.{l}.attention.self.relative_position_index"],
+            "rename": {
+                "q_proj": "self.query",
+                "k_proj": "self.key",
+                "v_proj": "self.value",
+                "o_proj": "output.dense",
+                "mlp.fc1": "intermediate.dense",
+                "mlp.fc2": "output.dense",
+                "relative_position_bias.relative_position_bias_table": "self.relative_position_bias_table",
+            },
         },
     }
 

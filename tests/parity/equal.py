@@ -88,6 +88,10 @@ def assert_equals_peer(
     `names(theirs, tensors)` gives tensors the names that the peer's files have, where its modules have others.
     """
     load_checkpoint(ours, names(theirs, theirs.state_dict()), format, strict="all")
+    of_files = {n: x.clone() for n, x in ours.state_dict().items()}
+    draw(ours)
+    load_checkpoint(ours, theirs.state_dict(), format, strict="all")  # as its modules call them
+    assert all(torch.equal(x, of_files[n]) for n, x in ours.state_dict().items())
     mine = measure(ours, dict(ours.named_parameters()), inputs)
     gradient = {n: mine.pop(f"gradient of {n}", torch.zeros(x.shape)) for n, x in ours.state_dict().items()}
     public = to_public(checkpoint_maps(ours)[format], gradient)

@@ -305,7 +305,31 @@ def test_a_map_with_old_spellings_is_the_same_from_its_data():
     assert CheckpointMap.from_data("hf", renamed().to_data()) == renamed()
 
 
-@pytest.mark.parametrize("rename", [{"a.b": "c"}, {"a": "{p}"}, {"": "c"}, {"a": "b c"}])
-def test_a_spelling_is_one_part(rename):
-    with pytest.raises(TowerError, match="`rename` is about one part of a name"):
+@pytest.mark.parametrize("rename", [{"a..b": "c"}, {"a": "{p}"}, {"": "c"}, {"a": "b c"}, {"a": ".b"}])
+def test_a_spelling_is_of_whole_parts(rename):
+    with pytest.raises(TowerError, match="`rename` is about whole parts of names"):
         make({"a": "b"}, rename=rename)
+
+
+def test_a_spelling_may_be_of_several_parts_and_the_longest_counts():
+    map = make(
+        {"encoder.{l}.attention.self.{q}.{p}": "{l}.{q}.{p}"},
+        rename={"layers": "encoder", "a.q_proj": "attention.self.query", "a": "attention", "k_proj": "self.key"},
+    )
+    state = random_state({f"{n}.{q}.weight": (2,) for n in range(11) for q in ("query", "key")})
+    public = to_public(map, state)
+    memory = {
+        name.replace("encoder.", "layers.")
+        .replace("attention.self.query", "a.q_proj")
+        .replace("attention.self.key", "a.k_proj"): x
+        for name, x in public.items()
+    }
+    assert "layers.10.a.q_proj.weight" in memory and not memory.keys() & public.keys()
+    for names in (
+        memory,
+        {f"model.{n}": x for n, x in memory.items()},
+        {f"_orig_mod.{n}": x for n, x in memory.items()},
+    ):
+        back, report = to_model(map, names, shapes_of(state))
+        assert report.ok and not report.unexpected
+        assert_same(back, state)

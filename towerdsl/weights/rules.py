@@ -117,7 +117,7 @@ class Section(Protocol):
 class CheckpointMap:
     """A parsed map. Equal maps have equal rules, wherever they were written.
 
-    `rename` has old spellings of a part of public names, with the new ones: they are read, and never written.
+    `rename` has other spellings of parts of public names, with those of the rules: they are read, and never written.
     """
 
     name: str
@@ -127,9 +127,14 @@ class CheckpointMap:
     rename: tuple[tuple[str, str], ...] = ()
 
     def renamed(self, name: str) -> str:
-        """A public name in its new spelling."""
-        new = dict(self.rename)
-        return ".".join(new.get(part, part) for part in name.split("."))
+        """A public name in the spelling of the rules; of parts that have several, the longest counts."""
+        spellings = sorted(((tuple(old.split(".")), new) for old, new in self.rename), key=lambda x: -len(x[0]))
+        parts, found = tuple(name.split(".")), []
+        while parts:
+            old, new = next((x for x in spellings if parts[: len(x[0])] == x[0]), (parts[:1], parts[0]))
+            found.append(new)
+            parts = parts[len(old) :]
+        return ".".join(found)
 
     @classmethod
     def identity(cls) -> CheckpointMap:
@@ -253,12 +258,12 @@ def parse_map(section: Section, found: Diagnostics, sizes: Mapping[str, int] | N
                 help="write it with its dot: `prefix: [bert.]`",
             )
     for text in (text for pair in section.rename for text in pair):
-        if not text.text or any(c in "{}." or c.isspace() for c in text.text):
+        if "" in text.text.split(".") or any(c in "{}" or c.isspace() for c in text.text):
             found.add(
                 "checkpoint-rename",
-                f"`rename` is about one part of a name, `{text.text}` is not one",
+                f"`rename` is about whole parts of names, `{text.text}` is not some",
                 text.span,
-                help="write the part alone, as in `rename: {gamma: weight}`",
+                help="write the parts alone, as in `rename: {gamma: weight, attention.q_proj: attention.self.query}`",
             )
     prefix = tuple(t.text for t in section.prefix)
     rename = tuple((old.text, new.text) for old, new in section.rename)
