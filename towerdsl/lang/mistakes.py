@@ -47,6 +47,10 @@ WORDS = {
     "for": "a loop is written `for l in depth:`, its statements in a list below it",
     "is": "compare with `==`",
     "lambda": "name the formula in `define:`",
+    "import": "a spec runs no code; `use:` names other specs",
+    "from": "a spec runs no code; `use:` names other specs",
+    "assert": "what must hold of numbers stands in `needs:`",
+    "in": "`==` compares; `a or b` joins comparisons",
     "xor": "compare with `!=`",
 }
 

@@ -13,6 +13,7 @@ from lark.exceptions import UnexpectedInput
 from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Span
 from towerdsl.lang import tree as t
+from towerdsl.lang.foreign import LIBRARIES
 from towerdsl.lang.mistakes import KEYWORDS, TOKEN, dunder, error, explain
 
 MAX_CHARACTERS = 10_000
@@ -248,7 +249,12 @@ class _Builder:
         called = built[id(func)]
         if not isinstance(called, t.Name):
             help = None
-            if isinstance(called, t.Attribute):
+            library = called.base if isinstance(called, t.Attribute) else None
+            if isinstance(called, t.Call) or (isinstance(called, t.Attribute) and called.name[:1].isupper()):
+                help = "a layer and what it is given are one call: `linear(x, d)`"
+            elif isinstance(called, t.Attribute) and isinstance(library, t.Name) and library.id in LIBRARIES:
+                help = f"the language has functions of its own: write `{called.name}(...)`, without `{library.id}.`"
+            elif isinstance(called, t.Attribute):
                 help = f"write `{called.name}(...)`, with what stands before the `.` as its first argument"
             raise error("not-a-function", "only a name can be called", span, help)
         return t.Call(span, called, tuple(args), tuple(kwargs))

@@ -17,7 +17,8 @@ import yaml
 from towerdsl.diagnostics import Diagnostics, Source, did_you_mean
 from towerdsl.lang import parser
 from towerdsl.lang import tree as t
-from towerdsl.lang.mistakes import KEYWORDS, dunder
+from towerdsl.lang.foreign import FIELDS, STATEMENTS
+from towerdsl.lang.mistakes import CHARACTERS, KEYWORDS, WORDS, dunder
 from towerdsl.lang.yaml_mistakes import fail, lacks_space
 from towerdsl.lang.yaml_nodes import NAME, Node, Nodes, Reported, compose, empty
 
@@ -35,7 +36,6 @@ DEFINITION_KEYS = ["formula", "needs"]
 
 
 #: What stands before the `=` of an assignment: `x`, `a, b` or `x[b, n]`.
-FOREIGN = ("while", "def", "class", "with", "try", "switch", "match", "foreach", "repeat", "unless", "function")
 TARGET = r"\s*[A-Za-z_]\w*\s*(?:\[[^\]]*\]\s*)?"
 TARGETS = re.compile(rf"{TARGET}(?:,{TARGET})*(?=[-+*/@]?=(?!=)|:|$)")
 
@@ -297,7 +297,7 @@ class _Reader(Nodes):
         if composition:
             values = self.fields(node, COMPOSITION_KEYS, key.text, "a composition")
         else:
-            values = self.fields(node, ATTENTION_KEYS, key.text, "an attention")
+            values = self.fields(node, ATTENTION_KEYS, key.text, "an attention", FIELDS)
         about, needs = self.words(values.get("about")), self.needs(values.get("needs"))
         params, modules = self.types(values.get("params"), "params"), self.expressions(values.get("modules"), "modules")
         if composition:
@@ -310,6 +310,10 @@ class _Reader(Nodes):
             return None
 
         def field(name: str) -> t.Expr | None:
+            if name in ("mask", "locality") and isinstance(values.get(name), yaml.SequenceNode):
+                message = f"`{name}` is one condition, this is a list"
+                self.error("form", message, self.head(values[name]), help="join conditions with `and`")
+                return None
             return self.expression(values[name], f"`{name}`") if name in values else None
 
         value = field("value")
@@ -338,6 +342,10 @@ class _Reader(Nodes):
 
     def heads(self, node: Node | None) -> tuple[t.Expr, t.Expr] | None:
         if node is None:
+            return None
+        if isinstance(node, yaml.SequenceNode):
+            help = "write `heads: {query: 9, key: 3}`, or one number for both"
+            self.error("form", "`heads` is a number, or says those of query and key", self.head(node), help=help)
             return None
         if not isinstance(node, yaml.MappingNode):
             both = self.expression(node)
@@ -437,7 +445,7 @@ class _Reader(Nodes):
         target = re.fullmatch(TARGETS, key.text)
         if isinstance(value, yaml.ScalarNode) and target:
             message, help = "a statement assigns with `=`", f"write `{key.text.strip()} = ...`"
-        elif isinstance(value, yaml.ScalarNode) and first not in FOREIGN and re.search(r"[(\[=]", key.text):
+        elif isinstance(value, yaml.ScalarNode) and first not in STATEMENTS and re.search(r"[(\[=]", key.text):
             whole = self.source.text[key.span.start : self.span(value).end].rstrip()
             message = "YAML reads this statement as a name and its value, because of the `:`"
             quoted = f'"{whole}"' if '"' not in whole else f"'{whole}'"
@@ -446,6 +454,10 @@ class _Reader(Nodes):
             )
             if not value.value and not value.style:
                 message, help = "a statement ends without a colon", "remove the `:`"
+            elif re.search(r"\blambda\b", key.text):
+                message, help = "`lambda` has no meaning here", WORDS["lambda"]
+            elif "?" in key.text:
+                message, help = "`?` has no meaning here", CHARACTERS["?"]
         else:
             message = f"`{first}` is not a statement" if first else "this is not a statement"
             help = "what has statements below it is `for l in depth:` or `if condition:`, with `else:`"

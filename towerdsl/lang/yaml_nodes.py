@@ -6,7 +6,8 @@ The file is composed to YAML nodes, never constructed to objects.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 import yaml
@@ -275,16 +276,20 @@ class Nodes:
                 self.error(d.code, d.message, d.span, d.notes, d.help)
             return None
 
-    def fields(self, node: Node, known: Sequence[str], what: str, thing: str) -> dict[str, Node]:
-        """The values of a mapping whose keys are known. A misspelled key is reported, and read as what was meant."""
+    def fields(
+        self, node: Node, known: Sequence[str], what: str, thing: str, foreign: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, Node]:
+        """The values of a mapping whose keys are known. A misspelled key is reported, and read as what was meant;
+        for a `foreign` word that is the key it stands for, or what to write."""
         pairs = self.mapping(node, what)
         found = {key.text: value for key, value in pairs if key.text in known}
         for key, value in pairs:
             if key.text in known:
                 continue
-            meant = closest(key.text, known)
+            other = foreign.get(key.text)
+            meant = other if other in known else None if other else closest(key.text, known)
             listed = f"{thing} has: {', '.join(known)}"
-            help = f"did you mean `{meant}`?" if meant else listed
+            help = f"did you mean `{meant}`?" if meant else other or listed
             if key.text == "<<":
                 self.mistakes += 1  # fields are missing that it would have brought
                 help = "YAML's merge keys are not part of the language: share with `define:` or `blocks:`"

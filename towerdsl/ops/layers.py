@@ -246,7 +246,7 @@ def rmsnorm(call: OpCall) -> OpResult:
     )
 
 
-_TO_CHANNELS = 'bring the channels to the second place: `rearrange(x, "b n d -> b d n")`'
+_TO_CHANNELS = 'give it a size in `sizes:`, or bring the channels to the second place: `rearrange(x, "b n d -> b d n")`'
 
 
 def _channels(call: OpCall, x: TensorType, low: int, high: int | None, form: str) -> int:

@@ -408,6 +408,9 @@ def _check_alike(call: OpCall, parts: tuple[TensorType, ...], slots: list[_Slot]
     lacking = [(k, own_of) for k, own_of in ((m, own[0]), (n, own[1])) if k not in joined.dims and len(own_of) == 1]
     every = "`outer(concat(...))` repeats each along what it lacks"
     help = f"give both the same axes but for {joined.axis}; {every}"
+    if ones := next((x for x in own if x and all(a.name is None and a.size.integer == 1 for a in x)), None):
+        count = "the axis" if len(ones) == 1 else f"the {len(ones)} axes"
+        help = f"leave out {count} of length 1: what lacks an axis is broadcast along it"
     for k, (at,) in lacking:
         name = call.text(f"parts{k}")
         axes = ", ".join(str(joined.axis if a == at else a) for a in parts[k].axes)

@@ -13,6 +13,7 @@ from towerdsl.budget import spend
 from towerdsl.diagnostics import Diagnostics, Span, TowerError, did_you_mean
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
+from towerdsl.lang.foreign import FUNCTIONS
 from towerdsl.ops import ELEMENTWISE, OPS
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.choices import Choice, Choices
@@ -33,20 +34,6 @@ INITIALIZERS = {
     "xavier_uniform": 0,
     "xavier_normal": 0,
     "kaiming_uniform": 0,
-}
-_MOVES = 'axes go by name; `rearrange(x, "b n d -> b d n")` reorders, splits and merges them'
-_CONTRACTS = "`dot(a, b)` contracts the last axes, and combines the others by name"
-#: What to write for functions of other libraries.
-FOREIGN = {
-    **dict.fromkeys(
-        "transpose permute movedim swapaxes reshape view flatten unflatten squeeze unsqueeze".split(), _MOVES
-    ),
-    **dict.fromkeys("einsum matmul bmm mm tensordot inner".split(), _CONTRACTS),
-    "norm": "write `layernorm(x)` or `rmsnorm(x)`; `unit(x)` divides by the length",
-    "normalize": "`unit(x)` divides by the length",
-    "stack": "give each an axis of length 1, `a[n, s] = rearrange(a, 'n -> n 1')`, and write `concat(a, b, axis=s)`",
-    "masked_fill": "write `where(c, a, b)`; `mask:` hides keys from an attention",
-    "attention": "an attention is a block of its own, with `query:`, `key:` and `value:`",
 }
 #: Names with a meaning inside attentions and expressions.
 RESERVED = {"i", "j", "q", "k", "v", "y", "head", "dk", "dv", "log_prob"}
@@ -309,8 +296,11 @@ def _check_functions(resolved: Resolved, errors: Diagnostics) -> None:
                     if name in resolved.sizes:
                         errors.add("not-a-function", f"`{name}` is a size, it cannot be called", e.func.span)
                         continue
-                    help = FOREIGN.get(name) or did_you_mean(
-                        name, known | extra, "operations, definitions and blocks can be called"
+                    own = did_you_mean(name, {*resolved.blocks, *extra})
+                    help = (
+                        own
+                        or FUNCTIONS.get(name)
+                        or did_you_mean(name, known | extra, "operations, definitions and blocks can be called")
                     )
                     errors.add("unknown-name", f"there is no function or block `{name}`", e.func.span, help=help)
 

@@ -15,6 +15,7 @@ from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType, named
 from towerdsl.lang import tree as t
+from towerdsl.lang.foreign import VALUES
 from towerdsl.ops import ELEMENTWISE
 from towerdsl.ops.layers import NO_AXES
 from towerdsl.passes import static as st
@@ -30,7 +31,7 @@ from towerdsl.passes.infer.dtypes import (
     wide_angle,
 )
 from towerdsl.passes.infer.index import index
-from towerdsl.passes.infer.mistakes import missing_axis
+from towerdsl.passes.infer.mistakes import by_name, missing_axis
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.scope import AttentionScope, Fault, Poison, Scope, SharedModule, Unknown
 from towerdsl.passes.static import Static, StaticError
@@ -178,7 +179,7 @@ class ExpressionTyper:
             inside = {p.name for p in outer.signature.parameters}
         known = {*scope.names, *scope.axes, *(("i", "j", "head") if scope.attention else ())}
         help = (
-            _foreign(name)
+            VALUES.get(name)
             or self._implicit(name, scope)
             or self._word(name)
             or did_you_mean(name, {*known, *inside})
@@ -217,6 +218,9 @@ class ExpressionTyper:
         """Help for a name that has a meaning elsewhere in an attention."""
         if scope.attention is not None:
             return {
+                "query": "`q` is the query of one head",
+                "key": "`k` is the key of one head",
+                "value": "`v` is the value of one head",
                 "q": "`q` is the query of one head: add `query:` to the attention",
                 "k": "`k` is the key of one head: add `key:` to the attention",
                 "dk": "`dk` is the key's size: add `key:` to the attention",
@@ -646,7 +650,7 @@ class ExpressionTyper:
                 for axis in value.axes:
                     if axis.side == e.base.id and axis.name == e.name:
                         return axis
-            raise Fault("axis", f"{what} takes the name of an axis", e.span, (), f"it has {shown_names(value)}")
+            raise Fault("axis", f"{what} takes the name of an axis", e.span, (), by_name(e, value.axes))
         wanted = scope.axes.get(e.id)
         found = named(value.axes, e.id) or next((a for a in value.axes if a.name is not None and a == wanted), None)
         if found is not None:
@@ -693,16 +697,6 @@ def _check_flat(name: str, span: Span, attention: AttentionScope) -> None:
     if shared is not None:
         help = f"both have {shared}: write `i.{shared}` and `j.{shared}` for `i` and `j`"
     raise Fault("axis-mismatch", message, span, notes, help)
-
-
-def _foreign(name: str) -> str | None:
-    """Help for words of Python and YAML that the language spells otherwise."""
-    words = {"True": "true", "False": "false", "yes": "true", "no": "false", "on": "true", "off": "false"}
-    if name in ("inf", "infinity", "Infinity"):
-        return "a condition in `mask:` hides a key; elsewhere write a large number"
-    if name in ("None", "none", "null"):
-        return "leave out what has a default, also an input, `keep: bool[b, n] = true`; or write `false` or a number"
-    return f"write `{words[name]}`" if name in words else None
 
 
 def keyword_span(name: str, value: t.Expr) -> Span:

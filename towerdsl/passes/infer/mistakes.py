@@ -17,6 +17,8 @@ def missing_axis(name: str, axes: Sequence[Axis], scope: Scope, sizes: Container
     """Help for a name that none of the axes has: a parameter hides it, it is misspelled, or only the block uses it."""
     signature = scope.signature
     near = did_you_mean(name, [a.name for a in axes if a.name])
+    if any(a.name is None and a.size.integer == 1 for a in axes):
+        otherwise += "; leave out axes of length 1: what lacks an axis is broadcast along it"
     if signature is None:
         return near or otherwise
     known = scope.names.get(name)
@@ -36,6 +38,16 @@ def missing_axis(name: str, axes: Sequence[Axis], scope: Scope, sizes: Container
         return f"{otherwise}; to call {callers[0].name} `{name}` in this block, begin it `{begin}`"
     begin = _signature(signature, axes, axes, scope)
     return f"{otherwise}; a block names them for itself where it begins, as in `{begin}`"
+
+
+def by_name(e: t.Expr, axes: Sequence[Axis]) -> str:
+    """Help for the number of an axis, as torch counts them, or for another expression."""
+    number = e.operand if isinstance(e, t.Unary) else e
+    at = int(number.value) * (-1 if isinstance(e, t.Unary) else 1) if isinstance(number, t.Number) else len(axes)
+    if -len(axes) <= at < len(axes) and axes[at].name:
+        return f"axes go by name: write `{axes[at].name}`"
+    names = ", ".join(map(str, axes))
+    return f"it has axes {names}" if names else "it has no axes"
 
 
 def _has(value: object, axes: Sequence[Axis]) -> bool:
