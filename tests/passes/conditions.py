@@ -427,6 +427,17 @@ class Case:
         exact, rounded = (self._evaluated(text or self.condition.text, exact) for exact in (True, False))
         return exact if exact == rounded else None
 
+    @property
+    def divides_by_nothing(self) -> bool:
+        """Whether the text divides by a length that is 0, also where there is no pair for which it would."""
+        divisions = (ast.Div, ast.FloorDiv, ast.Mod)
+        tree = ast.walk(ast.parse(self.condition.text, mode="eval"))
+        for by in [x.right for x in tree if isinstance(x, ast.BinOp) and isinstance(x.op, divisions)]:
+            names = {x.id for x in ast.walk(by) if isinstance(x, ast.Name)}
+            if names <= self.lengths.keys() and not eval(ast.unparse(by), dict(self.lengths)):
+                return True
+        return False
+
     def _evaluated(self, text: str, exact: bool) -> list[list[list[bool]]]:
         tree = ast.fix_missing_locations(_Plain(exact).visit(ast.parse(text, mode="eval")))
         code = compile(tree, "condition", "eval")

@@ -46,6 +46,8 @@ COUNTED = {
     ("abs(i - j - 0.5) < 1", "one", 6): 11,
     ("abs(i - j - 0.5) <= 0.5", "one", 6): 11,
     ("not abs(i - j - 0.5) >= 1", "one", 6): 11,
+    ("2 * max(max(i, j) - min(i, j), (i - j) * -2) <= max(i, j) - min(i, j)", "one", 5): 5,
+    ("max(i, j) <= 2 * (max(i, j) // 3) + 1", "one", 5): 11,
     ("min(i, j - 0.5) > 0", "one", 5): 16,
     ("max(i - 0.5, j - 2.5) < 1", "one", 5): 8,
     ("relu(i - 1.5) > 0", "one", 5): 15,
@@ -76,6 +78,11 @@ def test_how_many_pairs_see_each_other(text: str, kind: str, lengths: int | tupl
         pairs = sum(sum(row) for head in case.weights(run(model, case)) for row in head)
         assert pairs == COUNTED[text, kind, lengths], kernel
     assert not list(disagreements(condition))
+
+
+def test_listed_pairs_where_queries_and_keys_are_of_two_lengths() -> None:
+    for text in ("i == j or edges[j, i]", "edges[j, i] or i == j and j > 0"):
+        assert not list(disagreements(Condition(text, "fewer keys")))
 
 
 @pytest.mark.parametrize("text", ["edges[i, j]", "edges[j, i] and not edges[i, j]", "not edges[i, j] or i < 1"])
@@ -128,7 +135,7 @@ def disagreements(condition: Condition) -> Iterator[str]:
             expected = case.seen()
         except ZeroDivisionError:
             continue
-        if expected is None:
+        if expected is None or case.divides_by_nothing:
             continue
         if shown and case.seen(shown) not in (expected, None):
             yield f"at {case.lengths} it is read as {shown}"
@@ -144,6 +151,21 @@ def disagreements(condition: Condition) -> Iterator[str]:
                 continue
             if (case.weights(y) != expected if case.keys else bool(y.any())) or not y.isfinite().all():
                 yield f"at {case.lengths} {kernel} lets a query see something else"
+
+
+@pytest.mark.parametrize(("kind", "lengths"), [("grid", {"h": 2, "w": 0}), ("a row", {"h": 0, "w": 0})])
+@pytest.mark.parametrize("text", ["-w * i.w > min(w, h // 2)", "w * i.w - 2 * w * j.w <= h", "w * i.w > 3"])
+def test_what_is_divided_by_a_length_that_may_be_0(text: str, kind: str, lengths: dict[str, int]) -> None:
+    """No text divides here, but its bounds are divided by `w`."""
+    condition = Condition(text, kind)
+    compiled = compile_spec(condition.spec)
+    (block,) = attentions(compiled.model.root)
+    for _, model in built(compiled, block):
+        assert not run(model, Case(condition, lengths)).numel()
+
+
+def test_a_factor_that_is_a_sum_does_not_bound_the_distance() -> None:
+    assert not list(disagreements(Condition("2 * ((i.h - j.h) - (j - i)) >= 3", "space")))
 
 
 #: what is wrong in a condition that is drawn without regard to it

@@ -68,7 +68,7 @@ class Edges(Kernel):
         relations = ((frame.variable(r.relation), r.forward) for r in sorted(lists.relations, key=str))
         sources = [name if forward else f"{name}.flip(0)" for name, forward in relations]
         if lists.itself:
-            sources.append(frame.call("itself", [frame.size(j.size, "size"), frame.device]))
+            sources.append(frame.call("itself", [frame.size(_both(average), "size"), frame.device]))
         sizes = (frame.size(a.size, a.name or "size") for a in (i, j))
         pairs = frame.assign(frame.fresh("pairs"), frame.call("pairs_by_query", (*sizes, *sources)))
         pair = Axis("pair", Size.free(f"{pairs}.key.shape[0]"))
@@ -88,7 +88,7 @@ class Edges(Kernel):
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         lists = _all_lists(average, facts)
-        return sum((Size.free(r.relation) for r in lists.relations), average.over[0].size if lists.itself else ZERO)
+        return sum((Size.free(r.relation) for r in lists.relations), _both(average) if lists.itself else ZERO)
 
     def peak(self, average: Average, facts: Facts) -> Size:
         """Scores and weights, and what the normalizer makes in between; five numbers say what a pair is."""
@@ -131,6 +131,12 @@ def _all_lists(average: Average, facts: Facts) -> _Lists:
     if read <= lists.relations:
         return lists
     return replace(lists, relations=lists.relations | read, exact=False)
+
+
+def _both(average: Average) -> Size:
+    """How many positions there are of both the query and the key."""
+    i, j = _ends(average)
+    return i.size.opaque("min", j.size)
 
 
 def _ends(average: Average) -> tuple[Axis, Axis]:

@@ -79,7 +79,9 @@ def _relaxed(logic: Logic, literal: Within) -> Hull:
             None if interval[0] is None or high is None else interval[0] - high,
             None if interval[1] is None or low is None else interval[1] - low,
         )
-        ((ends,),) = logic.in_units(distance, (ends,))[1:]
+        of, (ends,) = logic.in_units(distance, (ends,))
+        if of != single(a) - single(b):
+            continue  # the factor is a sum, by which nothing was divided
         inside = logic.order.within((ends,), (logic.reader.range(single(a) - single(b)),))
         if inside not in (EVERY, NONE):
             found[i, j] = logic.order.hull(inside)

@@ -120,7 +120,8 @@ class Logic:
         """max(a, b) + x >= 0 where one of both is; -max(a, b) + x >= 0 where both are."""
         a, b = atom.forms
         sign = self.reader.sign(dict(form.terms).get(atom, ZERO))
-        if sign and len(sets) == 1:
+        alone = sum(x == atom for x in form.atoms()) == 1  # inside of another atom it may count the other way
+        if sign and alone and len(sets) == 1:
             (low, high) = sets[0]
             found = []
             for half, rises in (((low, None), sign > 0), ((None, high), sign < 0)):
@@ -171,7 +172,10 @@ class Logic:
             raise TooComplex
         if self.order.at_most(ZERO, size) and self.order.below(size, unit):
             return ZERO
-        return exact if exact is not None else size.opaque("//", unit)
+        if exact is not None:
+            return exact
+        # lengths are at least 1 where there are pairs, but it is computed where there is none too
+        return size.opaque("//", unit.opaque("max", ONE))
 
     def _one_floor(self, form: Linear, sets: Intervals) -> Formula | None:
         """floor(x / w) + y from low to high: x + w * y from w * low to w * high + w - 1."""
