@@ -217,6 +217,8 @@ class _Mistake:
         end = start + len(token)
         if token == ">" and self.text[start - 1 : start] in ("-", "<"):
             help = "write `!=`" if last == "<" else "a pattern is written in quotes"
+            if self.kind == "signature":
+                help = "a block returns what its last statement gives: write its parameters only"
             return self.said(start - 1, end, f"`{last}>` has no meaning here", help)
         if opened and opened[-1][0] == "[" and (token == ":" or rest.startswith("...")):
             return self.slice(start, opened[-1][1])

@@ -291,6 +291,10 @@ class _Reader(Nodes):
             return t.Composition((), (), self.statements(node, key.text)), None, ()
         if not isinstance(node, yaml.MappingNode):
             help = "write an attention (query, key, value...) or a list of statements"
+            if isinstance(node, yaml.ScalarNode) and not empty(node):
+                help = (
+                    "write its statements below it, each after `- `; a formula alone may be a definition, in `define:`"
+                )
             self.error("form", "a block is a mapping or a list", key.span, help=help)
             return None
         composition = any(isinstance(k, yaml.ScalarNode) and k.value == "flow" for k, _ in node.value)

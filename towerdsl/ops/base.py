@@ -164,8 +164,8 @@ class Op:
         parts = list(self.tensors)
         for p in self.statics:
             default = p.default
-            shown = str(default).lower() if isinstance(default, bool) else python(default)
-            parts.append(p.name if default in (..., None) else f"{p.name}={shown}")
+            shown = str(default).lower() if isinstance(default, bool | None) else python(default)
+            parts.append(p.name if default is ... else f"{p.name}={shown}")
         return f"{self.name}({', '.join(parts)})"
 
 

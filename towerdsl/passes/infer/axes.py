@@ -224,7 +224,12 @@ def _apart(left: Value, right: Value, own: tuple[list[Axis], list[Axis]], span: 
     message = f"{what}: each side has an axis that the other lacks, {listed}"
     help = f"for all pairs of their positions write `{outer}`"
     pairs = [(x, y) for x in own[0] for y in own[1] if common and not _differ(x, y)]
-    for x, y in sorted(pairs, key=lambda pair: pair[0].size != pair[1].size)[:1]:
+
+    def unlike(pair: tuple[Axis, Axis]) -> tuple[bool, bool]:
+        """Whether two axes are not as long, and not in the same place before the last one."""
+        return pair[0].size != pair[1].size, left.axes[::-1].index(pair[0]) != right.axes[::-1].index(pair[1])
+
+    for x, y in sorted(pairs, key=unlike)[:1]:
         way = "declare it under one name"
         if x.size == y.size:
             value, old, new = (right, y, x) if x.name is not None else (left, x, y)

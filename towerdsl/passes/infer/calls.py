@@ -22,7 +22,7 @@ from towerdsl.passes import static as st
 from towerdsl.passes.infer.attention import type_attention
 from towerdsl.passes.infer.dtypes import as_before, cast
 from towerdsl.passes.infer.expression import Result, keyword_span
-from towerdsl.passes.infer.mistakes import used_otherwise
+from towerdsl.passes.infer.mistakes import no_tensors, used_otherwise
 from towerdsl.passes.infer.needs import check_needs
 from towerdsl.passes.infer.reads import check_reads
 from towerdsl.passes.infer.scope import Builder, Fault, Poison, Scope, SharedModule, Unknown, _Slot, given_names
@@ -118,7 +118,7 @@ class Calls:
         self, operation: Op, e: t.Call, scope: Scope, with_tensors: bool
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Span], dict[str, str]]:
         """Tensor and static arguments by name. Raises Fault, Unknown."""
-        written = f"write `{operation.signature}`"
+        written = f"write `{operation.signature.replace('=none', '')}`"
         positional = list(e.args)
         tensors: dict[str, Any] = {}
         spans: dict[str, Span] = {}
@@ -261,6 +261,7 @@ class Calls:
         if not isinstance(call.func, t.Name):
             raise Fault("form", "a module is an operation or a block", call.span, (), "write `words: embed(vocab, d)`")
         if call.func.id in OPS:
+            no_tensors(call.func.id, call.args, scope)
             return SharedModule(attribute, call, scope, op=OPS[call.func.id])
         if call.func.id in self.infer.resolved.blocks:
             return SharedModule(attribute, call, scope)

@@ -16,7 +16,7 @@ from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType, named
 from towerdsl.lang import tree as t
 from towerdsl.lang.foreign import VALUES
-from towerdsl.ops import ELEMENTWISE
+from towerdsl.ops import ELEMENTWISE, OPS
 from towerdsl.ops.layers import NO_AXES
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
@@ -200,6 +200,8 @@ class ExpressionTyper:
             message = f"`{name}` belongs to the model; a block sees only its parameters"
             help = "declare it in the `params:` or `modules:` of the block"
             return Fault("unknown-name", message, e.span, notes, help)
+        if help is None and name in OPS:
+            help = f"a weight is read of a module that `modules:` names: `words: {name}(...)`, then `words.weight`"
         if help is None and name in {*ELEMENTWISE, *resolved.definitions, *resolved.blocks}:
             return Fault("unknown-name", f"`{name}` is a function here: call it", e.span, notes, f"write `{name}(...)`")
         if help is None and known:

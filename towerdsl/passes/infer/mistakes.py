@@ -119,6 +119,22 @@ def not_a_vector(value: n.Value, features: Sequence[Axis], scope: AttentionScope
     return Fault("axis", "the message has no axis of features", e.span, notes, help)
 
 
+def no_tensors(name: str, given: Sequence[t.Expr], scope: Scope) -> None:
+    """An entry of `modules:` is given what is static only. Raises Fault."""
+    for e in given:
+        value = scope.names.get(e.id) if isinstance(e, t.Name) else None
+        if isinstance(value, n.Value):
+            rest = ", ".join(x.span.text for x in given if x is not e)
+            help = f"write `{name}({rest})`, and give it the tensor where it is called"
+            raise Fault(
+                "not-static",
+                "a module is declared without its tensors",
+                e.span,
+                (f"`{e.span.text}` is {value.type}",),
+                help,
+            )
+
+
 def used_otherwise(module: SharedModule, now: Sequence[tuple[str, Type]], span: Span) -> Fault:
     """The mistake that a shared block is called with other arguments than its first call."""
     assert module.block is not None

@@ -107,6 +107,9 @@ class Infer:
                 if isinstance(e, t.Name) and e.id in self.resolved.sizes and e.id != name:
                     evaluate(e.id)
             try:
+                called = self.resolved.definitions.get(expr.id) if isinstance(expr, t.Name) else None
+                if called is not None and any(p.default is None for p in called.signature.parameters):
+                    raise Fault("unknown-name", f"there is no number `{called.signature.name}` here", expr.span)
                 expanded = expand(expr, self.resolved.definitions, frozenset(self.resolved.sizes))
                 taken = self.branches.expression(expanded, scope)
                 value = self.expressions.static(taken, scope, f"the size `{name}`")
