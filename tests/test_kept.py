@@ -22,6 +22,7 @@ from torch import nn
 
 import towerdsl
 from towerdsl.compiler import COMPILED, deep
+from towerdsl.maps import scaled_heads
 
 SPEC = """
 tower: kept
@@ -166,3 +167,64 @@ def test_a_thread_that_is_deep_is_not_stopped_by_another_that_is_done(limit):
     done.set()
     thread.join()
     assert found == [5000] and sys.getrecursionlimit() == limit
+
+
+# --- copies that are made inside a context -----------------------------------------------------------------------
+
+
+def hooks(model: nn.Module) -> list[object]:
+    each = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs")
+    found = [hook for m in model.modules() for name in each for hook in getattr(m, name).values()]
+    return found + [m.forward for m in model.modules() if "forward" in vars(m)]
+
+
+def pickled(model: nn.Module) -> nn.Module:
+    return pickle.loads(pickle.dumps(model))
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, pickled, lambda m: copy.deepcopy([m, m])[1]], ids=["copy", "pickle", "list"]
+)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_copy_that_is_made_inside_a_probe_is_a_model_like_any(copied, gradients):
+    model = towerdsl.compile(SPEC)().eval()
+    own = model.look.query.register_forward_hook(print_nothing)
+    with towerdsl.probe(model, gradients=gradients) as maps:
+        model(X)
+        twin = copied(model)
+        twin(X)
+        assert len(maps) == 1
+        model(X)
+        assert len(maps) == 2
+    assert not hooks(model)[1:]
+    found = weakref.ref(maps[0])
+    del maps
+    gc.collect()
+    assert found() is None  # the copy does not keep it
+    assert twin(X).first.equal(model(X).first) and twin.look.query.weight is not model.look.query.weight
+    if copied is not pickled:
+        assert hooks(twin) == [print_nothing]
+        with towerdsl.probe(twin) as again:
+            twin(X)
+        assert len(again) == 1
+    own.remove()
+
+
+def print_nothing(*_: object) -> None:
+    """A hook of the user's own, which stays."""
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled], ids=["copy", "pickle"])
+def test_a_copy_that_is_made_with_scaled_heads_has_its_own(copied):
+    model = towerdsl.compile(SPEC.replace("value: linear(x, wide)", "value: linear(x, d)\n    heads: 2"))().eval()
+    y = model(X).first
+    with scaled_heads(model, {"look": torch.zeros(2)}):
+        twin = copied(model)
+        assert twin(X).first.equal(y) and not model(X).first.equal(y)
+    with torch.no_grad():
+        model.look.value.weight.zero_()
+    assert twin(X).first.equal(y)
+    assert copied is pickled or not hooks(twin)
+    with scaled_heads(twin, {"look": torch.zeros(2)}):
+        assert not twin(X).first.any()
+    assert twin(X).first.equal(y)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from towerdsl.claims import probe
 from towerdsl.claims.capture import as_written
 from towerdsl.compiler import compiled_in
+from towerdsl.maps.guests import Guest, own_forward
 from towerdsl.maps.places import Place, every_place, matching, mistake
 
 
@@ -145,5 +146,5 @@ def _exchanged(module: nn.Module, forward: Callable[..., Any], gate: Tensor) -> 
         else:
             module.forward = before
 
-    module.forward = gated
+    module.forward = Guest(module, gated, own_forward)
     return undo

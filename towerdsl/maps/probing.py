@@ -33,6 +33,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
 from towerdsl.kernels.tiling import inside_blocks
 from towerdsl.maps.data import AttentionMap, Grid, Maps
+from towerdsl.maps.guests import Guest, no_hook
 from towerdsl.maps.places import Place, every_place, matching, mistake
 from towerdsl.maps.replay import Restore, Results, rewind, shadow
 from towerdsl.ops.normalizers import NORMALIZERS
@@ -66,8 +67,8 @@ def probe(
     `at` is a pattern of module names. `rows` are the queries wanted, numbers or coordinates; negative ones count from
     the end; left out, all. With `gradients`, each map has the gradient of what is differentiated by the weights, once
     `backward()` has passed its attention, inside or after the `with`. What the model gives is the same to the last bit,
-    and outside it runs as if nothing had been there. Weights are those before dropout. What `torch.compile` made of the
-    model runs as it is written inside, not compiled.
+    and outside it runs as if nothing had been there; so does a copy that is made inside. Weights are those before
+    dropout. What `torch.compile` made of the model runs as it is written inside, not compiled.
 
     A model of a class that was imported from compiled source needs its `spec`, and the `sizes` that were overridden.
     Raises TowerError where nothing is called so, where there is no such head or query, where a map would have more
@@ -191,9 +192,10 @@ class _Watch:
 
     def hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         """Hooks on the module and on its layers."""
-        yield self.module.register_forward_pre_hook(lambda module, given: self.results.start())
+        start = Guest(self.module, lambda module, given: self.results.start(), no_hook)
+        yield self.module.register_forward_pre_hook(start)
         yield from self.results.hooks()
-        yield self.module.register_forward_hook(self._done, with_kwargs=True)
+        yield self.module.register_forward_hook(Guest(self.module, self._done, no_hook), with_kwargs=True)
 
     def _done(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
         self.results.kept = False

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from towerdsl.maps.guests import Guest, no_hook
 from towerdsl.weights.wrapped import inside
 
 #: What becomes of the result of a layer, given the argument that the variant has for it.
@@ -25,7 +26,7 @@ class Results:
     def hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         """Keep results; they are tensors that exist anyway."""
         for layer in self.layers:
-            yield layer.register_forward_hook(self._keep)
+            yield layer.register_forward_hook(Guest(layer, self._keep, no_hook))
 
     def start(self) -> None:
         """Forget what was kept: the module is called again."""
