@@ -69,6 +69,15 @@ FIELDS = {
     "position": "what positions add is part of the score, as in `score: dot(rope(q, i, dk), rope(k, j, dk))`",
 }
 
+#: Options of functions.
+OPTIONS = {
+    **dict.fromkeys(("dim", "dims"), "axes go by name: `softmax(x, n)`, `mean(x, [h, w])`"),
+    **dict.fromkeys(("keepdim", "keepdims"), "leave it out: an axis that one side lacks is broadcast by name"),
+    "approximate": "write `gelu_tanh(x)`",
+    "bias_init": "a tensor with an initializer of its own is declared in `params:`",
+    "inplace": "leave it out: a statement assigns its result",
+}
+
 #: Names of values.
 VALUES = {
     **dict.fromkeys(("True", "yes", "on"), "write `true`"),

@@ -83,6 +83,8 @@ def _sign(source: Source, at: int) -> TowerError:
         return fail(source, "yaml", "a tab stands where spaces are meant", at, "write a space")
     line = source.line(source.position(at)[0])
     help = f"put the text in {_quotes(line)}" if FREE_TEXT.match(line) else f"remove the `{sign}`"
+    if m := re.match(r"\|([^|\n]+)\|", source.text[at : at + 200]):
+        help = f"write `abs({m[1].strip()})`"
     if sign == "!" and not FREE_TEXT.match(line):
         help = "write `not ...`"
     notes = (SIGNS[sign],) if sign in SIGNS else ()

@@ -16,6 +16,7 @@ from towerdsl.ir.parameters import count_modules, parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
 from towerdsl.lang import tree as t
+from towerdsl.lang.foreign import OPTIONS
 from towerdsl.ops import OPS, Op, OpCall, OpError, OpResult, SizeArg
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes import static as st
@@ -174,7 +175,7 @@ class Calls:
                 message = f"`{name}` is given in order and by name"
                 raise Fault("arguments", message, keyword_span(name, expr), (), written)
             if name not in parameters and not operation.extra_statics:
-                help = did_you_mean(name, [*parameters, "name"], written)
+                help = OPTIONS.get(name) or did_you_mean(name, [*parameters, "name"], written)
                 message = f"`{operation.name}` has no option `{name}`"
                 raise Fault("arguments", message, keyword_span(name, expr), (), help)
             given[name] = expr

@@ -15,7 +15,7 @@ from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType, named
 from towerdsl.lang import tree as t
-from towerdsl.lang.foreign import VALUES
+from towerdsl.lang.foreign import OPTIONS, VALUES
 from towerdsl.ops import ELEMENTWISE, OPS
 from towerdsl.ops.layers import NO_AXES
 from towerdsl.passes import static as st
@@ -477,11 +477,13 @@ class ExpressionTyper:
         for name, value in e.kwargs if e.func.id not in ELEMENTWISE else ():
             if name not in known:
                 message = f"`{e.func.id}` has no option `{name}`"
-                raise Fault("arguments", message, keyword_span(name, value), (), f"write `{written}`")
+                help = OPTIONS.get(name, f"write `{written}`")
+                raise Fault("arguments", message, keyword_span(name, value), (), help)
         if not least <= len(e.args) <= most:
             number = str(least) if least == most else f"{least} or {most}"
             message = f"`{e.func.id}` takes {number} argument{'s' if most != 1 else ''}, not {len(e.args)}"
-            raise Fault("arguments", message, e.span, (), f"write `{written}`")
+            several = f"; several axes are a list, `{e.func.id}(x, [h, w])`" if known and len(e.args) > most else ""
+            raise Fault("arguments", message, e.span, (), f"write `{written}`{several}")
 
     def _elementwise(self, e: t.Call, scope: Scope, outer: bool = False) -> Result:
         assert isinstance(e.func, t.Name)
@@ -496,7 +498,7 @@ class ExpressionTyper:
         given = dict(zip(names, e.args[entry.arity :], strict=False))
         for name, value in e.kwargs:
             if name not in names or name in given:
-                help = did_you_mean(name, names, f"write `{written}`")
+                help = OPTIONS.get(name) or did_you_mean(name, names, f"write `{written}`")
                 message = f"`{entry.name}` has no option `{name}`"
                 raise Fault("arguments", message, keyword_span(name, value), (), help)
             given[name] = value

@@ -413,7 +413,8 @@ class Infer:
                 for axis in kind.axes:
                     if axis.size.integer is None:
                         message = f"the parameter `{name.text}` has axis {axis}, whose length is only known at run time"
-                        raise Fault("free-size", message, decl.span, (), f"give `{axis}` a size in `sizes:`")
+                        free = " and ".join(f"`{name}`" for name in sorted(axis.size.free_names)) or f"`{axis}`"
+                        raise Fault("free-size", message, decl.span, (), f"give {free} a size in `sizes:`")
                 function, options = self._initializer(decl, scope)
                 self._check_new(name, scope)
                 attribute = scope.builder.attribute(name.text)
