@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
@@ -105,6 +106,7 @@ class Pairs:
         entry = ELEMENTWISE.get(v.op)
         count = len(v.args) if entry is None else entry.arity
         args = [self.aligned(a, v.axes) for a in v.args[:count]]
+        spend(50 + args[0].numel() // 100)
         if v.op in _OPERATORS:
             found: Tensor = _OPERATORS[v.op](*args)
             return found

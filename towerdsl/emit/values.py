@@ -138,7 +138,8 @@ class ValueWriter:
         frame = self.frame
         function = "torch.zeros" if value.value == 0 else "torch.ones"
         dtype = "torch.bool" if value.type.dtype == "bool" else frame.dtype
-        return Code(f"{function}({frame.sizes(value.axes)}, device={frame.device}, dtype={dtype})")
+        sizes = frame.sizes(value.axes) or "()"
+        return Code(f"{function}({sizes}, device={frame.device}, dtype={dtype})")
 
     # --- blocks -------------------------------------------------------------------------------------------------
 

@@ -174,6 +174,10 @@ class Product:
     dot: bool = False
 
 
+#: More products than these are no faster than pairs.
+MOST = 64
+
+
 class _Together(Exception):
     """A part of the score in which i and j cannot be told apart, in words."""
 
@@ -205,6 +209,8 @@ def _products(value: n.Value) -> list[Product]:
             return left + ([_negative(x) for x in right] if value.op == "-" else right)
         if value.op == "*":
             left, right = map(_products, value.args)
+            if len(left) * len(right) > MOST:
+                raise _Together(f"{_words(value)} is a sum of more than {MOST} products")
             return [_multiplied(a, b) for a in left for b in right]
         if value.op == "/":
             return [_multiplied(a, b) for a in _products(value.args[0]) for b in [_inverse(value.args[1])]]

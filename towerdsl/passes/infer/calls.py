@@ -89,13 +89,19 @@ class Calls:
         self.sites = call_sites(infer.resolved)
         self.given: dict[int, tuple[dict[str, str], dict[str, str]]] = {}
 
+    def _unknown(self, func: t.Name) -> Fault | Unknown:
+        """The mistake that nothing has a name that is called, where `resolve` has not said so."""
+        if self.infer.errors:
+            return Unknown()
+        return Fault("unknown-name", f"there is no function or block `{func.id}`", func.span)
+
     # --- operations -------------------------------------------------------------------------------------------
 
     def op(self, e: t.Call, scope: Scope, outer: bool = False) -> n.Value:
         assert isinstance(e.func, t.Name)
         operation = OPS.get(e.func.id)
         if operation is None:
-            raise _no_operation(e.func, scope)
+            raise _no_operation(e.func, scope) or self._unknown(e.func)
         name = next((v for k, v in e.kwargs if k == "name"), None)
         tensors, statics, spans, texts = self._op_arguments(operation, e, scope, True)
         result = self._apply_rule(operation, e, scope, tensors, statics, spans, texts, outer)
@@ -682,8 +688,8 @@ class Calls:
             )
 
 
-def _no_operation(func: t.Name, scope: Scope) -> Fault | Unknown:
-    """The mistake that something is called that is no operation; names that nothing has are known to `resolve`."""
+def _no_operation(func: t.Name, scope: Scope) -> Fault | None:
+    """The mistake that something known is called that is no operation."""
     name = func.id
     if name in scope.names:
         message, help = f"`{name}` is a value here, it cannot be called", f"to multiply, write `{name} * (...)`"
@@ -693,5 +699,5 @@ def _no_operation(func: t.Name, scope: Scope) -> Fault | Unknown:
     elif any(name == known.partition("(")[0] for known in NORMALIZERS):
         message, help = f"`{name}` is a normalizer, it is no operation", f"write `normalize: {name}` in an attention"
     else:
-        return Unknown()
+        return None
     return Fault("not-a-function", message, func.span, (), help)
