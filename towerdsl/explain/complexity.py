@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
-from towerdsl.budget import bounded
 from towerdsl.diagnostics import TowerError
 from towerdsl.explain.facts import Along, Explained, explain
 from towerdsl.ir.reach import Path
@@ -71,7 +70,6 @@ class Complexity:
 Numbers = dict[tuple[str, Term], Fraction]
 
 
-@bounded()
 def complexity(spec: str | FilePath, settings: Mapping[str, Setting] | None = None) -> tuple[Complexity, ...]:
     """The rows of one spec, one for each axis along which positions exchange information. Raises TowerError."""
     probe = _Probe(spec, dict(settings or {}))
