@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from towerdsl import __version__, files
-from towerdsl.diagnostics import Diagnostic, TowerError
+from towerdsl.diagnostics import Diagnostic, TowerError, visible
 from towerdsl.passes.static import Setting
 
 DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
@@ -487,7 +487,7 @@ def _about(path: Path) -> dict[str, object]:
     except (OSError, yaml.YAMLError, ValueError):
         head = None
     head = head if isinstance(head, dict) else {}
-    paper, about = (" ".join(str(head[k]).split()) if head.get(k) else None for k in ("paper", "about"))
+    paper, about = (visible(" ".join(str(head[k]).split()), "") if head.get(k) else None for k in ("paper", "about"))
     return {"paper": paper, "about": about, "shared": not (head.get("flow") or head.get("outputs"))}
 
 

@@ -146,24 +146,33 @@ def _columns_of(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-#: Characters that would not be shown, or change how others are: control characters, directions, line separators.
-_UNSHOWN = re.compile(
-    "[\0-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb]"
-)
+#: Letters and marks that have nothing to see.
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+#: What may not be shown as it is; printable ASCII always is.
+_DOUBTFUL = re.compile("[^ -~]")
+#: Spaces, which are seen by the gap that they leave.
+_SPACE = "Zs"
 
 
 def visible(text: str, keep: str = "\n\t") -> str:
-    """The text with characters that a terminal would not show, or would obey, spelled out: `\\x1b`."""
+    """The text with characters that would not be shown, or change how others are, spelled out: `\\x1b`, `\\u202e`.
+
+    These are control characters, those that turn the direction, that separate lines or that are blank. `keep` stay.
+    """
 
     def spelled(m: re.Match[str]) -> str:
         c = m.group()
-        if c in keep:
+        if c in keep or not _unshown(c):
             return c
-        return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(c) or (
-            f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}"
-        )
+        code = ord(c)
+        long = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+        return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(c, long)
 
-    return _UNSHOWN.sub(spelled, text)
+    return _DOUBTFUL.sub(spelled, text)
+
+
+def _unshown(c: str) -> bool:
+    return not (c.isprintable() or unicodedata.category(c) == _SPACE) or _BLANK.match(c) is not None
 
 
 def shortened(text: str) -> str:

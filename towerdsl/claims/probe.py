@@ -16,7 +16,7 @@ from towerdsl.emit.module import load_module
 from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements
-from towerdsl.ir.names import class_name
+from towerdsl.ir.names import class_name, free
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Plan
@@ -239,11 +239,10 @@ def _before(block: n.BlockInstance) -> tuple[tuple[n.Step, ...], dict[str, n.Loc
 
 
 def _unused(block: n.BlockInstance, name: str) -> str:
-    """A name that no variable of a block has."""
+    """A name that no variable and no length of a block has."""
     taken = {name for name, _ in block.parameters} | {x for s in block.body if isinstance(s, n.Set) for x in s.names}
-    while name in taken:
-        name += "_"
-    return name
+    kinds = [kind for _, kind in block.parameters if isinstance(kind, TensorType)]
+    return free(name, taken | {x for kind in kinds for axis in kind.axes for x in axis.size.free_names})
 
 
 def _probe(compiled: Compiled, block: n.BlockInstance, part: str, plan: Plan) -> Probe:

@@ -12,6 +12,7 @@ from towerdsl.emit.dot import DotWriter
 from towerdsl.emit.flex import FlexWriter
 from towerdsl.emit.products import ProductWriter
 from towerdsl.ir import nodes as n
+from towerdsl.ir.names import unused
 from towerdsl.ir.types import Axis
 from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.chunked import turn
@@ -131,7 +132,7 @@ class AverageWriter(DenseWriter):
     def in_turn(self, axis: Axis, size: int) -> str:
         """The average of some queries after the other, as a function that is called for each part of `axis`."""
         frame = self.frame
-        rows, part = frame.fresh("rows"), frame.fresh("part")
+        rows, part = frame.fresh("rows"), frame.fresh(unused("part", frame.lengths))  # it is the name of a length too
 
         def held(value: n.Value) -> n.Value:
             """A value of all turns, computed once."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from towerdsl.diagnostics import visible
 from towerdsl.emit.layout import WIDTH
 from towerdsl.ir import nodes as n
 from towerdsl.kernels.base import Plan
@@ -50,7 +51,7 @@ def docstring(text: Sequence[str], level: int) -> list[str]:
     if not text:
         return []
     pad = "    " * level
-    safe = [line.replace("\\", "\\\\").replace('"""', "'''") for line in text]
+    safe = [visible(line, "").replace("\\", "\\\\").replace('"""', "'''") for line in text]
     if len(safe) == 1:
         return [f'{pad}"""{safe[0]}"""', ""]
     return [f'{pad}"""{safe[0]}', *(f"{pad}{line}".rstrip() for line in safe[1:]), f'{pad}"""', ""]

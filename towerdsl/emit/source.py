@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from towerdsl.diagnostics import visible
 from towerdsl.emit.classes import ClassWriter, Draft, Written, merge
 from towerdsl.emit.code import unmark
 from towerdsl.emit.describe import described, docstring
@@ -230,7 +231,8 @@ def _entries(value: Any, level: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """The text as Python; what would not be seen is written as an escape, which means the same."""
+    return visible(json.dumps(text, ensure_ascii=False), "")
 
 
 def _header(model: n.Model, body: str, helpers: list[str], standalone: bool) -> str:

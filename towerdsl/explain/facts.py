@@ -11,6 +11,7 @@ from typing import Any
 
 from towerdsl.budget import bounded
 from towerdsl.compiler import Compiled, compile_spec, divided
+from towerdsl.diagnostics import visible
 from towerdsl.explain.flow import Follower
 from towerdsl.explain.spell import Speller, short
 from towerdsl.explain.work import Calls, Occurrence, merged, volume
@@ -497,8 +498,8 @@ def _depends(value: n.Value, locality: Locality) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text on one line, without what a terminal would take for a command."""
-    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+    """Text on one line, in which all is seen."""
+    return visible(" ".join(text.split()), "")
 
 
 def _uses_definitions(body: t.Attention | t.Composition, resolved: Resolved) -> bool:

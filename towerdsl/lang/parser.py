@@ -11,7 +11,7 @@ from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from towerdsl.budget import spend, working_at
-from towerdsl.diagnostics import Span
+from towerdsl.diagnostics import Span, visible
 from towerdsl.lang import tree as t
 from towerdsl.lang.foreign import LIBRARIES
 from towerdsl.lang.mistakes import KEYWORDS, TOKEN, dunder, error, explain
@@ -149,6 +149,10 @@ def long_name(name: str) -> str:
 
 
 def _check_names(text: str, span: Span) -> None:
+    if not text.isascii() and (unseen := next((k for k, c in enumerate(text) if visible(c) != c), None)) is not None:
+        place = Span(span.source, span.start + unseen, span.start + unseen + 1)
+        message = f"this text has the character `{visible(text[unseen])}`, which cannot be shown"
+        raise error("form", message, place, "remove it")
     for match in TOKEN.finditer(text) if "__" in text else ():
         if found := dunder(match.group()):
             place = Span(span.source, span.start + match.start(), span.start + match.end())

@@ -22,7 +22,7 @@ from types import NoneType
 from typing import Any, NoReturn
 
 from towerdsl import files
-from towerdsl.diagnostics import Diagnostic, TowerError, expect
+from towerdsl.diagnostics import Diagnostic, TowerError, expect, visible
 from towerdsl.maps.data import Grid, Maps
 from towerdsl.maps.packing import Packed, pack
 
@@ -227,10 +227,10 @@ def _side(
 def _batched(labels: Labels) -> tuple[tuple[str, ...], ...]:
     """One tuple of labels for all elements of a batch, or one for each."""
     if any(isinstance(x, str) for x in labels) or not len(labels):
-        return (tuple(str(x) for x in labels),)
+        return (tuple(visible(str(x)) for x in labels),)
     if not all(isinstance(one, Sequence) for one in labels):
         _refuse("labels are texts, or a list of texts for each element of the batch")
-    return tuple(tuple(str(x) for x in one) for one in labels)
+    return tuple(tuple(visible(str(x)) for x in one) for one in labels)
 
 
 def _all_used(labels: Labels | Mapping[str, Labels] | None, used: set[str], maps: Maps) -> None:
@@ -317,7 +317,7 @@ def _page(title: str, data: Mapping[str, Any], packed: Sequence[Packed]) -> str:
     weights = (f'<script type="text/plain" id="weights-{k}">{one.data}</script>' for k, one in enumerate(packed))
     parts = {
         "policy": " ".join(f"'sha256-{h}'" for h in hashes),
-        "title": html.escape(title),
+        "title": html.escape(visible(title, "")),
         "style": (folder / "explorer.css").read_text(encoding="utf-8"),
         "data": _json(data),
         "weights": "\n".join(weights),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from towerdsl.diagnostics import Diagnostic, TowerError, closest
+from towerdsl.diagnostics import Diagnostic, TowerError, closest, visible
 
 SHOWN = 20
 
@@ -46,7 +46,7 @@ class Report:
     def headline(self) -> str:
         """How many parameters were found, from how many tensors, in one line."""
         ours, public = len({o for _, o in self.loaded}), len({p for p, _ in self.loaded})
-        names = f"named as in format `{self.format}`" if self.format else "by the model's own names"
+        names = f"named as in format `{printable(self.format)}`" if self.format else "by the model's own names"
         return f"{ours} of {self.parameters} parameters from {_count(public, 'tensor')}, {names}"
 
     @property
@@ -115,8 +115,7 @@ class CheckpointError(TowerError):
 
 def printable(name: str) -> str:
     """An untrusted name, short and without control characters."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[:200])
-    return text + "..." * (len(name) > 200)
+    return visible(name[:200], "") + "..." * (len(name) > 200)
 
 
 def _section(lines: list[str], title: str, names: Sequence[str]) -> None:
