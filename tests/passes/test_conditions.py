@@ -80,6 +80,13 @@ def test_how_many_pairs_see_each_other(text: str, kind: str, lengths: int | tupl
     assert not list(disagreements(condition))
 
 
+@pytest.mark.parametrize(
+    "text", ["i < abs(n - 3)", "i < round(n / 3)", "i < relu(n - 2)", "i < clip(n, 1, 3)", "i < sign(n - 1)"]
+)
+def test_functions_of_lengths(text: str) -> None:
+    assert not list(disagreements(Condition(text)))
+
+
 def test_listed_pairs_where_queries_and_keys_are_of_two_lengths() -> None:
     for text in ("i == j or edges[j, i]", "edges[j, i] or i == j and j > 0"):
         assert not list(disagreements(Condition(text, "fewer keys")))

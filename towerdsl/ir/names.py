@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable
 #: What emitted modules import, by the names that their code uses.
 IMPORTED = frozenset({"torch", "nn", "F", "math", "Tensor", "NamedTuple"})
 #: The builtins that emitted methods call.
-BUILTINS = frozenset("bool float int len max min next range slice super tuple zip".split())
+BUILTINS = frozenset("abs bool float int len max min next range round slice super tuple zip".split())
 #: Classes of `towerdsl.runtime`: a file that stands alone has copies of them.
 RUNTIME = frozenset(
     """Attend GradientsOfAttend InferenceModel Interval Normalizer PackedLinear Packing PairDot Pairs Reading
