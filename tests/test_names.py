@@ -400,3 +400,16 @@ def test_source_that_means_something_else_is_not_given():
     ):
         with pytest.raises(ScopeError, match="class A"):
             check_attributes("A", init, forward)
+
+
+def test_an_axis_is_not_what_a_loop_goes_over():
+    loop = "flow:\n  - for l in 2:\n      - x = linear(x, d)\n  - x = x + range(n)[n=0]\noutputs: x\n"
+    compiled((FLOW + loop).replace("[b, n, d]", "[b, linear, d]").replace("(n)[n=0]", "(linear)[linear=0]"))
+
+
+def test_an_axis_is_not_the_number_of_the_queries_of_a_turn():
+    look = "  look(x):\n    query: x\n    key: x\n    value: x\n    over: [m, n]\n    mask: j <= i\n"
+    text = "tower: t\ninputs: {x: 'float[b, m, n, 4]'}\nblocks:\n" + look + "outputs: look(x)\n"
+    x = torch.randn(2, 3, 5, 4)
+    found = towerdsl.compile(re.sub(r"\bn\b", "part", text), kernel="chunked")()(x)
+    torch.testing.assert_close(found, towerdsl.compile(text)()(x))
