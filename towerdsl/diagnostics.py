@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 #: After so many, no more mistakes are collected.
 MAX_MISTAKES = 100
@@ -63,7 +64,7 @@ class Span:
     source: Source = field(repr=False)
     start: int
     end: int
-    within: tuple[str, Span] | None = field(default=None, compare=False, repr=False)
+    within: Within | None = field(default=None, compare=False, repr=False)
 
     @property
     def line(self) -> int:
@@ -79,15 +80,16 @@ class Span:
 
     def inside(self, name: str, piece: Span) -> Span:
         """This place, standing for a piece of the definition `name` that is used there."""
-        return Span(self.source, self.start, self.end, (name, Span(piece.source, piece.start, piece.end, self.within)))
+        return Span(self.source, self.start, self.end, (name, piece, self.within))
 
     @property
     def definitions(self) -> list[tuple[str, Span]]:
         """The definitions that are used here and what each stands for, from the one that is named to the innermost."""
-        found, within = [], self.within
+        found: list[tuple[str, Span]] = []
+        within = self.within
         while within is not None:
-            found.append(within)
-            within = within[1].within
+            name, piece, within = within
+            found.append((name, piece))
         return found[::-1]
 
     def to(self, other: Span) -> Span:
@@ -178,6 +180,10 @@ def _unshown(c: str) -> bool:
 def shortened(text: str) -> str:
     """The text with what it quotes in backquotes cut to a readable length."""
     return re.sub(r"`([^`]{120})[^`]{80,}`", r"`\1...`", text)
+
+
+#: The name of a definition, a piece of its formula, and the same of the definition that uses it.
+Within = tuple[str, Span, Any]
 
 
 class TowerError(Exception):

@@ -30,7 +30,7 @@ class _Expander:
 
     def expand(self, e: t.Expr, bound: Mapping[str, t.Expr], part_of: tuple[Span, str] | None) -> t.Expr:
         """`part_of`: where the definition is used that this is a part of, and its name."""
-        spend(10)
+        spend(12)
         at = e.span if part_of is None else part_of[0].inside(part_of[1], e.span)
         if isinstance(e, t.Name):
             if e.id in bound:
