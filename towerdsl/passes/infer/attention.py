@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 MERGES = ("concat", "mean", "sum")
 #: Names that mean positions, and the number of a head, in the score and the condition.
 POSITIONS = ("i", "j", "head")
+#: What formulas of an attention call its own values.
+VECTORS = {
+    "q": "the query of one head",
+    "k": "the key of one head",
+    "v": "the value of one head",
+    "y": "the average",
+    "dk": "the size of a key",
+    "dv": "the size of a value",
+    "log_prob": "the log of the probability of a choice",
+}
 Results = tuple[list[n.WeightDecl], list[n.Step], list[n.Value | n.Relation]]
 
 
@@ -145,6 +155,10 @@ class _Typer:
                 what = "the number of a head" if name == "head" else "a position"
                 message = f"`{name}` is {what} in an attention"
                 raise Fault("name-reserved", message, span, (), "choose another name")
+        for name, _ in body.params:
+            if name.text in VECTORS:
+                message = f"`{name.text}` in an attention is {VECTORS[name.text]}, which would hide this parameter"
+                raise Fault("name-reserved", message, name.span, (), "choose another name")
 
     # --- heads, sources, axes ---------------------------------------------------------------------------------
 
