@@ -50,7 +50,8 @@ class Rounded(TorchDispatchMode):
         if not self.unit:
             return x
         off = 2 * torch.rand(x.shape, generator=self.draw, dtype=x.dtype) - 1
-        return x * (1 + self.unit * off) + self.least * off
+        moved = x * (1 + self.unit * off) + self.least * off
+        return moved.where(moved * x > 0, 0.0)  # what is next to 0 becomes 0, and what is 0 stays so
 
 
 def cast(tensors: Named, dtype: torch.dtype) -> Named:
@@ -80,8 +81,9 @@ class Bound:
                 moved = [{n: rounded.moved(x) if self.given else x for n, x in y.items()} for y in self.sources]
                 found = compare.run(self.model, *moved)
             for n, x in found.items():
-                if x.numel() and x.is_floating_point():
-                    self.off[n] = torch.maximum(self.off[n], (x - self.expected[n]).abs().max())
+                off = (x - self.expected[n]).abs()
+                if (off := off[off.isfinite()]).numel() and x.is_floating_point():
+                    self.off[n] = torch.maximum(self.off[n], off.max())
             self.samples += 1
 
     @property
