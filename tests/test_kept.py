@@ -56,6 +56,17 @@ def test_what_nobody_holds_is_forgotten():
     assert left() == before
 
 
+def test_an_old_entry_leads_to_what_was_loaded_anew():
+    """torch's compiler asks it, by a name that is the same for the same source."""
+    entry = sys.modules[towerdsl.compile(SPEC, wide=6).__module__]
+    gc.collect()
+    with pytest.raises(AttributeError, match="nobody has"):
+        entry.nn  # noqa: B018
+    again = towerdsl.compile(SPEC, wide=6)
+    assert sys.modules[again.__module__] is not entry
+    assert entry.nn is nn and entry.Kept is again
+
+
 def used(*uses: Callable[[nn.Module], Any]) -> None:
     model = towerdsl.compile(SPEC)()
     for use in uses:

@@ -105,7 +105,7 @@ def test_data():
         ({"space": 3}, "`space=3`: the size `space` is a list of axes or numbers"),
         ({"space": "h"}, "the size `space` is a list of axes or numbers"),
         ({"space": ["h", "1 x"]}, "the size `space` is a list of axes or numbers"),
-        ({"space": ["h", ["w"]]}, "the size `space` is a list of axes or numbers"),
+        ({"space": ["h", ["w"]]}, "a size is a finite number, a truth value, a word, or a list of these"),
         ({"c": [1, 2]}, "`c=[1, 2]`: `c` is no list"),
         ({"depth": [1, 2]}, "`depth=[1, 2]`: `depth` is no size"),
     ],

@@ -314,8 +314,8 @@ def test_a_file_that_stands_alone():
 REFUSED = {
     "no relation lists the pairs": ["mask: keep[j]"],
     "no relation": ["locality: edges[j, i] or keep[j]"],
-    "no sparsemax": ["locality: edges[j, i]", "normalize: sparsemax"],
-    "no hard": ["locality: edges[j, i]", "normalize: hard"],
+    "sparsemax is not computed over rows": ["locality: edges[j, i]", "normalize: sparsemax"],
+    "hard is not computed over rows": ["locality: edges[j, i]", "normalize: hard"],
 }
 
 

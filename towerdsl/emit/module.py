@@ -27,7 +27,8 @@ _GONE: deque[tuple[_Entry, str]] = deque()
 class _Entry(ModuleType):
     """What `sys.modules` has of a module: it leads to the module, and does not keep it.
 
-    But who asks for a class by its name is `pickle`, and may ask again when nobody has one: then it is kept.
+    Who holds an entry longer, as torch's compiler does, is led to the module of this name that is there now. And who
+    asks for a class by its name is `pickle`, and may ask again when nobody has one: then it is kept.
     """
 
     def __init__(self, module: ModuleType) -> None:
@@ -36,8 +37,13 @@ class _Entry(ModuleType):
         self.module = weakref.ref(module)
         self.kept: ModuleType | None = None
 
+    def alive(self) -> ModuleType | None:
+        """The module, or the one that was loaded anew from the same source."""
+        there = sys.modules.get(self.__name__)
+        return self.module() or (there.module() if isinstance(there, _Entry) else None)
+
     def __getattr__(self, name: str) -> Any:
-        module = self.module()
+        module = self.alive()
         if module is None:
             raise AttributeError(f"nobody has a class of {self.__name__} any more")
         found = getattr(module, name)
@@ -47,7 +53,7 @@ class _Entry(ModuleType):
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        module = self.module()
+        module = self.alive()
         return {} if module is None else module.__dict__
 
 

@@ -155,10 +155,10 @@ class _Typer:
                 what = "the number of a head" if name == "head" else "a position"
                 message = f"`{name}` is {what} in an attention"
                 raise Fault("name-reserved", message, span, (), "choose another name")
-        for name, _ in body.params:
-            if name.text in VECTORS:
-                message = f"`{name.text}` in an attention is {VECTORS[name.text]}, which would hide this parameter"
-                raise Fault("name-reserved", message, name.span, (), "choose another name")
+        for param, _ in body.params:
+            if param.text in VECTORS:
+                message = f"`{param.text}` in an attention is {VECTORS[param.text]}, which would hide this parameter"
+                raise Fault("name-reserved", message, param.span, (), "choose another name")
 
     # --- heads, sources, axes ---------------------------------------------------------------------------------
 
