@@ -316,6 +316,8 @@ def test_large_scores_in_halves(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_halves_and_autocast_of_all_sources(form):
     for sources in itertools.product(SOURCES, repeat=3):
+        if sources[1:] == ("rows", "rows"):
+            continue  # `b` is no batch axis then, but one of the query's positions
         if form in COMPUTED:
             agree(form, sources)
         if form in CONVEX:

@@ -99,6 +99,10 @@ def test_both_directions_of_a_relation(text: str) -> None:
 
 #: conditions in which a set of numbers is empty, or all of them
 EMPTY = [
+    "(i < j and kj[j]) or 1 < i - j < n // 2",
+    "((i < j and kj[j]) or 1 < i - j < n // 2) and i - j < 2",
+    "((i < j and kj[j]) or 0 < j - i < n - 2) and (not i // 2 == j // 2 and i - j < 1)",
+    "(kj[j] or 2 <= j < n - 3) and (i < j or 1 < j < n // 2)",
     "(2 * dj[j] == 3 and i <= 1) or kj[j]",
     "(2 * dj[j] == 3 and kj[j]) or i <= 1",
     "kj[j] and not (2 * dj[j] == 3 and i <= 1)",

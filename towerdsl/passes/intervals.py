@@ -195,11 +195,13 @@ class Order:
             return a
         if not both or both == inside:
             return both and EVERY
-        gaps = self.complement(inside)  # what lies there says nothing
+        # what lies in gaps says nothing; one that has no numbers at some lengths is no room to grow into
+        gaps = [x for x in self.complement(inside) if x[0] is None or x[1] is None or self.at_most(x[0], x[1])]
         before: dict[Size | None, Size | None] = {gap[1] + 1: gap[0] for gap in gaps if gap[1] is not None}
         behind: dict[Size | None, Size | None] = {gap[0] - 1: gap[1] for gap in gaps if gap[0] is not None}
         wide = ((before.get(x[0], x[0]), behind.get(x[1], x[1])) for x in both)
-        return self.union(tuple(wide))
+        found = self.union(tuple(wide))
+        return found if len(found) <= len(a) else a
 
     def hull(self, a: Intervals) -> Interval:
         """The least and the largest number of a set, as far as they can be told; it has one."""
