@@ -25,6 +25,21 @@ tower: defaults
 sizes: {d: 8, deep: true, rate: 0.5}
 """
 FOUND = {
+    "a variable of turns that a later loop assigns anew": """
+tower: t
+sizes: {d: 4}
+inputs: {x: "float[b, n, d]"}
+flow:
+  - for l in 3:
+      - h = zeros([b, d])
+      - for t along n:
+          - h = tanh(linear(x[n=t], d) + h)
+          - left = h + t
+      - for k in 2:
+          - left = x * 2
+      - x = 2 * x
+outputs: x
+""",
     "parts of two factors that are computed alike": """
 tower: t
 sizes: {dh: 4}

@@ -68,6 +68,11 @@ def without_unused(body: Sequence[n.Step], results: Iterable[n.Value | n.Relatio
     return _Liveness().kept(body, read(r for r in results if isinstance(r, n.Value)))
 
 
+def needed(body: Sequence[n.Step]) -> frozenset[str]:
+    """The variables of before a body that it reads."""
+    return _Liveness().needed(body)
+
+
 class _Liveness:
     """Goes through statements from the last to the first, with the variables that are read behind each."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.liveness import needed
 from towerdsl.ir.printer import show_value
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type, shown
@@ -161,8 +162,11 @@ class _Block:
         self.checked = set()
         self.steps(scan.body)
         inside, self.names = self.names, before
+        carried = (
+            needed(scan.body) if self.loops else before.keys()
+        )  # an earlier repetition may leave what nobody reads
         for name, kind in before.items():
-            if inside[name] != kind:
+            if inside[name] != kind and name in carried:
                 self.fail(f"`{name}` changes in a loop, from {kind} to {inside[name]}")
         for name, kind in scan.collected:
             each = inside.get(name)
