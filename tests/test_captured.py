@@ -4,8 +4,10 @@ import io
 import warnings
 from functools import cache
 
+import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import towerdsl
@@ -98,11 +100,10 @@ def test_exported_at_one_length(name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["sdpa", "banded", "merged", "chunked", "factored causal", "partition"])
 def test_the_older_onnx_exporter_keeps_the_mask(name):
-    onnx, evaluating = pytest.importorskip("onnx"), pytest.importorskip("onnx.reference")
     model, saved = models(name)[0], io.BytesIO()
     names = ["x", "edges", "keep"]
     torch.onnx.export(model, given(12, True), saved, dynamo=False, opset_version=17, input_names=names, verbose=False)
-    runs = evaluating.ReferenceEvaluator(onnx.load_from_string(saved.getvalue()))
+    runs = ReferenceEvaluator(onnx.load_from_string(saved.getvalue()))
 
     def found(*inputs):
         numbers = {k: x.numpy() for k, x in zip(names, inputs, strict=True) if k in runs.input_names}

@@ -128,9 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         verifying, "override a size of the spec, or give a free length (n=32); small ones are found otherwise", "?"
     )
     takes_kernel(verifying)
-    verifying.add_argument(
-        "--seed", metavar="N", type=_seed, default=0, help="of random weights and inputs (default: 0)"
-    )
+    verifying.add_argument("--seed", metavar="N", type=_seed, default=0, help=seed_help)
     verifying.add_argument("--json", action="store_true", help="write what was measured as JSON")
 
     benching = command("bench", _bench, "time each attention on every kernel that can compute it")

@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -95,7 +96,6 @@ def test_a_size_that_is_none_is_named(size, value):
 
 
 def test_sizes_of_numpy_are_sizes():
-    numpy = pytest.importorskip("numpy")
     plain = towerdsl.source(SPEC, d=16, rate=0.25)
     assert towerdsl.source(SPEC, d=numpy.int64(16), rate=numpy.float32(0.25)) == plain
 

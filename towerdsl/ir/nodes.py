@@ -7,7 +7,7 @@ Every value has a type with named axes; equality ignores spans.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from towerdsl.budget import spend
@@ -18,17 +18,6 @@ from towerdsl.ir.types import Axis, RelationType, TensorType, Type
 if TYPE_CHECKING:
     from towerdsl.lang import tree as t
     from towerdsl.ops.base import Op, OpResult
-
-
-_NAMES: dict[type, tuple[str, ...]] = {}
-
-
-def _names_of(kind: type[Value]) -> tuple[str, ...]:
-    """The fields of a kind of values, looked up once."""
-    found = _NAMES.get(kind)
-    if found is None:
-        found = _NAMES[kind] = tuple(f.name for f in fields(kind))
-    return found
 
 
 @dataclass(frozen=True)
@@ -46,7 +35,7 @@ class Value:
     @property
     def operands(self) -> tuple[Value, ...]:
         found: list[Value] = []
-        for name in _names_of(type(self)):
+        for name in self.__dataclass_fields__:
             x = getattr(self, name)
             if isinstance(x, Value):
                 found.append(x)

@@ -162,9 +162,8 @@ class _Block:
         self.checked = set()
         self.steps(scan.body)
         inside, self.names = self.names, before
-        carried = (
-            needed(scan.body) if self.loops else before.keys()
-        )  # an earlier repetition may leave what nobody reads
+        # an earlier repetition of a loop with a count may leave what this one does not read
+        carried = needed(scan.body) if self.loops else before.keys()
         for name, kind in before.items():
             if inside[name] != kind and name in carried:
                 self.fail(f"`{name}` changes in a loop, from {kind} to {inside[name]}")

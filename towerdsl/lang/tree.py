@@ -7,20 +7,10 @@ thing compare equal.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from towerdsl.diagnostics import Source, Span
-
-_NAMES: dict[type, tuple[str, ...]] = {}
-
-
-def names_of(kind: type[Expr]) -> tuple[str, ...]:
-    """The fields of a kind of expressions, looked up once."""
-    found = _NAMES.get(kind)
-    if found is None:
-        found = _NAMES[kind] = tuple(f.name for f in fields(kind))
-    return found
 
 
 @dataclass(frozen=True)
@@ -28,7 +18,7 @@ class Expr:
     span: Span = field(compare=False, repr=False)
 
     def children(self) -> Iterator[Expr]:
-        for name in names_of(type(self)):
+        for name in self.__dataclass_fields__:
             yield from _expressions(getattr(self, name))
 
 

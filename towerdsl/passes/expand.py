@@ -53,7 +53,7 @@ class _Expander:
         changes: dict[str, Any] = {"span": at}
         if isinstance(e, t.Pick) and e.axis in bound:
             changes["axis"] = self._axis(e.axis, bound[e.axis], at)
-        for name in t.names_of(type(e)):
+        for name in e.__dataclass_fields__:
             value = getattr(e, name)
             if isinstance(value, t.Expr):
                 changes[name] = self.expand(value, bound, part_of)

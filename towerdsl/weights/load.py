@@ -267,6 +267,8 @@ def _kept(holders: Mapping[str, Tensor]) -> list[Tensor]:
     found = []
     for name, holder in holders.items():
         found.append(holder.clone())
+        if holder.is_contiguous() and not holder.is_inference():  # others may not be written to: it is tried
+            continue
         try:
             holder.copy_(found[-1])
         except RuntimeError as error:

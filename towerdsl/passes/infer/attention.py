@@ -34,16 +34,6 @@ if TYPE_CHECKING:
 MERGES = ("concat", "mean", "sum")
 #: Names that mean positions, and the number of a head, in the score and the condition.
 POSITIONS = ("i", "j", "head")
-#: What formulas of an attention call its own values.
-VECTORS = {
-    "q": "the query of one head",
-    "k": "the key of one head",
-    "v": "the value of one head",
-    "y": "the average",
-    "dk": "the size of a key",
-    "dv": "the size of a value",
-    "log_prob": "the log of the probability of a choice",
-}
 Results = tuple[list[n.WeightDecl], list[n.Step], list[n.Value | n.Relation]]
 
 
@@ -156,8 +146,8 @@ class _Typer:
                 message = f"`{name}` is {what} in an attention"
                 raise Fault("name-reserved", message, span, (), "choose another name")
         for param, _ in body.params:
-            if param.text in VECTORS:
-                message = f"`{param.text}` in an attention is {VECTORS[param.text]}, which would hide this parameter"
+            if param.text in RESERVED:
+                message = f"`{param.text}` has a meaning of its own inside attentions, which would hide this parameter"
                 raise Fault("name-reserved", message, param.span, (), "choose another name")
 
     # --- heads, sources, axes ---------------------------------------------------------------------------------

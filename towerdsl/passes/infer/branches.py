@@ -78,7 +78,7 @@ class Branches:
                     taken = self.truth(value, e.test.span)
                     self.unused(e.otherwise if taken else e.then, scope)
                     return self._taken(e.then if taken else e.otherwise, scope)
-        for name in t.names_of(type(e)):
+        for name in e.__dataclass_fields__:
             if name not in changes:
                 changes[name] = self._inside(getattr(e, name), scope)
         changes = {name: new for name, new in changes.items() if new is not getattr(e, name)}
@@ -139,7 +139,7 @@ class Branches:
         if isinstance(e, t.Call) and self._is_idle(e, scope):
             return self._read(e.args[0], scope)
         changes: dict[str, Any] = {}
-        for name in t.names_of(type(e)):
+        for name in e.__dataclass_fields__:
             old = getattr(e, name)
             if isinstance(old, t.Expr | tuple):
                 changes[name] = _each(old, lambda x: self._read(x, scope))
