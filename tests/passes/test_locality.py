@@ -104,6 +104,9 @@ FOUND = {
     "i == j or edges[j, i] or keep[i] and i == j": "either (0 <= i - j <= 0 | forward edges)",
     "where(i < 3, j <= i, false)": "0 <= i - j; i <= 2",
     "(i * j) % 7 == 3": "unknown",
+    "j > i and n != 2 * (j - i) and (j > i and n != 2 * (j - i) and (n != 2 * (j - i) and j > i))": (
+        "i - j <= -1; either (i - j <= -(n // 2) - 1 | -((n + 1) // 2) + 1 <= i - j)"
+    ),
 }
 
 
@@ -252,7 +255,8 @@ def meaning(r, values: Values) -> bool:
             assert 0 <= shift < width
             return (at(r.query) + shift) // width == (at(r.key) + shift) // width
         case Residue():
-            assert 0 <= size(r.rest) < size(r.step)
+            if r.rest.integer is not None:  # one made of a length may be no rest at some lengths, and then none has it
+                assert 0 <= size(r.rest) < size(r.step)
             return (at(r.query) - at(r.key)) % size(r.step) == size(r.rest)
         case End():
             above = r.low is None or size(r.low) <= at(r.axis)

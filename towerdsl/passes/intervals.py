@@ -155,6 +155,8 @@ class Order:
         return tuple(sorted(found, key=self._place))
 
     def _added(self, found: list[Interval], x: Interval) -> list[Interval]:
+        if x in found:  # one that has no numbers at some lengths does not reach itself
+            return found
         for y in found:
             if not (self._reaches(x, y) and self._reaches(y, x)):
                 continue
