@@ -28,13 +28,10 @@ diagnostics budget files lang ir ops passes runtime kernels emit weights compile
 compare api cli
 """.split()
 #: The same inside a package; packages without an entry have no cycles, which is checked for all.
-INSIDE = {"ir": "names size reach types nodes rewrite liveness parameters printer verify".split()}
+INSIDE = {"ir": "names size reach types operation nodes rewrite liveness parameters printer verify".split()}
 
-#: Imports for annotations only that point down the pipeline, or around a cycle: each cannot be avoided.
-ANNOTATIONS = {
-    # a call of an operation keeps the operation, and operations are made of the axes and types of `ir`
-    ("towerdsl.ir.nodes", "towerdsl.ops.base"),
-    # the parts of inference call each other through the one object that has the tables
+#: The parts of inference call each other through the one object that has the tables.
+CIRCLES = {
     ("towerdsl.passes.infer.attention", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.branches", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.calls", "towerdsl.passes.infer.model"),
@@ -43,11 +40,6 @@ ANNOTATIONS = {
     ("towerdsl.passes.infer.needs", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.reads", "towerdsl.passes.infer.model"),
     ("towerdsl.passes.infer.statements", "towerdsl.passes.infer.model"),
-}
-#: An import inside a function that closes a cycle.
-LATE = {
-    # rules are written in terms of expressions, which only a spec with checkpoints has to parse
-    ("towerdsl.weights.rules", "towerdsl.weights.parse"),
 }
 #: A kernel writes code with the emitter's writer, which is handed to it.
 WRITER = "towerdsl.emit.average"
@@ -58,31 +50,19 @@ WITHOUT_TORCH = (
 
 
 @cache
-def imports(module: str) -> tuple[set[str], set[str]]:
-    """The modules of towerdsl that a file imports, at run time and for annotations only."""
-    runtime: set[str] = set()
-    annotations: set[str] = set()
-
-    def visit(node: ast.AST, found: set[str]) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for child in node.body:
-                visit(child, annotations)
-            return
+def imports(module: str) -> frozenset[str]:
+    """The modules of towerdsl that a file imports: at its top, inside a function, or for annotations only."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(a.name for a in node.names if a.name in FILES)
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module}: imports are absolute"
-            for a in node.names:
-                full = f"{node.module}.{a.name}"
-                if full in FILES:
-                    found.add(full)
-                elif node.module in FILES:
-                    found.add(node.module)
-        for child in ast.iter_child_nodes(node):
-            visit(child, found)
-
-    visit(ast.parse(FILES[module].read_text(encoding="utf-8")), runtime)
-    return runtime - {module}, annotations - {module}
+            names = (f"{node.module}.{a.name}" for a in node.names)
+            found.update(name if name in FILES else str(node.module) for name in names if str(node.module) in FILES)
+    if part(module) == "kernels":
+        found.discard(WRITER)
+    return frozenset(found - {module})
 
 
 def part(module: str) -> str:
@@ -94,7 +74,7 @@ def part(module: str) -> str:
 def test_a_file_imports_only_what_stands_above_it(module):
     here = part(module)
     assert not here or here in PIPELINE, f"where in the pipeline is {here}?"
-    for target in imports(module)[0]:
+    for target in imports(module):
         there = part(target)
         if not here or not there:  # the package has the version and the errors, and loads the rest when it is asked for
             assert target in ("towerdsl", "towerdsl.diagnostics"), f"{module} imports {target}"
@@ -107,26 +87,12 @@ def test_a_file_imports_only_what_stands_above_it(module):
 
 
 def test_no_import_cycles():
-    late = {module: {b for a, b in LATE if a == module} for module in FILES}
-    graph = {module: imports(module)[0] - {"towerdsl"} - late[module] for module in FILES}
+    graph = {module: imports(module) - {"towerdsl"} - {b for a, b in CIRCLES if a == module} for module in FILES}
     for module in FILES:  # `from towerdsl.ops import x` runs towerdsl/ops/__init__.py
         package = module.rpartition(".")[0]
         if package != "towerdsl":
             graph[module] -= {package}
     tuple(graphlib.TopologicalSorter(graph).static_order())
-
-
-def test_annotations_that_point_down_are_listed():
-    found = set()
-    for module in FILES:
-        for target in imports(module)[1]:
-            if part(module) == "kernels" and target == WRITER:
-                continue
-            here, there = part(module), part(target)
-            inside = here == there and here != "passes"
-            if not inside and (here == there or PIPELINE.index(there) > PIPELINE.index(here)):
-                found.add((module, target))
-    assert found == ANNOTATIONS
 
 
 # --- without torch ---------------------------------------------------------------------------------------------

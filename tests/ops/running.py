@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towerdsl.ir.operation import Move
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.ops import OPS, OpCall, OpError, OpResult, SizeArg, python
-from towerdsl.ops.base import Move
 
 DTYPES = {"float": torch.float64, "int": torch.int64, "bool": torch.bool}
 #: what free lengths are at run time; two sets, so that no shape is right by chance

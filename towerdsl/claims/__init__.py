@@ -13,9 +13,17 @@ For each attention, in float64, with W the weights of the reference kernel on th
 from __future__ import annotations
 
 from towerdsl.claims.claimed import GRADIENTS, VALUES
-from towerdsl.claims.data import Checked, Failure, Verified, to_data
 from towerdsl.claims.model import verify_library, verify_model, verify_spec
-from towerdsl.claims.show import library_text, render, render_library, text
+from towerdsl.claims.verified import (
+    Checked,
+    Failure,
+    Verified,
+    library_text,
+    render,
+    render_library,
+    text,
+    to_data,
+)
 
 __all__ = [
     "GRADIENTS",

@@ -15,7 +15,7 @@ from towerdsl.claims import draw, probe
 from towerdsl.claims.capture import Call
 from towerdsl.claims.claimed import GRADIENTS, VALUES, Claimed, claimed
 from towerdsl.claims.condition import Pairs, Roles, bind, heads_of, lookups
-from towerdsl.claims.data import Failure
+from towerdsl.claims.verified import Failure
 from towerdsl.claims.wording import Reading
 from towerdsl.compiler import Compiled
 from towerdsl.explain.spell import Speller

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from towerdsl.claims import draw
 from towerdsl.claims.capture import Call, places, watch
 from towerdsl.claims.check import Measured, at_other_lengths, measure
-from towerdsl.claims.data import Checked, Failure, Verified
+from towerdsl.claims.verified import Checked, Failure, Verified
 from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.diagnostics import Diagnostic, TowerError, expect
 from towerdsl.emit.module import load_module

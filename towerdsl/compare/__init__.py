@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from towerdsl.compare.model import Diff, Difference, Pair, diff, to_data
-from towerdsl.compare.show import render, text
+from towerdsl.compare.differences import Diff, Difference, Pair, render, text, to_data
+from towerdsl.compare.model import diff
 from towerdsl.compare.table import Row, markdown, rows
 
 __all__ = ["Diff", "Difference", "Pair", "Row", "diff", "markdown", "render", "rows", "text", "to_data"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from towerdsl.budget import bounded
+from towerdsl.compare.differences import Diff, Difference, Pair
 from towerdsl.compare.fields import Field, equal, fields
-from towerdsl.compare.show import text
 from towerdsl.compiler import Compiled, compile_spec, size_names
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
 from towerdsl.explain.spell import Speller, static_text
@@ -18,50 +18,6 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.kernels.work import walk
 from towerdsl.passes.static import Setting
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One field of a pair: what only the first has, and what only the second has."""
-
-    field: str
-    first: tuple[str, ...]
-    second: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An attention of each spec, by their paths; `differences` and the names of the fields that are the same."""
-
-    first: str
-    second: str
-    differences: tuple[Difference, ...]
-    same: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Diff:
-    """What differs between two specs. `alone` are attentions without a partner, as (spec, path, what it averages);
-    `sizes` those that both have with different values."""
-
-    names: tuple[str, str]
-    pairs: tuple[Pair, ...]
-    alone: tuple[tuple[str, str, str], ...]
-    parameters: tuple[int, int]
-    sizes: tuple[tuple[str, str, str], ...]
-
-    @property
-    def same(self) -> bool:
-        """Whether every attention of one is, in every field, an attention of the other."""
-        return not self.alone and not any(p.differences for p in self.pairs)
-
-    def __str__(self) -> str:
-        return text(self)
-
-
-def to_data(diff: Diff) -> dict[str, Any]:
-    """The differences as plain data, with the names of the fields above, and `same`."""
-    return {**asdict(diff), "same": diff.same}
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from towerdsl.budget import spend
 from towerdsl.diagnostics import Span
+from towerdsl.ir.operation import Op, OpResult
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType, TensorType, Type
-
-if TYPE_CHECKING:
-    from towerdsl.lang import tree as t
-    from towerdsl.ops.base import Op, OpResult
+from towerdsl.lang import tree as t
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import keyword
 from collections.abc import Callable
 
+from towerdsl.ir.operation import Op, OpCall, OpError, OpResult, SizeArg, python
 from towerdsl.ops import layers, shape
-from towerdsl.ops.base import OPS, Op, OpCall, OpError, OpResult, SizeArg, new_axis, op, python
+from towerdsl.ops.base import OPS, new_axis, op
 from towerdsl.ops.elementwise import ELEMENTWISE, Elementwise
 
 __all__ = [

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from towerdsl.ir.operation import Inference, Move, OpCall, OpResult, SizeArg
 from towerdsl.ir.reach import DENSE, IN_TURN, Comb, Reach, band, unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import Inference, Move, OpCall, OpResult, SizeArg, kept, new_axis, op, staying
+from towerdsl.ops.base import kept, new_axis, op, staying
 
 _F = ("import torch.nn.functional as F",)
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
+from towerdsl.ir.operation import Move, OpCall, OpResult, SizeArg
 from towerdsl.ir.reach import unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import Move, OpCall, OpResult, SizeArg, kept, op, staying
+from towerdsl.ops.base import kept, op, staying
 from towerdsl.ops.layers import in_words, tensor_argument
 
 # --- rearrange -------------------------------------------------------------------------------------------------

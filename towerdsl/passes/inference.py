@@ -12,9 +12,9 @@ from typing import TypeGuard
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
+from towerdsl.ir.operation import Op, OpResult
 from towerdsl.ir.rewrite import change_values, rewrite
 from towerdsl.ops import ELEMENTWISE
-from towerdsl.ops.base import Op, OpResult
 
 
 def inference(model: n.Model) -> n.Model:

@@ -15,8 +15,9 @@ from typing import NamedTuple, TypeAlias
 
 from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Diagnostic, Diagnostics, closest
+from towerdsl.weights.expressions import Concat, Expr, Reshape, Stack, Transpose, names_in
 from towerdsl.weights.names import Name, Part
-from towerdsl.weights.rules import CheckpointMap, Concat, Expr, Reshape, Rule, Stack, Transpose, names_in
+from towerdsl.weights.rules import CheckpointMap, Rule
 
 MAX_NAMES = 1_000_000
 UNMATCHED = "checkpoint-unmatched"

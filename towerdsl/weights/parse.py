@@ -10,8 +10,8 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 
 from towerdsl.budget import spend, working_at
 from towerdsl.diagnostics import Diagnostics, did_you_mean
+from towerdsl.weights.expressions import Concat, Expr, Reshape, Stack, Transpose
 from towerdsl.weights.names import Text, inside, parse_name
-from towerdsl.weights.rules import Concat, Expr, Reshape, Stack, Transpose
 
 MAX_CHARACTERS = 10_000
 MAX_LEVELS = 100

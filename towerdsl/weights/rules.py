@@ -6,82 +6,16 @@ parameters of the model. Every operation can be undone, so one rule serves loadi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from towerdsl.diagnostics import Diagnostics, Source, Span, did_you_mean
+from towerdsl.weights.expressions import Concat, Expr, Reshape, Stack, names_in, variables, walk
 from towerdsl.weights.names import Name, Text, parse_name
+from towerdsl.weights.parse import parse_expr
 
 MAX_RULES = 500
-
-
-@dataclass(frozen=True)
-class Transpose:
-    """`item` with its last two dims swapped."""
-
-    item: Expr
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return f"transpose({self.item})"
-
-
-@dataclass(frozen=True)
-class Concat:
-    """`items` joined along `dim`. `parts` (left side only) are their lengths there, up to a common factor."""
-
-    items: tuple[Expr, ...]
-    dim: int = 0
-    parts: tuple[int, ...] | None = None
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        parts = f", parts={list(self.parts)}" if self.parts else ""
-        return f"concat({', '.join(map(str, self.items))}{_dim(self.dim)}{parts})"
-
-
-@dataclass(frozen=True)
-class Stack:
-    """`item` for each value of the placeholder `over`, in order, along a new dim. `over` is "" until resolved."""
-
-    item: Expr
-    dim: int = 0
-    over: str = ""
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return f"stack({self.item}{_dim(self.dim)}, over={self.over})"
-
-
-@dataclass(frozen=True)
-class Reshape:
-    """`item` with its elements, in order, in another shape; one length may be -1."""
-
-    item: Expr
-    shape: tuple[int, ...]
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return f"reshape({self.item}, {list(self.shape)})"
-
-
-Expr: TypeAlias = Name | Transpose | Concat | Stack | Reshape
-
-
-def _dim(dim: int) -> str:
-    return f", dim={dim}" if dim else ""
-
-
-def names_in(expr: Expr) -> Iterator[Name]:
-    """The name patterns of an expression, left to right."""
-    if isinstance(expr, Name):
-        yield expr
-    elif isinstance(expr, Concat):
-        for item in expr.items:
-            yield from names_in(item)
-    else:
-        yield from names_in(expr.item)
 
 
 @dataclass(frozen=True)
@@ -230,8 +164,6 @@ def parse_map(section: Section, found: Diagnostics, sizes: Mapping[str, int] | N
 
     `sizes` are the spec's integer sizes, for `dim=`, `parts=` and the shape of `reshape`.
     """
-    from towerdsl.weights.parse import parse_expr  # lark is needed from here on only
-
     rules: list[Rule] = []
     written: set[str] = set()
     if len(section.rules) > MAX_RULES:
@@ -273,7 +205,7 @@ def parse_map(section: Section, found: Diagnostics, sizes: Mapping[str, int] | N
 def _resolve(public: Expr, ours: Expr, left: Text, right: Text, found: Diagnostics) -> Rule | None:
     """The rule, each stack with its placeholder; None if the sides cannot be matched or undone."""
     before = len(found)
-    sides = (_variables(public), _variables(ours))
+    sides = (variables(public), variables(ours))
     shared = {x: several for x, several in sides[1].items() if x in sides[0]}
     for x, several in shared.items():
         if sides[0][x] != several:
@@ -283,7 +215,7 @@ def _resolve(public: Expr, ours: Expr, left: Text, right: Text, found: Diagnosti
                 right.span,
                 help=f"write `{{{x}}}` on both sides, or `{{{x}*}}`",
             )
-    for expr in _walk(public):
+    for expr in walk(public):
         if isinstance(expr, Reshape):
             found.add(
                 "checkpoint-reshape",
@@ -299,7 +231,7 @@ def _resolve(public: Expr, ours: Expr, left: Text, right: Text, found: Diagnosti
                 name.span,
                 help="write `{l}` here, and `{l+1}` in the public name",
             )
-    for expr in _walk(ours):
+    for expr in walk(ours):
         if isinstance(expr, Concat) and expr.parts is not None:
             found.add(
                 "checkpoint-parts",
@@ -312,22 +244,6 @@ def _resolve(public: Expr, ours: Expr, left: Text, right: Text, found: Diagnosti
     ours = _bind(ours, set(sides[1]) - set(shared), frozenset(shared), "right", found)
     public = _bind(public, set(sides[0]) - set(shared), frozenset(shared), "left", found)
     return Rule(public, ours, tuple(shared)) if len(found) == before else None
-
-
-def _variables(expr: Expr) -> dict[str, bool]:
-    result: dict[str, bool] = {}
-    for name in names_in(expr):
-        result.update(name.variables)
-    return result
-
-
-def _walk(expr: Expr) -> Iterator[Expr]:
-    yield expr
-    if isinstance(expr, Concat):
-        for item in expr.items:
-            yield from _walk(item)
-    elif not isinstance(expr, Name):
-        yield from _walk(expr.item)
 
 
 def _bind(expr: Expr, free: set[str], bound: frozenset[str], side: str, found: Diagnostics) -> Expr:
@@ -353,9 +269,9 @@ def _bind(expr: Expr, free: set[str], bound: frozenset[str], side: str, found: D
         return replace(expr, items=tuple(_bind(item, free, bound, side, found) for item in expr.items))
     if not isinstance(expr, Stack):
         return replace(expr, item=_bind(expr.item, free, bound, side, found))
-    inner = {x for e in _walk(expr.item) if isinstance(e, Stack) for x in [e.over] if x}
-    several = {x for x, many in _variables(expr.item).items() if many}
-    choices = sorted((set(_variables(expr.item)) & free) - inner - several - bound)
+    inner = {x for e in walk(expr.item) if isinstance(e, Stack) for x in [e.over] if x}
+    several = {x for x, many in variables(expr.item).items() if many}
+    choices = sorted((set(variables(expr.item)) & free) - inner - several - bound)
     over = expr.over or (choices[0] if len(choices) == 1 else "")
     if not over and choices:
         found.add(

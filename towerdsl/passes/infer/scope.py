@@ -9,9 +9,9 @@ from towerdsl.budget import spend
 from towerdsl.diagnostics import Span
 from towerdsl.ir import names
 from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Set, Value
+from towerdsl.ir.operation import Op, OpResult
 from towerdsl.ir.types import Axis
 from towerdsl.lang import tree as t
-from towerdsl.ops import Op, OpResult
 from towerdsl.passes.infer.reading import Readings
 from towerdsl.passes.resolve import walk
 from towerdsl.passes.static import Static

@@ -1,17 +1,59 @@
-"""What differs between two specs, on one screen."""
+"""What differs between two specs, as data, and on one screen."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from towerdsl.compare.model import Diff, Pair
+
+@dataclass(frozen=True)
+class Difference:
+    """One field of a pair: what only the first has, and what only the second has."""
+
+    field: str
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An attention of each spec, by their paths; `differences` and the names of the fields that are the same."""
+
+    first: str
+    second: str
+    differences: tuple[Difference, ...]
+    same: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What differs between two specs. `alone` are attentions without a partner, as (spec, path, what it averages);
+    `sizes` those that both have with different values."""
+
+    names: tuple[str, str]
+    pairs: tuple[Pair, ...]
+    alone: tuple[tuple[str, str, str], ...]
+    parameters: tuple[int, int]
+    sizes: tuple[tuple[str, str, str], ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether every attention of one is, in every field, an attention of the other."""
+        return not self.alone and not any(p.differences for p in self.pairs)
+
+    def __str__(self) -> str:
+        return text(self)
+
+
+def to_data(diff: Diff) -> dict[str, Any]:
+    """The differences as plain data, with the names of the fields above, and `same`."""
+    return {**asdict(diff), "same": diff.same}
 
 
 def render(diff: Diff, console: Console | None = None) -> None:
