@@ -152,3 +152,34 @@ def test_a_loop_that_reads_its_index_may_change_what_it_carries():
     assert model(torch.ones(1, 4, 2, 2)).shape == (1, 10, 2, 2)
     with pytest.raises(TowerError, match="`x` changes from one repetition to the next"):
         compile_spec(STAGES.replace("widths[s]", "widths[1]"))
+
+
+LOOKUP = """
+tower: table
+sizes: {rates: [0.5, 1, 2.5], c: 3}
+inputs: {at: "int[b, n]", x: "float[b, n]"}
+outputs: {found: "lookup(at, rates)", times: "x * lookup(at, rates)"}
+"""
+
+
+def test_numbers_at_positions():
+    """Outside of the list the nearest one is read; float32 until it meets the model's dtype."""
+    at, x = torch.tensor([[0, 2, -1, 9]]), torch.ones(1, 4, dtype=torch.bfloat16)
+    found = towerdsl.compile(LOOKUP)().bfloat16()(at, x)
+    assert found.found.tolist() == [[0.5, 2.5, 0.5, 2.5]]
+    assert found.times.dtype == torch.bfloat16
+    other = towerdsl.compile(LOOKUP, rates=[7, 8.25])()(at, x.float())
+    assert other.found.tolist() == [[7, 8.25, 7, 8.25]]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ("[]", "there is nothing in this list"),
+        ("[at]", "must be known when compiling"),
+        ("rates[0], 1", "has 2 arguments at most"),
+    ],
+)
+def test_no_numbers_to_look_up(numbers, says):
+    with pytest.raises(TowerError, match=says):
+        towerdsl.compile(LOOKUP.replace("lookup(at, rates)", f"lookup(at, {numbers})"))

@@ -36,9 +36,9 @@ class Look(nn.Module):
         i = torch.arange(n, device=q.device)
         wide = torch.promote_types(q.dtype, torch.float32)
         index = torch.arange(4, device=q.device)
-        angle = i[:, None] * 10000 ** ((-2 * (index % 2)).to(wide) / 4)
+        angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
         j = torch.arange(n, device=q.device)
-        angle_2 = j[:, None] * 10000 ** ((-2 * (index % 2)).to(wide) / 4)
+        angle_2 = j[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
         q = (
             q * torch.cos(angle).to(q.dtype)
             + torch.where(index < 2, -1, 1) * q.roll(2, -1) * torch.sin(angle).to(q.dtype)

@@ -37,13 +37,13 @@ class Look(nn.Module):
         i = torch.arange(n, device=q.device)
         wide = torch.promote_types(q.dtype, torch.float32)
         index = torch.arange(4, device=q.device)
-        angle = i[:, None] * 10000 ** ((-2 * (index % 2)).to(wide) / 4)
+        angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
         held = (
             q * torch.cos(angle).to(q.dtype)
             + torch.where(index < 2, -1, 1) * q.roll(2, -1) * torch.sin(angle).to(q.dtype)
         )
         j = torch.arange(n, device=q.device)
-        angle_2 = j[:, None] * 10000 ** ((-2 * (index % 2)).to(wide) / 4)
+        angle_2 = j[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
         held_2 = (
             k * torch.cos(angle_2).to(q.dtype)
             + torch.where(index < 2, -1, 1) * k.roll(2, -1) * torch.sin(angle_2).to(q.dtype)

@@ -47,9 +47,9 @@ def register_op(
             return OpResult(call.x, "torch.mul({x}, {by})", attrs=(("by", call.statics["by"]),))
 
     `tensors` names the tensor arguments, separated by spaces; one that ends in `...` takes one or more. `statics` lists
-    the others as `name:kind` or `name:kind=default`, with the kinds size, int, ints, float, bool, axis, axes and text.
-    `weights` is true for one whose module has weights, which then get a name. A name that the language has already is
-    refused.
+    the others as `name:kind` or `name:kind=default`, with the kinds size, int, ints, float, floats, bool, axis, axes
+    and text. `weights` is true for one whose module has weights, which then get a name. A name that the language has
+    already is refused.
     """
     for argument, text in {"name": name, "tensors": tensors, "statics": statics}.items():
         if not isinstance(text, str):

@@ -10,7 +10,7 @@ from towerdsl.ir.operation import Move, Op, OpCall, OpResult, SizeArg, StaticPar
 from towerdsl.ir.types import Axis, TensorType
 
 OPS: dict[str, Op] = {}
-KINDS = ("size", "sizes", "int", "ints", "float", "bool", "axis", "axes", "text")
+KINDS = ("size", "sizes", "int", "ints", "float", "floats", "bool", "axis", "axes", "text")
 
 
 def op(

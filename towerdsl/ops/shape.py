@@ -573,3 +573,19 @@ def resize(call: OpCall) -> OpResult:
         attrs=tuple((n, s.size) for n, s in zip(names, sizes, strict=True)),
         moves=staying(x, *(Move(lead + k, None, unknown("the axis is resized")) for k in range(many))),
     )
+
+
+# --- lookup ----------------------------------------------------------------------------------------------------
+
+
+@op("lookup", tensors="at", statics="numbers:floats")
+def lookup(call: OpCall) -> OpResult:
+    """The numbers of a list at positions `at`, in float32; the nearest one where a position is outside."""
+    at: TensorType = tensor_argument(call, "int", "at")
+    numbers = call.statics["numbers"]
+    if not numbers:
+        call.fail("arguments", "there is nothing in this list to look up", argument="numbers")
+    kind = replace(at, dtype="wide")
+    code = "torch.tensor({numbers}, device={at}.device)[{at}.clamp(0, {last})]"
+    attrs = (("numbers", numbers), ("last", len(numbers) - 1))
+    return OpResult(kind, code, attrs=attrs, moves=staying(at))

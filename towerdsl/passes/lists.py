@@ -99,6 +99,12 @@ def _given(name: str, value: Setting, span: Span, errors: Diagnostics) -> tuple[
     return tuple(items)
 
 
+def put_in(conditions: tuple[t.Expr, ...], lists: Lists, errors: Diagnostics) -> tuple[t.Expr, ...]:
+    """Expressions with lists in the places of their names."""
+    found: tuple[t.Expr, ...] = _Spread(lists, errors).put(conditions)
+    return found
+
+
 class _Spread:
     def __init__(self, lists: Lists, errors: Diagnostics) -> None:
         self.lists, self.errors = lists, errors

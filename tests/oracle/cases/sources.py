@@ -1,5 +1,7 @@
 """Where queries, keys and values come from, and which axis is averaged."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -173,3 +175,60 @@ def sink(p, x):
         return attention(x, memory, memory, visible=lambda head, i, j: j <= i + 1 or j == 1)
 
     return each(one, x)
+
+
+@case(x=floats(2, 5, 8))
+def rotary(p, x):
+    tau, n, d = 2 * math.pi, x.shape[1], x.shape[2]
+
+    def plain(base=10000.0, size=d):
+        return [base ** (-2 * t / size) for t in range(size // 2)]
+
+    def stretched(length):
+        return plain(10000 * (4 * max(n, length) / length - 3) ** (d / (d - 2)))
+
+    def llama3(rate):
+        """Llama 3.1: long waves are 8 times slower, short ones stay, between them both are mixed."""
+        turns = 512 * rate / tau
+        mixed = (1 - (turns - 1) / 3) * rate / 8 + (turns - 1) / 3 * rate
+        return rate if turns > 4 else rate / 8 if turns < 1 else mixed
+
+    def yarn(fast, slow, whole):
+        """Peng et al. 2023, equation 23: features between those that turn `fast` and `slow` times are mixed."""
+        first, last = (d * math.log(256 / (turns * tau)) / (2 * math.log(10000)) for turns in (fast, slow))
+        first, last = (math.floor(first), math.ceil(last)) if whole else (first, last)
+        first, last = max(first, 0), min(last, d - 1)
+        slower = [clip((t - first) / (last - first), 0, 1) for t in range(d // 2)]
+        return [rate * (1 - s) + rate / 4 * s for rate, s in zip(plain(), slower, strict=True)]
+
+    longer = [rate / by for rate, by in zip(plain(), (1.0, 1.5, 2.5, 4.0), strict=True)]
+    scale = math.sqrt(1 + math.log(4) / math.log(64))
+
+    def one(x):
+        def turned(rates, pairs=False, scale=1.0):
+            rows = []
+            for i, row in enumerate(x):
+                size, half = 2 * len(rates), len(rates)
+                new = row.clone()
+                for t, rate in enumerate(rates):
+                    a, b = (2 * t, 2 * t + 1) if pairs else (t, t + half)
+                    cos, sin = math.cos(7 * i * rate), math.sin(7 * i * rate)
+                    new[a], new[b] = row[a] * cos - row[b] * sin, row[b] * cos + row[a] * sin
+                rows.append(torch.cat([scale * new[:size], row[size:]]))
+            return torch.stack(rows)
+
+        return (
+            turned([rate / 4 for rate in plain()]),
+            turned(plain(10000 * 4 ** (d / (d - 2)))),
+            turned(stretched(16), pairs=True),
+            turned(stretched(2)),
+            turned([llama3(rate) for rate in plain(500)]),
+            turned(yarn(16, 2, True), pairs=True, scale=0.05 * math.log(4) + 1),
+            turned(yarn(32, 1, False)),
+            turned(longer, scale=scale),
+            turned(plain(size=4)),
+            turned(plain(size=4), pairs=True, scale=2.0),
+        )
+
+    found = [one(entry) for entry in x]
+    return tuple(torch.stack(parts) for parts in zip(*found, strict=True))

@@ -216,6 +216,9 @@ class Calls:
             return tuple(self._static_argument("size", x, scope, values, function, name) for x in items)
         if kind == "ints" and isinstance(e, t.List):
             return tuple(typer.integer(x, scope, what) for x in e.items)
+        if kind == "floats":
+            items = e.items if isinstance(e, t.List) else (e,)
+            return tuple(self._static_argument("float", x, scope, values, function, name) for x in items)
         value = typer.static(e, scope, what)
         if kind == "size":
             size = st.as_size(value)

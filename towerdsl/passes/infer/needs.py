@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from towerdsl.diagnostics import Span, did_you_mean
 from towerdsl.ir import nodes as n
 from towerdsl.lang import tree as t
 from towerdsl.passes.infer.scope import POISON, Binding, Fault, Scope, Unknown
+from towerdsl.passes.lists import put_in
 from towerdsl.passes.resolve import walk
 from towerdsl.passes.static import Static, show
 
@@ -29,6 +31,8 @@ def check_needs(
     if isinstance(called, t.Definition):
         numbers: dict[str, Binding] = {name: _number(infer, e, scope) for name, e in args.items()}
         scope = scope.child(**{p.name: POISON for p in called.signature.parameters} | numbers)
+        lists = {name: e.items for name, e in args.items() if isinstance(e, t.List)}
+        called = replace(called, needs=put_in(called.needs, lists, infer.errors)) if lists else called
     for condition in called.needs:
         if _holds(infer, called, condition, scope) is False:
             raise _unmet(infer, called, condition, args, span, scope)
