@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -22,6 +23,7 @@ from towerdsl.kernels.base import Plan
 from towerdsl.kernels.choose import DEVICES, attentions, choose
 from towerdsl.lang import library
 from towerdsl.lang import tree as t
+from towerdsl.lowered.nodes import Lowered
 from towerdsl.passes.infer import infer
 from towerdsl.passes.inference import inference as inference_form
 from towerdsl.passes.lists import spread
@@ -88,7 +90,13 @@ class Compiled:
         """The Python source of the model."""
         expect("standalone", standalone, bool, "true or false")
         maps = {m.name: m.to_data() for m in self.checkpoints}
-        return write_source(self.model, self.plans, self.resolved, maps, standalone)
+        return write_source(self.model, self.lowered, self.resolved, maps, standalone)
+
+    @cached_property
+    def lowered(self) -> dict[int, Lowered]:
+        """How each attention is computed, by the id of its block."""
+        blocks = attentions(self.model.root)
+        return {id(b): self.plans[id(b)].lowered(b.average) for b in blocks if b.average is not None}
 
 
 #: What each class was compiled from, for those who look inside a model; a class is known by its name and its source.

@@ -149,7 +149,7 @@ def test_every_kernel_is_reached():
 
 @pytest.fixture
 def padding_counts(monkeypatch):
-    monkeypatch.setattr("towerdsl.kernels.tiling.Tiling.inside", lambda self: None)
+    monkeypatch.setattr("towerdsl.lowered.tiling.Tiling.inside", lambda self: None)
 
 
 def compare_a_few() -> None:

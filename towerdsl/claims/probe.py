@@ -22,7 +22,7 @@ from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Plan
 from towerdsl.kernels.edges import Edges
 from towerdsl.kernels.reference import Reference
-from towerdsl.kernels.tiling import restricted
+from towerdsl.lowered.tiling import restricted
 from towerdsl.passes.locality import analyze
 from towerdsl.passes.score import split
 
@@ -67,8 +67,7 @@ def condition(compiled: Compiled, block: n.BlockInstance) -> Probe:
     one = n.Const(TensorType("int", (), True), average.span, 1)
     plain = replace(average, score=one, normalize="none", options=(), dropout=0.0, log_prob=False)
     body = tuple(replace(step, average=plain) if isinstance(step, n.Evaluate) else step for step in block.body)
-    plan = Plan(Reference(), (), Facts(analyze(plain.visible), split(one)))
-    return _probe(compiled, replace(block, body=body), "weights", plan)
+    return _probe(compiled, replace(block, body=body), "weights", _reference(plain))
 
 
 def rows(compiled: Compiled, block: n.BlockInstance) -> Probe:
@@ -93,8 +92,11 @@ def rows(compiled: Compiled, block: n.BlockInstance) -> Probe:
     found = replace(
         block, parameters=tuple(parameters.items()), body=(*body, step), results=(result,), result_names=(None,)
     )
-    plan = Plan(Reference(), (), Facts(analyze(inner.visible), split(inner.score)))
-    return Probe(_compiled(compiled, found, plan), ("weights",))
+    return Probe(_compiled(compiled, found, _reference(inner)), ("weights",))
+
+
+def _reference(average: n.Average) -> Plan:
+    return Plan(Reference(), (), Facts(analyze(average.visible), split(average.score)))
 
 
 def _of_rows(average: n.Average, axis: Axis, short: Axis, name: str) -> n.Average:
@@ -261,7 +263,8 @@ def _probe(compiled: Compiled, block: n.BlockInstance, part: str, plan: Plan) ->
 def _compiled(compiled: Compiled, block: n.BlockInstance, plan: Plan | None) -> type[nn.Module]:
     inputs = tuple(n.InputDecl(name, kind, None) for name, kind in block.parameters)
     model = n.Model(f"{block.name}_probe", block, inputs, None, None, (), compiled.model.source_name)
-    plans = {**compiled.plans, **({id(block): plan} if plan is not None else {})}
-    source = write_source(model, plans, compiled.resolved, {}, inside=True)
+    average = block.average
+    lowered = {id(block): plan.lowered(average)} if plan is not None and average is not None else {}
+    source = write_source(model, compiled.lowered | lowered, compiled.resolved, {}, inside=True)
     found: type[nn.Module] = getattr(load_module(source, model.name), class_name(model.name))
     return found

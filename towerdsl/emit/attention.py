@@ -11,24 +11,20 @@ from towerdsl.emit.code import PRODUCT, Code, permuted, spread
 from towerdsl.emit.optional import left_out
 from towerdsl.emit.values import ValueWriter
 from towerdsl.ir import nodes as n
-from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
-from towerdsl.kernels.base import Plan
 
 
 class AttentionWriter:
     """What every technique needs to write one attention."""
 
-    def __init__(self, values: ValueWriter, average: n.Average, plan: Plan) -> None:
-        self.values, self.average, self.plan = values, average, plan
+    def __init__(self, values: ValueWriter, average: n.Average, grouped: bool = False) -> None:
+        """`grouped` key heads are not repeated for the query heads that they serve."""
+        self.values, self.average, self.grouped = values, average, grouped
         self.frame = frame = values.frame
-        heads = (average.heads,) if average.heads is not None else ()
-        self.lead: tuple[Axis, ...] = (*average.batch, *heads)
+        self.lead = average.lead
         self.left_out = left_out(average.visible, frame.optional)
-        #: whether each query is known to see a key
-        self.full = plan.facts.locality.has_empty_rows() is False
-        #: the axes of what the kernel wrote; None where it has all of [batch..., head, positions..., feature]
+        #: the axes of what was written; None where it has all of [batch..., head, positions..., feature]
         self.kept: tuple[Axis, ...] | None = None
 
     # --- sources ----------------------------------------------------------------------------------------------
@@ -94,7 +90,7 @@ class AttentionWriter:
         head, feature = Axis("head", heads), Axis("", each)
         code = permuted(code, [*others, head, feature], [*batch, head, *moved, feature])
         groups = self._groups(heads)
-        if groups is not None and not self.shares_key_heads:
+        if groups is not None and not self.grouped:
             code = Code(f"{code.atom}.repeat_interleave({frame.size(groups, 'groups')}, {len(batch)})")
         return code
 
@@ -103,18 +99,6 @@ class AttentionWriter:
         if self.average.heads is None or heads == self.average.heads.size:
             return None
         return self.average.heads.size.opaque("//", heads)
-
-    @property
-    def shares_key_heads(self) -> bool:
-        """Whether the kernel itself lets query heads share key heads: then `k` and `v` are not repeated."""
-        if not self.plan.kernel.shares_key_heads or isinstance(self.plan.facts.score, str):
-            return False
-        right, head = self.plan.facts.score.right, self.average.heads
-        leaves = [v for v in right.walk() if not v.operands and head in v.axes]
-        conditions = [self.average.visible] if self.average.visible is not None else []
-        if read([*(t.value for t in self.plan.facts.score.biases), *conditions]) & {"k", "v"}:
-            return False  # the mask is made of all heads
-        return len(self.lead) == 2 and all(isinstance(v, n.Local) and v.name == "k" for v in leaves)
 
     # --- conditions -------------------------------------------------------------------------------------------
 

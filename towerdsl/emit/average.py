@@ -1,101 +1,93 @@
-"""One `Average` --> statements: what kernels write with. Each technique is a writer of its own, or goes by blocks."""
+"""One lowered attention --> statements: each kind of node is written by the method that is called after its class."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from towerdsl.emit.code import Code, mark, permuted, spread
 from towerdsl.emit.dense import DenseWriter
 from towerdsl.emit.dot import DotWriter
 from towerdsl.emit.flex import FlexWriter
 from towerdsl.emit.products import ProductWriter
+from towerdsl.emit.values import ValueWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.names import unused
 from towerdsl.ir.types import Axis
-from towerdsl.kernels.base import Facts, Plan
-from towerdsl.kernels.chunked import turn
-from towerdsl.kernels.edges import ROWS, Edges
-from towerdsl.kernels.reference import Reference
-from towerdsl.kernels.sdpa import Sdpa
-from towerdsl.kernels.tiling import Tiling, padded, tiled
+from towerdsl.lowered import nodes as low
 from towerdsl.ops import python
-from towerdsl.passes.locality import analyze, conjuncts
-from towerdsl.passes.score import DotScore, Product, Term, split
+from towerdsl.passes.locality import conjuncts
+from towerdsl.passes.score import DotScore
 
 
 class AverageWriter(DenseWriter):
-    """Writes one attention into a frame; kernels use its parts."""
+    """Writes one attention into a frame."""
+
+    def __init__(self, values: ValueWriter, lowered: low.Lowered) -> None:
+        body = lowered.body
+        super().__init__(values, lowered.average, isinstance(body, low.Fused) and body.grouped)
+        self.lowered = lowered
 
     def write(self, part: str, names: Sequence[str], gate: n.Value | None = None) -> None:
         """Write an attention, or one of the parts that `Evaluate` names; `gate` is a factor for each head."""
-        average, frame, kernel, facts = self.average, self.frame, self.plan.kernel, self.plan.facts
-        fold = kernel.fold(average, facts) if part in ("result", "heads") else None
+        average, frame, body = self.average, self.frame, self.lowered.body
+        blocks = body if isinstance(body, low.InBlocks) and body.at_sources else None
+        inner = self if blocks is None else AverageWriter(self.values, blocks.body)
         frame.seen = "self.seen" if part == "seen" else None
-        inner = self
-        if fold is not None:
-            inner = self._inside(fold.average)
-            inner.full = self.full and not any(padded(cut) for cut in fold.cuts)
         inner.sources()
         frame.averaging = True
-        if part == "weights":
-            self.parts(*names)
-        elif part == "pairs":
-            self.pairs(*names)
+        if part == "weights" and isinstance(body, low.Summed):
+            self.parts(body, *names)
+        elif part == "pairs" and isinstance(body, low.Listed):
+            self.pairs(body, *names)
         else:
-            frame.assign("y", inner.plan.kernel.write(inner.average, inner.plan.facts, inner))
-            if fold is not None:
-                inner._log_prob_joined(self, fold.cuts)
+            frame.assign("y", inner.body())
+            if blocks is not None:
+                inner._log_prob_joined(self, blocks.cuts)
         frame.averaging = False
         if part in ("weights", "pairs"):
             return
-        if fold is None:
+        if blocks is None:
             code = self.each_head(Code("y")) if part == "heads" else self.result(Code("y"), gate)
-        elif part == "result":
-            positions = [a.on("") for a in average.positions]
-            code = self._joined(inner.result(Code("y"), gate), len(average.batch), fold.cuts)
-            code = permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
+        elif part == "heads":
+            code = inner._heads_joined(Code("y"), self, blocks.cuts)
         else:
-            code = inner._heads_joined(Code("y"), self, fold.cuts)
+            positions = [a.on("") for a in average.positions]
+            code = self._joined(inner.result(Code("y"), gate), len(average.batch), blocks.cuts)
+            code = permuted(code, [*average.batch, *positions, *average.features], list(average.layout))
         frame.assign("y", code.text)
 
-    def pairs(self, weights_name: str, query_name: str, key_name: str, once_name: str) -> None:
-        """Weights of listed pairs, with all the axes [batch, head], and what is said of the pairs."""
-        frame = self.frame
-        listed, pairs = Edges().listed(self.average, self.plan.facts, self)
-        normalize = ROWS[self.average.normalize]
-        writer = AverageWriter(self.values, listed, self.plan)
-        frame.assign(weights_name, writer.whole(*writer.weights((normalize, pairs) if normalize else ()))[0])
-        for name, of in ((query_name, "query"), (key_name, "key"), (once_name, "once")):
-            frame.assign(name, f"{pairs}.{of}")
+    def body(self) -> str:
+        """Write what computes the average; returns the code of y. `kept` are its axes, if it lacks some."""
+        node = self.lowered.body
+        method = getattr(self, f"_{type(node).__name__.lower()}", None)
+        if method is not None:
+            text: str = method(node)
+            return text
+        self.kept = node.axes
+        return self.values.text(node)
 
-    def _inside(self, inner: n.Average) -> AverageWriter:
-        """A writer for an average inside blocks."""
-        facts = Facts(analyze(inner.visible), split(inner.score))
-        kernel = Sdpa() if Sdpa().refuse(inner, facts) is None else Reference()
-        return AverageWriter(self.values, inner, Plan(kernel, (), facts))
+    def pairs(self, node: low.Listed, weights_name: str, query_name: str, key_name: str, once_name: str) -> None:
+        """Weights of listed pairs, with all the axes [batch, head], and what is said of the pairs."""
+        pairs, weights = self.listed(node), node.body.weights
+        writer = DenseWriter(self.values, weights.average)
+        self.frame.assign(weights_name, writer.whole(*writer.weights(weights))[0])
+        for name, of in ((query_name, "query"), (key_name, "key"), (once_name, "once")):
+            self.frame.assign(name, f"{pairs}.{of}")
 
     # --- all pairs at once ------------------------------------------------------------------------------------
 
-    def scaled_dot_product(self, score: DotScore) -> str:
-        """`F.scaled_dot_product_attention`."""
-        return DotWriter(self, score).scaled_dot_product()
+    def _fused(self, node: low.Fused) -> str:
+        return DotWriter(self, node.score, self.lowered.full).scaled_dot_product()
 
-    def flex(self, score: DotScore) -> str:
-        """`flex_attention`, on a GPU."""
-        return FlexWriter(self, score).flex()
+    def _paired(self, node: low.Paired) -> str:
+        return FlexWriter(self, node.score).flex()
 
-    def factored(self, average: n.Average, products: Sequence[Product], causal: bool, block: int) -> str:
-        """The sums over the keys of each product, then the part of each query in them; `average` may be simpler."""
-        written = ProductWriter(self, average, causal, block)
-        text = written.write(products)
-        self.kept = written.order
+    def _factored(self, node: low.Factored) -> str:
+        writer = ProductWriter(self, node)
+        text = writer.write()
+        self.kept = writer.order
         return text
-
-    def dense(self) -> str:
-        """The average as its dense kernel writes it."""
-        return self.plan.kernel.write(self.average, self.plan.facts, self)
 
     # --- in blocks --------------------------------------------------------------------------------------------
 
@@ -122,60 +114,52 @@ class AverageWriter(DenseWriter):
         lengths = self.values.lengths(cuts, "i")
         return Code(self.frame.call("joined", [code.text, str(dim), sizes, lengths, *rest]))
 
-    def in_blocks(self, cuts: Sequence[n.Cut]) -> str:
-        """The average inside all blocks at once, from sources that are not cut yet."""
-        inner = self._inside(tiled(self.average, cuts))
-        code = Code(self.frame.assign("y", inner.dense()))
-        inner._log_prob_joined(self, cuts)
-        return inner._heads_joined(code, self, cuts).text
+    def _inblocks(self, node: low.InBlocks) -> str:
+        """The average inside all blocks at once; sources that are cut before are joined by `write`."""
+        inner = AverageWriter(self.values, node.body)
+        code = Code(self.frame.assign("y", inner.body()))
+        inner._log_prob_joined(self, node.cuts)
+        return inner._heads_joined(code, self, node.cuts).text
 
-    def in_turn(self, axis: Axis, size: int) -> str:
-        """The average of some queries after the other, as a function that is called for each part of `axis`."""
-        frame = self.frame
+    def _inturn(self, node: low.InTurn) -> str:
+        """The average of some queries after the other, as a function that is called for each part of an axis."""
+        frame, axis = self.frame, node.axis
         rows, part = frame.fresh("rows"), frame.fresh(unused("part", frame.lengths))  # it is the name of a length too
-
-        def held(value: n.Value) -> n.Value:
-            """A value of all turns, computed once."""
+        frame.symbols |= {low.ROWS: rows, low.COUNT: part}
+        for symbol, value in node.held:
             code = self.values.text(value)
-            name = code if code.isidentifier() else frame.assign(frame.fresh("held"), code)
-            return n.Local(value.type, None, name)
-
-        inner = self._inside(turn(self.average, axis, rows, part, held))
+            frame.symbols[symbol] = code if code.isidentifier() else frame.assign(frame.fresh("held"), code)
+        inner = AverageWriter(self.values, node.body)
         name = frame.fresh("average")
         length = frame.size(axis.size, axis.name or "size")
-        frame.lengths[part] = part
         with frame.function(f"def {name}({rows}: slice) -> Tensor:") as start:
-            frame.line(f"return {inner.each_head(Code(inner.dense())).text}")
+            frame.line(f"return {inner.each_head(Code(inner.body())).text}")
             if any(re.search(rf"\b{part}\b", line) for line in frame.lines[start:]):
                 frame.lines.insert(start, f"{'    ' * frame.depth}{part} = {rows}.stop - {rows}.start")
         dim = len(self.lead) + self.average.positions.index(axis)
-        return frame.call("in_turn", [name, length, mark(size, "size"), str(dim)])
+        return frame.call("in_turn", [name, length, mark(node.size, "size"), str(dim)])
 
-    def merged(self, parts: Sequence[tuple[n.Average, n.Cut]]) -> str:
+    def _merged(self, node: low.Merged) -> str:
         """The averages over disjoint sets of keys, each by `attend`, as one: by their log-sum-exp."""
-        frame = self.frame
-        names = []
-        for average, cut in parts:
-            writer = self._inside(average)
-            score = writer.plan.facts.score
-            assert not isinstance(score, str)
-            names.append(frame.assign(frame.fresh("part"), writer.attended(score, cut, "attend_with_lse")))
+        frame, names = self.frame, []
+        for part in node.parts:
+            writer = AverageWriter(self.values, low.Lowered(self.lowered.kernel, part.average, False, part))
+            names.append(frame.assign(frame.fresh("part"), writer._attended(part, "attend_with_lse")))
         return frame.call("merged", names)
 
-    def attended(self, score: DotScore, cut: n.Cut, function: str = "attend") -> str:
+    def _attended(self, node: low.Attended, function: str = "attend") -> str:
         """`attend`, block by block along one axis, on [batch..., head, position, feature]."""
-        average, frame = self.average, self.frame
-        tiling = Tiling(average, (cut,), False)
-        axes = (*self.lead, tiling.block, tiling.places["i"], tiling.places["j"] if cut.key else average.over[0])
+        average, frame, score, cut = self.average, self.frame, node.score, node.cut
+        axes, apart = node.axes_of_pairs, self.left_out
         masks: list[str] = []
-        apart = self.left_out
-        for part in conjuncts(average.visible) if average.visible is not None else []:
+        parts = conjuncts(average.visible) if average.visible is not None else []
+        for part, condition in zip(parts, node.conditions, strict=True):
             optional = apart is not None and part is apart.value
-            code = self.condition(tiling.value(part), axes)
+            code = self.condition(condition, axes)
             name = frame.variable(apart.name) if apart is not None and optional else ""
             text = f"None if {name} is None else {code.text}" if optional else code.text
             masks.append(text if text.isidentifier() else frame.assign(frame.fresh("visible"), text))
-        inside = DotScore(score.left, score.right, 1.0, None, tuple(_tiled(t, tiling) for t in score.biases))
+        inside = DotScore(score.left, score.right, 1.0, None, node.biases)
         bias, own = DotWriter(self, inside).bias(axes)
         operands = ((score.left, average.positions), (score.right, average.over), (average.message, average.over))
         arguments = [self._one_axis(value, positions) for value, positions in operands]
@@ -198,8 +182,3 @@ class AverageWriter(DenseWriter):
         """An operand as [batch..., head, position, feature]."""
         code = self.lined(value, positions)
         return f"{code.atom}.flatten(-{len(positions) + 1}, -2)" if len(positions) > 1 else code.text
-
-
-def _tiled(term: Term, tiling: Tiling) -> Term:
-    """A bias in blocks."""
-    return replace(term, value=tiling.value(term.value))

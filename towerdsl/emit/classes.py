@@ -24,7 +24,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read, statements, values
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType, Type
-from towerdsl.kernels.base import Plan
+from towerdsl.lowered.nodes import Lowered
 from towerdsl.ops import python
 
 INIT = {
@@ -155,14 +155,14 @@ class ClassWriter:
     def __init__(
         self,
         block: n.BlockInstance,
-        plans: Mapping[int, Plan],
+        trees: Mapping[int, Lowered],
         constructors: Mapping[int, str],
         optional: Optional,
         model: n.Model | None = None,
         helpers: Iterable[str] = (),
     ) -> None:
         """`model` is given for its root, with the functions that its `forward` calls besides."""
-        self.block, self.plans, self.constructors, self.optional = block, plans, constructors, optional
+        self.block, self.trees, self.constructors, self.optional = block, trees, constructors, optional
         self.model, self.helpers = model, frozenset(helpers)
         self.defaults = [i for i in model.inputs if i.default is not None] if model is not None else []
         self.start(frozenset(), {})
@@ -274,7 +274,7 @@ class ClassWriter:
             targets = ", ".join(frame.variable(name) for name in step.names)
             frame.assign(targets, self.values.text(step.value))
         elif isinstance(step, n.Evaluate):
-            AverageWriter(self.values, step.average, self.plans[id(self.block)]).write(step.part, step.names, step.gate)
+            AverageWriter(self.values, self.trees[id(self.block)]).write(step.part, step.names, step.gate)
         elif isinstance(step, n.Loop):
             self._loop(step, loops)
         else:

@@ -9,29 +9,28 @@ from towerdsl.emit.code import PRODUCT, Code, Letters, full, spread
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
+from towerdsl.lowered import nodes as low
 from towerdsl.ops import python
 from towerdsl.ops.normalizers import NORMALIZERS
 
 
 class DenseWriter(AttentionWriter):
-    """Writes the weights of one attention, or of a part of it."""
+    """Writes the weights of an average, and its sums."""
 
-    def parts(self, weights_name: str, message_name: str) -> None:
+    def parts(self, node: low.Summed, weights_name: str, message_name: str) -> None:
         """Weights with all their axes, messages with dims of length 1 (or none, in front) for those they lack."""
-        frame, message = self.frame, self.average.message
-        text, every = self.whole(*self.weights())
-        frame.assign(weights_name, text)
-        frame.assign(message_name, self.values.aligned(message, (*every, message.axes[-1])).text)
+        text, every = self.whole(*self.weights(node.weights))
+        self.frame.assign(weights_name, text)
+        self.frame.assign(message_name, self.values.aligned(node.message, (*every, node.message.axes[-1])).text)
 
     # --- weights ----------------------------------------------------------------------------------------------
 
-    def weights(self, rows: tuple[str, ...] = ()) -> tuple[str, tuple[Axis, ...]]:
-        """Write the weights, dense; returns their variable and axes [batch, head, i, j] (some may be missing).
-
-        `rows` is a function that normalizes instead of the normalizer's own, and what else it is given.
-        """
+    def weights(self, node: low.Weights) -> tuple[str, tuple[Axis, ...]]:
+        """Write the weights; returns their variable and axes [batch, head, i, j] (some may be missing)."""
         average, frame = self.average, self.frame
-        text, axes = self._score()
+        if node.average is not average:
+            return DenseWriter(self.values, node.average).weights(node)
+        text, axes = self._score(node)
         entry = NORMALIZERS[average.normalize]
         if average.visible is None and entry.everywhere == "{0}":
             return self._finished(frame.assign(frame.fresh("weights"), text), axes)
@@ -39,7 +38,8 @@ class DenseWriter(AttentionWriter):
         if average.visible is None and entry.everywhere is not None:
             call = entry.everywhere.format(score)
         else:
-            call = frame.call(rows[0] if rows else entry.function.__name__, [*arguments, *rows[1:]])
+            rows = [frame.variable(node.pairs)] if node.rows else []
+            call = frame.call(node.rows or entry.function.__name__, [*arguments, *rows])
         weights = frame.fresh("weights")
         frame.line(f"{weights}, log_prob = {call}" if average.log_prob else f"{weights} = {call}")
         if len(average.over) > 1:
@@ -100,15 +100,9 @@ class DenseWriter(AttentionWriter):
         frame.line(f"    {variable} = {variable} & {shown}")
         return variable
 
-    def _score(self) -> tuple[str, tuple[Axis, ...]]:
+    def _score(self, node: low.Weights) -> tuple[str, tuple[Axis, ...]]:
         """The score, with every averaged axis, and all axes that the condition has; a drawn choice is one per query."""
-        average, frame = self.average, self.frame
-        present = set(average.score.axes) | set(average.over)
-        if average.visible is not None:
-            present |= set(average.visible.axes)
-        if NORMALIZERS[average.normalize].draws or average.dropout:
-            present |= {*self.lead, *average.positions}
-        axes = tuple(a for a in (*self.lead, *average.positions, *average.over) if a in present)
+        average, frame, axes = self.average, self.frame, node.axes
         needed = [a for a in axes if a not in average.score.axes]
         if average.score.type.scalar:
             return full(frame.sizes(axes), len(axes), self.values.text(average.score), frame.device, frame.dtype), axes
@@ -137,21 +131,11 @@ class DenseWriter(AttentionWriter):
 
     # --- sums -------------------------------------------------------------------------------------------------
 
-    def weighted_sum(self, weights: str, axes: tuple[Axis, ...]) -> str:
-        """The sum of messages by their weights."""
-        message = self.average.message
-        letters = Letters(self.frame.many_positions)
-        a = letters.of(axes)
-        b = letters.of(message.axes)
-        found = {*axes, *message.axes}
-        kept = [x for x in (*self.lead, *self.average.positions, message.axes[-1]) if x in found]
-        self.kept = tuple(kept)
-        return f'torch.einsum("{a},{b}->{letters.of(kept)}", {weights}, {self.values.text(message)})'
-
-    def shared_product(self, weights: str, axes: tuple[Axis, ...]) -> str:
-        """The sum of messages by weights that all entries of a batch share."""
-        average, frame = self.average, self.frame
-        message, feature = average.message, average.message.axes[-1]
+    def _summed(self, node: low.Summed) -> str:
+        """The sum of messages by their weights; weights that all entries of a batch share are not repeated."""
+        average, frame, message = self.average, self.frame, node.message
+        weights, axes = self.weights(node.weights)
+        feature = message.axes[-1]
         if len(self.lead) == len(average.positions) == len(average.over) == 1:
             (batch,), (i,), (j,) = self.lead, average.positions, average.over
             if axes == (i, j) and message.axes == (batch, j, feature):
@@ -162,21 +146,40 @@ class DenseWriter(AttentionWriter):
                 text = f"{many} @ {values.at(PRODUCT + 1)}"
                 frame.products[f"y = {text}"] = (many, values.text)
                 return text
-        return self.weighted_sum(weights, axes)
+        letters = Letters(frame.many_positions)
+        a, b = letters.of(axes), letters.of(message.axes)
+        found = {*axes, *message.axes}
+        self.kept = kept = tuple(x for x in (*self.lead, *average.positions, feature) if x in found)
+        return f'torch.einsum("{a},{b}->{letters.of(kept)}", {weights}, {self.values.text(message)})'
 
-    def scaled_message(self, alone: n.Average) -> str:
-        """The message of the one key that each query sees, times its weight; `alone` averages an axis of length 1."""
-        weights, axes = DenseWriter(self.values, alone, self.plan).weights()
-        message = alone.message
+    def _scaled(self, node: low.Scaled) -> str:
+        """The message of the one key that each query sees, times its weight."""
+        weights, axes = self.weights(node.weights)
+        message = node.message
         order = (*self.lead, *self.average.positions, message.axes[-1])
         self.kept = kept = tuple(a for a in order if a in axes or a in message.axes)
-        factor = spread(Code(weights), axes, (*kept[:-1], *alone.over))
+        factor = spread(Code(weights), axes, (*kept[:-1], *node.weights.average.over))
         return f"{factor.at(PRODUCT)} * {self.values.aligned(message, kept).at(PRODUCT + 1)}"
 
-    def weighted_rows(self, listed: n.Average, pairs: str, normalize: str | None) -> str:
-        """The sum of the messages of each query's pairs by their weights; `listed` averages an axis of listed pairs."""
-        frame, message, (pair,) = self.frame, listed.message, listed.over
-        weights, axes = DenseWriter(self.values, listed, self.plan).weights((normalize, pairs) if normalize else ())
+    def listed(self, node: low.Listed) -> str:
+        """Write a list of pairs; returns its variable."""
+        frame = self.frame
+        sources = [f"{frame.variable(name)}{'' if forward else '.flip(0)'}" for name, forward in node.relations]
+        if node.itself is not None:
+            sources.append(frame.call("itself", [frame.size(node.itself, "size"), frame.device]))
+        variable = frame.fresh("pairs")
+        sizes = [frame.size(a.size, a.name or "size") for a in (node.query, node.key)]
+        frame.symbols[node.pairs] = variable
+        return frame.assign(variable, frame.call("pairs_by_query", [*sizes, *sources]))
+
+    def _listed(self, node: low.Listed) -> str:
+        self.listed(node)
+        return self._rowsums(node.body)
+
+    def _rowsums(self, node: low.RowSums) -> str:
+        """The sum of the messages of each query's pairs by their weights."""
+        message, (pair,) = node.message, node.weights.average.over
+        weights, axes = self.weights(node.weights)
         lead = tuple(a for a in self.lead if a in axes or a in message.axes)
         feature = message.axes[-1]
         self.kept = (*lead, *self.average.positions, feature)
@@ -185,18 +188,18 @@ class DenseWriter(AttentionWriter):
             function, values = "weighted_sum", self.values.aligned(message.arg, (*lead, *self.average.over, feature))
         else:
             function, values = "sum_of_messages", self.values.aligned(message, (*lead, pair, feature))
-        return frame.call(function, [by_weight.text, values.text, pairs])
+        return self.frame.call(function, [by_weight.text, values.text, self.frame.variable(node.weights.pairs)])
 
-    def picked(self) -> str:
+    def _gathered(self, node: low.Gathered) -> str:
         """The weighted sum of the few messages that each query picks."""
         average, frame = self.average, self.frame
         picks = NORMALIZERS[average.normalize].picks
         assert picks is not None
-        text, axes = self._score()
+        text, axes = self._score(node.weights)
         call = frame.call(picks.__name__, self._scored(text, axes)[1])
         chosen, weights = frame.fresh("chosen"), frame.fresh("weights")
         frame.line(f"{chosen}, {weights}{', log_prob' if average.log_prob else ''} = {call}")
-        message = average.message
+        message = node.message
         positions = tuple(a for a in average.positions if a in axes)
         lead = tuple(a for a in self.lead if a in axes or a in message.axes)
         feature, few = message.axes[-1], Axis("k", Size.of(0))

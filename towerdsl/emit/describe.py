@@ -11,7 +11,6 @@ from typing import Any
 from towerdsl.diagnostics import visible
 from towerdsl.emit.layout import WIDTH
 from towerdsl.ir import nodes as n
-from towerdsl.kernels.base import Plan
 from towerdsl.lang import tree as t
 from towerdsl.lang.words import ATOM, LEVELS, statement_lines, words
 from towerdsl.ops import python
@@ -26,7 +25,7 @@ SHORT = 12
 
 
 def described(
-    blocks: Sequence[n.BlockInstance], plan: Plan | None, resolved: Resolved, sizes: Mapping[str, Any]
+    blocks: Sequence[n.BlockInstance], kernel: str | None, resolved: Resolved, sizes: Mapping[str, Any]
 ) -> list[str]:
     """The docstring of the class that some instances of a block share."""
     block = blocks[0]
@@ -37,8 +36,8 @@ def described(
     if block.about:
         lines += ["", *textwrap.wrap(block.about, WIDTH - 8)]
     body = _common(spec.body, [b.written for b in blocks if b.written is not None])
-    if isinstance(body, t.Attention) and plan is not None:
-        lines += ["", *_attention(body, blocks, plan, sizes)]
+    if isinstance(body, t.Attention) and kernel is not None:
+        lines += ["", *_attention(body, blocks, kernel, sizes)]
     elif isinstance(body, t.Composition):
         lines += ["", *(f"    {line}" for line in statement_lines(body.body))]
     shapes = list(dict.fromkeys(map(_shapes, blocks)))
@@ -74,7 +73,9 @@ def _common(
 # --- attentions ------------------------------------------------------------------------------------------------
 
 
-def _attention(body: t.Attention, blocks: Sequence[n.BlockInstance], plan: Plan, sizes: Mapping[str, Any]) -> list[str]:
+def _attention(
+    body: t.Attention, blocks: Sequence[n.BlockInstance], kernel: str, sizes: Mapping[str, Any]
+) -> list[str]:
     averages = [b.average for b in blocks if b.average is not None]
     average = averages[0]
     i, pair = ("[i]", "[i, j]") if average.positions else ("", "[j]")
@@ -102,7 +103,7 @@ def _attention(body: t.Attention, blocks: Sequence[n.BlockInstance], plan: Plan,
     if average.dropout:
         facts.append(f"dropout of weights {python(average.dropout)}")
     facts += [f"{name} {python(value)}" for name, value in average.options]
-    return [*lines, "", f"Averaged {', '.join(facts)}; kernel: {plan.kernel.name}."]
+    return [*lines, "", f"Averaged {', '.join(facts)}; kernel: {kernel}."]
 
 
 def _weights(normalize: str, score: str, whole: bool, pair: str, block: n.BlockInstance) -> list[str]:

@@ -23,8 +23,9 @@ from towerdsl.passes.score import DotScore, Term
 class DotWriter:
     """Writes the attention of `writer`, whose score is a dot product."""
 
-    def __init__(self, writer: AttentionWriter, score: DotScore) -> None:
-        self.writer, self.score = writer, score
+    def __init__(self, writer: AttentionWriter, score: DotScore, full: bool = False) -> None:
+        """Each query is known to see a key, where it is `full`."""
+        self.writer, self.score, self.full = writer, score, full
         self.frame, self.values = writer.frame, writer.values
         self.average, self.lead, self.left_out = writer.average, writer.lead, writer.left_out
 
@@ -50,7 +51,7 @@ class DotWriter:
         function = "F.scaled_dot_product_attention"
         if len(self.lead) > 2:  # torch's fast paths have one batch axis
             function = frame.helper("attention_of_batches")
-            arguments += ["full=True"] if self.writer.full else []
+            arguments += ["full=True"] if self.full else []
         return self.unlined(f"{function}({', '.join(arguments)})")
 
     def operands(self) -> list[tuple[str, Code]]:
@@ -86,7 +87,7 @@ class DotWriter:
 
     def shared_heads(self) -> list[str]:
         """The argument for query heads that share key heads."""
-        return ["enable_gqa=True"] if self.writer.shares_key_heads and self.average.key_heads is not None else []
+        return ["enable_gqa=True"] if self.writer.grouped and self.average.key_heads is not None else []
 
     def unlined(self, text: str) -> str:
         """[batch, head, query, feature] --> [batch..., head, positions..., feature]."""

@@ -9,7 +9,7 @@ from towerdsl.emit.code import BITAND, PRODUCT, Code
 from towerdsl.emit.dot import DotWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import TensorType
-from towerdsl.kernels.flex import paired
+from towerdsl.lowered.paired import paired
 from towerdsl.passes.score import Term, sides
 
 

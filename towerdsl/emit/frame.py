@@ -36,6 +36,7 @@ class Frame:
     called: set[str] = field(default_factory=set)  # those of the helpers that the method itself calls
     aliases: dict[str, str] = field(default_factory=dict)  # functions that are called otherwise here
     shared: dict[int, str] = field(default_factory=dict)  # values computed once -> their variable
+    symbols: dict[str, str] = field(default_factory=dict)  # what a lowered attention names -> its code
     positions: dict[tuple[str, str | None], str] = field(default_factory=dict)
     nested: bool = False  # whether a function inside the method is written: it assigns no variable of the method
     seen: str | None = None  # a function that sees the weights of an attention, and gives those that are used
@@ -143,8 +144,9 @@ class Frame:
     # --- names ------------------------------------------------------------------------------------------------
 
     def variable(self, name: str) -> str:
-        """The Python name of a variable of the spec."""
-        return self.names.of(name)
+        """The Python name of a variable of the spec; or of what a tree names, and of a part of that: `%pairs.once`."""
+        found, dot, part = name.partition(".")
+        return f"{self.symbols[found]}{dot}{part}" if found in self.symbols else self.names.of(name)
 
     def fresh(self, name: str) -> str:
         """A variable name that is not in use."""
@@ -190,6 +192,8 @@ class Frame:
             return mark(number, hint)
 
         def free(name: str) -> str:
+            if name.startswith("%"):
+                return self.variable(name)
             source = self.lengths.get(name, name)
             if source.isidentifier() or name not in self.lengths:
                 return source

@@ -17,6 +17,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis
+from towerdsl.lowered import nodes as low
 from towerdsl.ops import python
 from towerdsl.passes.locality import conjuncts, joined
 from towerdsl.passes.score import Product, sides
@@ -28,9 +29,10 @@ SHORT = 40  # characters of code that need no name
 class ProductWriter:
     """Writes one average by its products; `order` gives the axes of what `write` returns."""
 
-    def __init__(self, writer: AttentionWriter, average: n.Average, causal: bool, block: int) -> None:
-        self.writer, self.frame, self.values, self.average = writer, writer.frame, writer.values, average
-        self.causal, self.block = causal, block
+    def __init__(self, writer: AttentionWriter, node: low.Factored) -> None:
+        self.writer, self.frame, self.values, self.node = writer, writer.frame, writer.values, node
+        self.average = average = node.average
+        self.causal, self.block = node.causal, node.block
         self.letters = Letters(writer.frame.many_positions)
         self.feature = average.message.axes[-1]
         self.apart = writer.left_out
@@ -40,10 +42,10 @@ class ProductWriter:
         self.of_queries = [c for c in parts if "j" not in sides(c) and not isinstance(c, n.Const)]
         self.order: Axes = ()
 
-    def write(self, products: Sequence[Product]) -> str:
+    def write(self) -> str:
         average = self.average
         message, axes = self._message()
-        parts = [self._product(p, message, axes) for p in products]
+        parts = [self._product(p, message, axes) for p in self.node.products]
         every = (*self.writer.lead, *average.positions, self.feature)
         found = {a for _, own in parts for a in own}
         self.order = tuple(a for a in self._result_order(every) if a in found)

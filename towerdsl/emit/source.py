@@ -1,4 +1,4 @@
-"""Model and plans --> the Python source of a module: a class for each block, the model last."""
+"""Model and lowered attentions --> the Python source of a module: a class for each block, the model last."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.names import class_name, unused
 from towerdsl.ir.names import fields as fields_of
 from towerdsl.ir.parameters import tied_tables
-from towerdsl.kernels.base import Plan
+from towerdsl.lowered.nodes import Lowered
 from towerdsl.ops import python
 from towerdsl.passes.resolve import Resolved
 from towerdsl.passes.static import show
@@ -30,7 +30,7 @@ from towerdsl.passes.static import show
 
 def write_source(
     model: n.Model,
-    plans: Mapping[int, Plan],
+    trees: Mapping[int, Lowered],
     resolved: Resolved,
     checkpoints: Mapping[str, Any],
     standalone: bool = False,
@@ -48,17 +48,18 @@ def write_source(
     for name, instances in _groups(model.root).items():
         drafts: dict[tuple[str, ...], list[Draft]] = {}
         for block in instances:
-            draft = ClassWriter(block, plans, constructors, optional).draft()
+            draft = ClassWriter(block, trees, constructors, optional).draft()
             drafts.setdefault(draft.skeleton, []).append(draft)
         for group in drafts.values():
             called = class_name(f"{name}_block" if class_name(name) == own else name, taken)
             blocks = [d.block for d in group]
-            about = described(blocks, plans.get(id(blocks[0])), resolved, dict(model.sizes))
+            kernel = trees[id(blocks[0])].kernel if id(blocks[0]) in trees else None
+            about = described(blocks, kernel, resolved, dict(model.sizes))
             found = merge(group, called, about, taken)
             taken.add(called)
             constructors.update(found.constructors)
             written.append(found)
-    root = _Root(model, plans, constructors, resolved, optional, checkpoints, inside, taken)
+    root = _Root(model, trees, constructors, resolved, optional, checkpoints, inside, taken)
     classes = [*(w.lines for w in written), *root.lines_of_classes]
     helpers = sorted(set(root.helpers).union(*(w.helpers for w in written)) if written else root.helpers)
     texts = copied(helpers) if standalone else {}
@@ -129,7 +130,7 @@ class _Root:
     def __init__(
         self,
         model: n.Model,
-        plans: Mapping[int, Plan],
+        trees: Mapping[int, Lowered],
         constructors: Mapping[int, str],
         resolved: Resolved,
         optional: Optional,
@@ -138,7 +139,7 @@ class _Root:
         classes: Collection[str],
     ) -> None:
         looks = {} if inside else declared(model)
-        writer = ClassWriter(model.root, plans, constructors, optional, model, ["as_declared"] if looks else [])
+        writer = ClassWriter(model.root, trees, constructors, optional, model, ["as_declared"] if looks else [])
         draft = writer.draft()
         self.helpers, self.aliases = draft.helpers, writer.frame.aliases
         name, base = class_name(model.name), "nn.Module"

@@ -195,11 +195,11 @@ class ValueWriter:
         return found
 
     def _rows(self, value: n.Rows) -> Code:
-        dim = value.arg.type.dim(value.axis)
+        dim, name = value.arg.type.dim(value.axis), self.frame.variable(value.name)
         code = self.code(value.arg)
         if dim and dim == len(value.arg.axes) - 2:
-            return Code(f"{code.atom}[..., {value.name}, :]")
-        return Code(f"{code.atom}[{', '.join([':'] * dim + [value.name])}]")
+            return Code(f"{code.atom}[..., {name}, :]")
+        return Code(f"{code.atom}[{', '.join([':'] * dim + [name])}]")
 
     def _entry(self, value: n.Entry) -> Code:
         code = self.code(value.arg)
@@ -382,7 +382,7 @@ class ValueWriter:
         for operand in (left.arg, right.arg):
             position = next(a for a in operand.axes if a.side)
             codes[position.side] = self.aligned(operand, (*lead, position, operand.axes[-1]))
-        code = Code(self.frame.call("pair_dot", [codes["i"].text, codes["j"].text, left.pairs]))
+        code = Code(self.frame.call("pair_dot", [codes["i"].text, codes["j"].text, self.frame.variable(left.pairs)]))
         return permuted(code, (*lead, pair), value.axes)
 
     def _reduce(self, value: n.Reduce) -> Code:
@@ -438,7 +438,7 @@ class ValueWriter:
 
     def _atpairs(self, value: n.AtPairs) -> Code:
         frame = self.frame
-        arg, pairs = value.arg, value.pairs
+        arg, pairs = value.arg, frame.variable(value.pairs)
         indices = [f"{pairs}.query" if a.side == "i" else f"{pairs}.key" for a in arg.axes if a.side]
         if isinstance(arg, n.Position):
             return Code(indices[0])

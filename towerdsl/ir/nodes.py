@@ -358,6 +358,11 @@ class Average:
                     yield v
 
     @property
+    def lead(self) -> tuple[Axis, ...]:
+        """The axes in front of positions: [batch..., head]."""
+        return (*self.batch, self.heads) if self.heads is not None else self.batch
+
+    @property
     def is_softmax_of_values(self) -> bool:
         """Whether it averages the value as it is, by a softmax."""
         return self.normalize == "softmax" and isinstance(self.message, Local) and self.message.name == "v"

@@ -6,18 +6,16 @@ block, its scores stay in the cache; any other attention is the same average ins
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels import sizes
 from towerdsl.kernels.base import BLOCKS, Facts, Kernel, lengths_differ, no_common_axis, of_each_head
-from towerdsl.kernels.tiling import Untileable, every_cut, tiled
+from towerdsl.kernels.dense import dense
+from towerdsl.lowered import build
+from towerdsl.lowered import nodes as low
+from towerdsl.lowered.tiling import Untileable, every_cut, tiled
 from towerdsl.passes.locality import Band, Locality
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
 
 
 class Banded(Kernel):
@@ -34,11 +32,11 @@ class Banded(Kernel):
             return str(reason)
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+    def lower(self, average: Average, facts: Facts) -> n.Value:
         cuts = _cuts(average, facts)
         if len(cuts) == 1 and average.is_softmax_of_values and not isinstance(facts.score, str):
-            return writer.attended(facts.score, cuts[0])
-        return writer.in_blocks(cuts)
+            return build.attended(average, facts.score, cuts[0])
+        return low.InBlocks(low.result_type(average, lead=True), average.span, cuts, False, dense(tiled(average, cuts)))
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         cuts = _cuts(average, facts)

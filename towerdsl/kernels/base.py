@@ -8,15 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from towerdsl.ir.nodes import Average, Cut
+from towerdsl.ir.nodes import Average, Value
 from towerdsl.ir.size import Size, product
+from towerdsl.lowered.nodes import Lowered
 from towerdsl.passes.locality import Band, Classes, Locality
 from towerdsl.passes.score import DotScore
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
 
 T = TypeVar("T")
 
@@ -58,20 +56,11 @@ BLOCKS = Speed(call=400_000, multiply_add=0.015, pair=0.8)
 TURNS = Speed(call=400_000, multiply_add=0.015, pair=2.0)
 
 
-@dataclass(frozen=True)
-class Fold:
-    """An average inside blocks, and how axes are cut for it."""
-
-    average: Average
-    cuts: tuple[Cut, ...]
-
-
 class Kernel(ABC):
     """One technique. `name` is what `explain` calls it, `how` is one line on what it does."""
 
     name: str
     how: str
-    shares_key_heads: bool = False  # takes fewer key heads than query heads as they are, without repeating them
     speed: Speed = PASSES
 
     def speed_of(self, average: Average, facts: Facts) -> Speed:
@@ -82,13 +71,9 @@ class Kernel(ABC):
     def refuse(self, average: Average, facts: Facts) -> str | None:
         """Why this kernel cannot compute the attention, or None if it can."""
 
-    def fold(self, average: Average, facts: Facts) -> Fold | None:
-        """The average inside blocks whose sources come cut already; None where the kernel cuts none."""
-        return None
-
     @abstractmethod
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        """Write statements; returns the code of y, laid out [batch..., head, positions..., feature]."""
+    def lower(self, average: Average, facts: Facts) -> Value:
+        """How it computes y, with the axes [batch..., head, positions..., feature]: see `towerdsl.lowered`."""
 
     @abstractmethod
     def pairs(self, average: Average, facts: Facts) -> Size:
@@ -127,8 +112,12 @@ def all_pairs(average: Average) -> Size:
 
 def of_each_head(average: Average) -> Size:
     """How many averages there are for each query: heads of each entry of the batch."""
-    heads = (average.heads,) if average.heads is not None else ()
-    return product([a.size for a in (*average.batch, *heads)])
+    return product([a.size for a in average.lead])
+
+
+def lowered(kernel: Kernel, average: Average, facts: Facts) -> Lowered:
+    """An attention on a kernel."""
+    return Lowered(kernel.name, average, facts.locality.has_empty_rows() is False, kernel.lower(average, facts))
 
 
 @dataclass(frozen=True)
@@ -139,3 +128,7 @@ class Plan:
     refused: tuple[tuple[str, str], ...]
     facts: Facts
     able: tuple[Kernel, ...] = ()  # those that do not refuse, the chosen one among them
+
+    def lowered(self, average: Average) -> Lowered:
+        """How the chosen kernel computes the attention."""
+        return lowered(self.kernel, average, self.facts)

@@ -5,23 +5,21 @@ It computes every attention. While training a block is computed again for its gr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.ir.types import Axis
+from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels import sizes
 from towerdsl.kernels.base import PASSES, TURNS, Facts, Kernel, Speed, all_pairs, of_each_head
+from towerdsl.kernels.dense import dense
 from towerdsl.kernels.sdpa import Sdpa
-from towerdsl.kernels.tiling import restricted
+from towerdsl.lowered import build
+from towerdsl.lowered import nodes as low
+from towerdsl.lowered.tiling import restricted
 from towerdsl.passes.locality import conjuncts
 from towerdsl.passes.score import sides
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
 
 
 class Chunked(Kernel):
@@ -46,11 +44,14 @@ class Chunked(Kernel):
             return "no key is visible"
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+    def lower(self, average: Average, facts: Facts) -> n.Value:
         if _same_for_all_queries(average, facts):
             assert not isinstance(facts.score, str)
-            return writer.attended(facts.score, n.Cut(average.positions[0], None, Size.of(sizes.TURN)))
-        return writer.in_turn(average.positions[0], sizes.TURN)
+            return build.attended(average, facts.score, n.Cut(average.positions[0], None, Size.of(sizes.TURN)))
+        axis, held = average.positions[0], dict[str, n.Value]()
+        body = dense(_turn(average, axis, held))
+        kind = low.result_type(average, lead=True)
+        return low.InTurn(kind, average.span, axis, sizes.TURN, tuple(held.items()), body)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         return all_pairs(average)
@@ -70,19 +71,21 @@ def _same_for_all_queries(average: Average, facts: Facts) -> bool:
     return all("i" not in sides(x) for x in (*parts, *(t.value for t in facts.score.biases)))
 
 
-def _is_variable(x: n.Value) -> bool:
-    while isinstance(x, n.Rename):
-        x = x.arg
-    return isinstance(x, n.Local)
+def _turn(average: Average, axis: Axis, held: dict[str, n.Value]) -> Average:
+    """The average of some queries along an axis; `held` gets the values that are the same in every turn."""
 
+    def hold(value: n.Value) -> n.Value:
+        variable = value
+        while isinstance(variable, n.Rename):
+            variable = variable.arg
+        if isinstance(variable, n.Local):
+            return replace(variable, type=value.type)
+        name = f"{low.HELD}{len(held)}"
+        held[name] = value
+        return n.Local(value.type, None, name)
 
-def turn(average: Average, axis: Axis, rows: str, part: str, held: Callable[[n.Value], n.Value]) -> Average:
-    """The average of some queries along an axis: `rows` says which, `part` how many, `held` holds a value that is the
-    same in every turn."""
-    return restricted(
-        average,
-        axis,
-        replace(axis, size=Size.free(part)),
-        lambda x, kind: n.Rows(kind, x.span, held(x), axis, rows),
-        lambda x: x if x.type.scalar or _is_variable(x) else held(x),
-    )
+    def part(value: n.Value, kind: TensorType) -> n.Value:
+        return n.Rows(kind, value.span, hold(value), axis, low.ROWS)
+
+    short = replace(axis, size=Size.free(low.COUNT))
+    return restricted(average, axis, short, part, lambda x: x if x.type.scalar else hold(x))

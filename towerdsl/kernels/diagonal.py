@@ -6,7 +6,6 @@ An average over one key is elementwise: its weight, by whatever normalizer, time
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
@@ -14,10 +13,9 @@ from towerdsl.ir.rewrite import moved
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, no_common_axis
-from towerdsl.kernels.rewriting import COMPUTED, read_whole
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
+from towerdsl.lowered import build
+from towerdsl.lowered import nodes as low
+from towerdsl.lowered.rewriting import COMPUTED, read_whole
 
 ZERO = Size.of(0)
 
@@ -40,8 +38,11 @@ class Diagonal(Kernel):
                     return read_whole(part)
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        return writer.scaled_message(_alone(average, facts))
+    def lower(self, average: Average, facts: Facts) -> n.Value:
+        alone = _alone(average, facts)
+        weights = build.weights(alone)
+        kind = low.result_type(average, weights, alone.message)
+        return low.Scaled(kind, average.span, weights, alone.message)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         return product([a.size for a in average.positions])

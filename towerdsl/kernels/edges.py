@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed
-from towerdsl.kernels.rewriting import COMPUTED, Rewriting
+from towerdsl.lowered import build
+from towerdsl.lowered import nodes as low
+from towerdsl.lowered.rewriting import COMPUTED, Rewriting
 from towerdsl.passes.locality import Band, Locality, Reading, Related, conjuncts, joined
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
 
 ZERO = Size.of(0)
 
@@ -58,33 +56,29 @@ class Edges(Kernel):
             return f"{average.normalize} is not computed over rows of different lengths"
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        return writer.weighted_rows(*self.listed(average, facts, writer), ROWS[average.normalize])
-
-    def listed(self, average: Average, facts: Facts, writer: AverageWriter) -> tuple[Average, str]:
-        """Write the list of pairs; returns the average over the axis of pairs, and the variable of the list."""
-        frame, (i, j) = writer.frame, (*average.positions, *average.over)
+    def lower(self, average: Average, facts: Facts) -> n.Value:
+        i, j = _ends(average)
         lists = _all_lists(average, facts)
-        relations = ((frame.variable(r.relation), r.forward) for r in sorted(lists.relations, key=str))
-        sources = [name if forward else f"{name}.flip(0)" for name, forward in relations]
-        if lists.itself:
-            sources.append(frame.call("itself", [frame.size(_both(average), "size"), frame.device]))
-        sizes = (frame.size(a.size, a.name or "size") for a in (i, j))
-        pairs = frame.assign(frame.fresh("pairs"), frame.call("pairs_by_query", (*sizes, *sources)))
-        pair = Axis("pair", Size.free(f"{pairs}.key.shape[0]"))
-        once = n.Local(TensorType("bool", (pair,)), average.span, f"{pairs}.once")
+        pair = Axis("pair", Size.free(f"{low.PAIRS}.key.shape[0]"))
+        once = n.Local(TensorType("bool", (pair,)), average.span, f"{low.PAIRS}.once")
         rest = _rest(facts, lists)
-        at_pairs = _AtPairs(i, j, pair, pairs).value
+        at_pairs = _AtPairs(i, j, pair, low.PAIRS).value
         kept = [once, *map(at_pairs, conjuncts(rest) if rest is not None else [])]
-        over_pairs = replace(
+        of_pairs = replace(
             average,
             positions=(),
             over=(pair,),
             score=at_pairs(average.score),
-            visible=joined(kept, (*writer.lead, pair)),
+            visible=joined(kept, (*average.lead, pair)),
             message=at_pairs(average.message),
         )
-        return over_pairs, pairs
+        weights = build.weights(of_pairs, ROWS[average.normalize] or "", low.PAIRS)
+        lead = [a for a in average.lead if a in weights.axes or a in of_pairs.message.axes]
+        kind = TensorType("float", (*lead, i, average.message.axes[-1]))
+        sums = low.RowSums(kind, average.span, weights, of_pairs.message)
+        relations = tuple((r.relation, r.forward) for r in sorted(lists.relations, key=str))
+        itself = _both(average) if lists.itself else None
+        return low.Listed(kind, average.span, i, j, relations, itself, low.PAIRS, sums)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         lists = _all_lists(average, facts)
@@ -92,11 +86,10 @@ class Edges(Kernel):
 
     def peak(self, average: Average, facts: Facts) -> Size:
         """Scores and weights, and what the normalizer makes in between; five numbers say what a pair is."""
-        heads = (average.heads,) if average.heads is not None else ()
         present = {*average.score.axes, *(average.visible.axes if average.visible else ())}
         if average.dropout:
-            present |= {*average.batch, *heads}
-        lead = product([a.size for a in (*average.batch, *heads) if a in present])
+            present |= {*average.lead}
+        lead = product([a.size for a in average.lead if a in present])
         return self.pairs(average, facts) * (lead * 4 + 5)
 
 

@@ -7,18 +7,15 @@ and of j alone, or is causal.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, not_one_axis
+from towerdsl.lowered import nodes as low
 from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import Product, separate, sides
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
 
 #: Normalizers whose weights are linear in the score, up to a factor for each query.
 LINEAR = ("none", "count", "sum")
@@ -54,9 +51,10 @@ class Factored(Kernel):
         found = separate(even(average).score)
         return found if isinstance(found, str) else None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        products = self._products(average)
-        return writer.factored(even(average), products, causal(average, facts.locality), BLOCK)
+    def lower(self, average: Average, facts: Facts) -> n.Value:
+        kind = low.result_type(average, average.score, average.message, *facts.locality.rest)
+        products, running = self._products(average), causal(average, facts.locality)
+        return low.Factored(kind, average.span, even(average), products, running, BLOCK)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         """As many as have its multiply-adds: a pair has `rank + width`, and each position here `rank * width`."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import Facts, Kernel, all_pairs
 from towerdsl.kernels.reference import Reference
+from towerdsl.lowered import build
+from towerdsl.lowered import nodes as low
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.score import sides
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
 
 
 class Gather(Kernel):
@@ -32,8 +30,10 @@ class Gather(Kernel):
             return "the message is not one of each key"
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        return writer.picked()
+    def lower(self, average: Average, facts: Facts) -> n.Value:
+        picks = build.picks(average)
+        kind = low.result_type(average, picks, average.message)
+        return low.Gathered(kind, average.span, picks, average.message)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         return all_pairs(average)

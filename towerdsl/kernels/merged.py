@@ -8,8 +8,7 @@ has few keys, or few queries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
@@ -18,19 +17,11 @@ from towerdsl.ir.types import TensorType
 from towerdsl.kernels import sizes
 from towerdsl.kernels.banded import bounded, cut_of, unbounded
 from towerdsl.kernels.base import BLOCKS, Facts, Kernel, not_one_axis, of_each_head
-from towerdsl.kernels.tiling import Tiling, Untileable, restricted
+from towerdsl.lowered import build
+from towerdsl.lowered import nodes as low
+from towerdsl.lowered.tiling import Untileable, restricted
 from towerdsl.passes.locality import End, Locality, conjuncts, joined
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of the disjoint averages, and how its queries and keys are cut."""
-
-    average: Average
-    cut: n.Cut
+from towerdsl.passes.score import split
 
 
 class Merged(Kernel):
@@ -49,22 +40,17 @@ class Merged(Kernel):
         if (reason := not_one_axis(average)) is not None:
             return reason
         try:
-            parts = self.parts(average, facts)
-            for part in parts:
-                tiling = Tiling(part.average, (part.cut,), False)
-                for value in (part.average.visible, *(t.value for t in facts.score.biases)):
-                    if value is not None:
-                        tiling.value(value)
+            self.parts(average, facts)
         except Untileable as why:
             return str(why)
         return None
 
-    def parts(self, average: Average, facts: Facts) -> tuple[Part, ...]:
+    def parts(self, average: Average, facts: Facts) -> tuple[low.Attended, ...]:
         """The parts of the union, wide ones last; what is common to all holds in each. Raises Untileable."""
         return facts.once(self, average, lambda: _parts(average, facts))
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        return writer.merged([(p.average, p.cut) for p in self.parts(average, facts)])
+    def lower(self, average: Average, facts: Facts) -> n.Value:
+        return low.Merged(low.result_type(average, lead=True), average.span, self.parts(average, facts))
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         total = Size.of(0)
@@ -85,12 +71,12 @@ class Merged(Kernel):
         return total
 
 
-def _parts(average: Average, facts: Facts) -> tuple[Part, ...]:
+def _parts(average: Average, facts: Facts) -> tuple[low.Attended, ...]:
     assert average.visible is not None
     union = facts.locality.unions[0]
     common = facts.locality.without(union).condition
     done: list[n.Value] = []
-    found: list[Part] = []
+    found: list[low.Attended] = []
     for part in union.parts:
         own = part.condition
         if own is None:
@@ -113,10 +99,10 @@ def _end(average: Average, locality: Locality) -> End | None:
     return next((e for axis in (*average.over, *average.positions) for e in ends if e.axis == axis), None)
 
 
-def _part(average: Average, locality: Locality, end: End | None) -> Part:
+def _part(average: Average, locality: Locality, end: End | None) -> low.Attended:
     """One part: within reach, or about the first keys or queries. Raises Untileable."""
     if bands := bounded(average, locality):
-        return Part(average, cut_of(bands[0]))
+        return _attended(average, cut_of(bands[0]))
     if end is None or end.high is None:
         reason = unbounded(average, locality)
         raise Untileable(f"a part of the union is not about the first few keys or queries, and {reason}")
@@ -127,4 +113,11 @@ def _part(average: Average, locality: Locality, end: End | None) -> Part:
         return n.Pick(kind, x.span, x, axis, None, stop, True)
 
     few = restricted(average, axis, short, first)
-    return Part(few, n.Cut(few.positions[0], None, Size.of(sizes.TURN)))
+    return _attended(few, n.Cut(few.positions[0], None, Size.of(sizes.TURN)))
+
+
+def _attended(average: Average, cut: n.Cut) -> low.Attended:
+    score = split(average.score)
+    if isinstance(score, str):
+        raise Untileable(score)
+    return build.attended(average, score, cut)

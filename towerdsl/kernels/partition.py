@@ -6,20 +6,15 @@ Each class is a block, and an entry of the batch: what is dense inside it is com
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import FUSED, Facts, Fold, Kernel, lengths_differ, no_common_axis
-from towerdsl.kernels.reference import Reference
-from towerdsl.kernels.sdpa import Sdpa
-from towerdsl.kernels.tiling import Untileable, every_cut, tiled
-from towerdsl.passes.locality import Band, Classes, Locality, analyze
-from towerdsl.passes.score import split
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
+from towerdsl.kernels.base import FUSED, Facts, Kernel, lengths_differ, no_common_axis
+from towerdsl.kernels.dense import chosen, dense
+from towerdsl.lowered import nodes as low
+from towerdsl.lowered.tiling import Untileable, every_cut, padded, tiled
+from towerdsl.passes.locality import Band, Classes, Locality
 
 ZERO = Size.of(0)
 
@@ -36,7 +31,7 @@ class Partition(Kernel):
         if product([c.length("j") for c in self.cuts(average, facts)]) == Size.of(1):
             return "each query sees its own position alone"
         try:
-            self.fold(average, facts)
+            self.inside(average, facts)
         except Untileable as reason:
             return str(reason)
         return None
@@ -55,21 +50,22 @@ class Partition(Kernel):
             found.setdefault(c.query, n.Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
         return every_cut(average, list(found.values()))
 
-    def fold(self, average: Average, facts: Facts) -> Fold:
+    def inside(self, average: Average, facts: Facts) -> Average:
         """The average of one class, with one more batch axis. Raises Untileable."""
-        return facts.once(self, average, lambda: _fold(average, facts, self.cuts(average, facts)))
+        return facts.once(self, average, lambda: _inside(average, facts, self.cuts(average, facts)))
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        return writer.dense()
+    def lower(self, average: Average, facts: Facts) -> n.Value:
+        cuts, inner = self.cuts(average, facts), self.inside(average, facts)
+        padding = any(padded(c) for c in cuts)
+        body = replace(dense(inner), full=facts.locality.has_empty_rows() is False and not padding)
+        return low.InBlocks(low.result_type(average, lead=True), average.span, cuts, True, body)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         return product([c.count * c.length("i") * c.length("j") for c in self.cuts(average, facts)])
 
     def peak(self, average: Average, facts: Facts) -> Size:
-        inner = self.fold(average, facts).average
-        found = Facts(analyze(inner.visible), split(inner.score))
-        dense = Sdpa() if Sdpa().refuse(inner, found) is None else Reference()
-        return dense.peak(inner, found)
+        kernel, inner = chosen(self.inside(average, facts))
+        return kernel.peak(self.inside(average, facts), inner)
 
 
 def _unclassed(average: Average, locality: Locality) -> str:
@@ -95,7 +91,7 @@ def _placed(value: n.Value) -> bool:
     return not any(isinstance(x, (n.Local, n.Weight, n.Gather, n.Member, n.Apply)) for x in value.walk())
 
 
-def _fold(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Fold:
+def _inside(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Average:
     made = {(c.query, c.key): c for c in cuts}
     exact = [c for c in facts.locality.classes if (x := made.get((c.query, c.key))) and _exact(x, c)]
     same = [
@@ -104,7 +100,7 @@ def _fold(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Fold:
         if b.low == b.high == ZERO and (x := made.get((b.query, b.key))) and x.size == Size.of(1)
     ]
     left = facts.locality.without(*exact, *same).condition
-    return Fold(tiled(replace(average, visible=left), cuts, at_sources=True), cuts)
+    return tiled(replace(average, visible=left), cuts, at_sources=True)
 
 
 def _exact(cut: n.Cut, classes: Classes) -> bool:

@@ -5,15 +5,12 @@ score -> weights (normalizer) -> dropout -> weighted sum of the messages. It can
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import Facts, Kernel, all_pairs
+from towerdsl.lowered import build
 from towerdsl.ops.normalizers import NORMALIZERS
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
 
 #: How many tensors of all pairs are alive at once, where everything is visible and under a condition: the score, the
 #: weights and what the normalizer makes in between, as torch's profiler counts them.
@@ -38,9 +35,8 @@ class Reference(Kernel):
     def refuse(self, average: Average, facts: Facts) -> str | None:
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        weights, axes = writer.weights()
-        return writer.weighted_sum(weights, axes)
+    def lower(self, average: Average, facts: Facts) -> n.Value:
+        return build.summed(average)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         return all_pairs(average)

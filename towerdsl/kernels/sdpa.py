@@ -5,21 +5,16 @@ It gives zeros for a query that sees no key, with zero gradients (torch 2.5 and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import FUSED, PASSES, Facts, Kernel, Speed, all_pairs
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
+from towerdsl.lowered import build
 
 
 class Sdpa(Kernel):
     name = "sdpa"
     how = "torch's scaled_dot_product_attention"
-    shares_key_heads = True
     speed = FUSED
 
     def speed_of(self, average: Average, facts: Facts) -> Speed:
@@ -41,9 +36,9 @@ class Sdpa(Kernel):
             return "no key is visible"
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
+    def lower(self, average: Average, facts: Facts) -> n.Value:
         assert not isinstance(facts.score, str)
-        return writer.scaled_dot_product(facts.score)
+        return build.fused(average, facts.score)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         return all_pairs(average)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size
 from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs
 from towerdsl.kernels.reference import Reference
+from towerdsl.lowered import build
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.score import sides
-
-if TYPE_CHECKING:
-    from towerdsl.emit.average import AverageWriter
 
 
 class Static(Kernel):
@@ -38,9 +34,8 @@ class Static(Kernel):
             return "the message depends on i"
         return None
 
-    def write(self, average: Average, facts: Facts, writer: AverageWriter) -> str:
-        weights, axes = writer.weights()
-        return writer.shared_product(weights, axes)
+    def lower(self, average: Average, facts: Facts) -> n.Value:
+        return build.summed(average)
 
     def pairs(self, average: Average, facts: Facts) -> Size:
         return all_pairs(average)

@@ -31,7 +31,8 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
-from towerdsl.kernels.tiling import inside_blocks
+from towerdsl.lowered.nodes import InBlocks
+from towerdsl.lowered.tiling import inside_blocks
 from towerdsl.maps.data import AttentionMap, Grid, Maps
 from towerdsl.maps.guests import Guest, no_hook
 from towerdsl.maps.places import Place, every_place, matching, mistake
@@ -382,14 +383,14 @@ def _in_blocks(compiled: Compiled, block: n.BlockInstance) -> dict[str, Restore]
     """The layers that a kernel computes inside blocks of positions, and how their results are put together again."""
     average, plan = block.average, compiled.plans[id(block)]
     assert average is not None
-    fold = plan.kernel.fold(average, plan.facts)
+    body = plan.lowered(average).body
     found: dict[str, Restore] = {}
-    if fold is None:
+    if not (isinstance(body, InBlocks) and body.at_sources):
         return found
     for side, value in (("i", average.query), ("j", average.key), ("j", average.value)):
         while isinstance(value, n.Apply) and inside_blocks(value):
             if value.module is not None:
-                found[value.module.name] = partial(_restored, fold.cuts, side, value.args[0].axes)
+                found[value.module.name] = partial(_restored, body.cuts, side, value.args[0].axes)
             value = value.args[0]
     return found
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, SizeLimitError, product
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.kernels.rewriting import COMPUTED, Rewriting, read_whole
+from towerdsl.lowered.rewriting import COMPUTED, Rewriting, read_whole
 from towerdsl.passes.bounds import is_finite
 from towerdsl.passes.intervals import Order
 from towerdsl.passes.linear import Reader, axes_of
 from towerdsl.passes.locality import conjuncts, joined
-from towerdsl.passes.score import sides
+from towerdsl.passes.score import Term, sides
 
 
 class Untileable(Exception):
@@ -88,6 +88,10 @@ class Tiling(Rewriting):
         if known not in self.done:
             self.done[known] = (value, super().value(value))
         return self.done[known][1]
+
+    def term(self, term: Term) -> Term:
+        """What is added to a score, inside the blocks."""
+        return replace(term, value=self.value(term.value))
 
     def _computed(self, value: n.Value) -> n.Value:
         """As it is; where places would not do, from positions: places may lie further apart than any positions."""

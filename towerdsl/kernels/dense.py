@@ -1,0 +1,23 @@
+"""The average of all pairs inside a block, or of some queries and all keys: on torch's kernel where that can."""
+
+from __future__ import annotations
+
+from towerdsl.ir.nodes import Average
+from towerdsl.kernels.base import Facts, Kernel, lowered
+from towerdsl.kernels.reference import Reference
+from towerdsl.kernels.sdpa import Sdpa
+from towerdsl.lowered.nodes import Lowered
+from towerdsl.passes.locality import analyze
+from towerdsl.passes.score import split
+
+
+def chosen(average: Average) -> tuple[Kernel, Facts]:
+    """The kernel for all pairs, and what it sees."""
+    facts = Facts(analyze(average.visible), split(average.score))
+    return (Sdpa() if Sdpa().refuse(average, facts) is None else Reference()), facts
+
+
+def dense(average: Average) -> Lowered:
+    """The average, dense."""
+    kernel, facts = chosen(average)
+    return lowered(kernel, average, facts)
