@@ -121,10 +121,11 @@ def wrapped(line: str, bracketed: bool = False) -> list[str]:
         inner = [body]
     else:
         commas = [k for k, c in enumerate(_top_level(inside)) if c == ","]
-        pieces = [p.lstrip(", ") for p in _split_at(inside, commas)] if commas else [inside]
+        # a tuple of one ends with its comma, and so does each line of several
+        pieces = [x for p in _split_at(inside, commas) if (x := p.lstrip(", "))] if commas else [inside]
         inner = []
         for piece in pieces:
-            inner += wrapped(f"{indent}    {piece}{',' if len(pieces) > 1 else ''}", True)
+            inner += wrapped(f"{indent}    {piece}{',' if commas else ''}", True)
         if not commas and inner == [body]:
             return [line]
     tail = wrapped(f"{indent}{line[closing:]}", bracketed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Diagnostics, Span, did_you_mean
 from towerdsl.lang import tree as t
 from towerdsl.passes.static import Static, show
@@ -65,6 +66,7 @@ class Choices:
             return _words(e) if name in self.of else e
         values: list[Static] = []
         for item in e.args:
+            spend(1 + len(values) // 10)
             value = literal(item)
             if value is None:
                 message = f"`{item.span.text}` is neither a word in quotes nor a number"

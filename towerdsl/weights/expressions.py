@@ -69,13 +69,7 @@ def _dim(dim: int) -> str:
 
 def names_in(expr: Expr) -> Iterator[Name]:
     """The name patterns of an expression, left to right."""
-    if isinstance(expr, Name):
-        yield expr
-    elif isinstance(expr, Concat):
-        for item in expr.items:
-            yield from names_in(item)
-    else:
-        yield from names_in(expr.item)
+    return (e for e in walk(expr) if isinstance(e, Name))
 
 
 def variables(expr: Expr) -> dict[str, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from towerdsl.diagnostics import Diagnostics, Source, Span, did_you_mean
@@ -26,7 +27,7 @@ class Rule:
     ours: Expr
     shared: tuple[str, ...]
 
-    @property
+    @cached_property
     def vagueness(self) -> tuple[int, int]:
         """How little the right side says; of two rules that reach a parameter the one that says more has it."""
         return max(name.vagueness for name in names_in(self.ours))
