@@ -63,7 +63,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class TensorType:
-    """`dtype` is "float", "int", "bool", or "wide": at least float32, see `passes.infer.dtypes`.
+    """`dtype` is "float", "int", "bool", or "wide": at least float32, see `passes.dtypes`.
 
     A `scalar` is a Python number at run time, and has no axes. No two axes are equal: those of one name and length, or
     without a name, are counted.

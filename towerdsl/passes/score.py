@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.passes.infer.dtypes import converted, promote
+from towerdsl.passes.dtypes import converted, promote
 
 
 @dataclass(frozen=True)

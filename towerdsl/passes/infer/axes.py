@@ -142,14 +142,15 @@ def union(values: Sequence[Value], scope: AttentionScope | None) -> tuple[Axis, 
             else:
                 every.insert(after, axis)
     if scope is not None:
-        return tuple(sorted(every, key=lambda a: _order(a, scope)))
+        return tuple(sorted(every, key=lambda a: order(a, scope)))
     for v in values:
         if len(v.axes) == len(every):
             return v.axes
     return tuple(every)
 
 
-def _order(axis: Axis, scope: AttentionScope) -> tuple[int, int]:
+def order(axis: Axis, scope: AttentionScope) -> tuple[int, int]:
+    """The place of an axis among those of an attention."""
     rank = scope.rank(axis)
     fixed = {0: scope.batch, 2: scope.positions, 3: scope.over}.get(rank, ())
     return rank, fixed.index(axis) if axis in fixed else 0

@@ -7,7 +7,6 @@ position (`keep[j]`, `distance[i, j]`, `table[head, ...]`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, SizeLimitError
@@ -16,11 +15,12 @@ from towerdsl.lang import tree as t
 from towerdsl.ops.layers import NO_AXES
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
+from towerdsl.passes.infer.axis_names import axis_of
 from towerdsl.passes.infer.mistakes import wrong_axis
-from towerdsl.passes.infer.scope import Fault, Scope
-
-if TYPE_CHECKING:
-    from towerdsl.passes.infer.expression import ExpressionTyper, Result
+from towerdsl.passes.infer.positions import side
+from towerdsl.passes.infer.scope import Fault, Result, Scope
+from towerdsl.passes.infer.typer import Typer
+from towerdsl.passes.infer.values import pointwise, to_value
 
 CONDITION = "a condition picks nothing: `where(keep, x, 0)` chooses entries, and `mask:` hides them from an attention"
 
@@ -28,7 +28,7 @@ CONDITION = "a condition picks nothing: `where(keep, x, 0)` chooses entries, and
 MAX_INDICES = 4  # of loops, in one position that is known to stay inside
 
 
-def index(typer: ExpressionTyper, e: t.Index, scope: Scope, outer: bool = False) -> Result:
+def index(typer: Typer, e: t.Index, scope: Scope, outer: bool = False) -> Result:
     """The value of `t[...]`. Raises Fault, Unknown."""
     if isinstance(e.base, t.List):
         return _item(typer, e.base, e, scope)
@@ -45,7 +45,7 @@ def index(typer: ExpressionTyper, e: t.Index, scope: Scope, outer: bool = False)
     return _gather(typer, base, e, scope, outer)
 
 
-def _item(typer: ExpressionTyper, items: t.List, e: t.Index, scope: Scope) -> Result:
+def _item(typer: Typer, items: t.List, e: t.Index, scope: Scope) -> Result:
     """One item of a list."""
     if len(e.items) != 1 or isinstance(e.items[0], t.Pick):
         raise Fault("index", "a list has one index", e.span, (), "write `depths[l]`")
@@ -61,7 +61,7 @@ def _item(typer: ExpressionTyper, items: t.List, e: t.Index, scope: Scope) -> Re
     return typer.any(items.items[at], scope)
 
 
-def _member(typer: ExpressionTyper, relation: n.Relation, e: t.Index, scope: Scope) -> n.Value:
+def _member(typer: Typer, relation: n.Relation, e: t.Index, scope: Scope) -> n.Value:
     kind = relation.type
     help = f"write `{relation.name}[j, i]`: sources first, then targets"
     if scope.attention is None or len(e.items) != 2:
@@ -84,12 +84,12 @@ def _member(typer: ExpressionTyper, relation: n.Relation, e: t.Index, scope: Sco
     return n.Member(TensorType("bool", tuple(found)), e.span, relation.name, kind)
 
 
-def _picks(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n.Value:
+def _picks(typer: Typer, base: n.Value, e: t.Index, scope: Scope) -> n.Value:
     value = base
     for item in e.items:
         if not isinstance(item, t.Pick):
             raise Fault("syntax", "picks along axes and indices cannot be mixed", item.span, (), "write two brackets")
-        axis = typer.axis_of(t.Name(item.span, item.axis), value, scope, "a pick")
+        axis = axis_of(typer, t.Name(item.span, item.axis), value, scope, "a pick")
         if not item.is_range:
             assert item.start is not None
             at = _position(typer, item.start, value, axis, scope)
@@ -108,13 +108,13 @@ def _picks(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope) -> n
         length = _length(axis.size, start, stop)
         if (number := length.integer) is not None and number < 1:
             raise Fault("size", f"this part of {axis.shown} is empty", item.span)
-        new = Axis(axis.name, length, axis.side, f"{item.span.text}, {typer.infer.line(item.span)}")
+        new = Axis(axis.name, length, axis.side, f"{item.span.text}, {typer.line(item.span)}")
         kind = TensorType(value.type.dtype, tuple(new if a == axis else a for a in value.axes))
         value = n.Pick(kind, e.span, value, axis, start, stop, True)
     return value
 
 
-def _bound(typer: ExpressionTyper, e: t.Expr | None, scope: Scope) -> Size | None:
+def _bound(typer: Typer, e: t.Expr | None, scope: Scope) -> Size | None:
     if e is None:
         return None
     help = "a part has a fixed length; in an attention a mask such as `j < t` takes a part that changes"
@@ -128,7 +128,7 @@ def _whole(value: st.Static, e: t.Expr) -> Size:
     return size
 
 
-def _position(typer: ExpressionTyper, e: t.Expr, base: n.Value, axis: Axis, scope: Scope) -> Size | n.Value:
+def _position(typer: Typer, e: t.Expr, base: n.Value, axis: Axis, scope: Scope) -> Size | n.Value:
     """One position of an axis. Where it is only known at run time, it is kept inside the axis."""
     found = typer.any(e, scope)
     if not isinstance(found, n.Value | n.Relation):
@@ -151,12 +151,12 @@ def _position(typer: ExpressionTyper, e: t.Expr, base: n.Value, axis: Axis, scop
             near = near or f"a loop `for t along {axis}` reads every position of {axis}"
             message = f"`{found.name}` is a position of another axis than {axis.shown}"
             raise Fault("axis-mismatch", message, e.span, notes, near)
-    first, last = typer.to_value(0, e.span), typer.to_value(st.normal(axis.size - 1), e.span)
+    first, last = to_value(0, e.span), to_value(st.normal(axis.size - 1), e.span)
     corners = _corners(found, scope)
     if not _never_negative(corners):
-        found = typer.pointwise("max", [found, first], e.span, scope)
+        found = pointwise("max", [found, first], e.span, scope)
     if not _never_negative(corners and [axis.size - 1 - c for c in corners]):
-        found = typer.pointwise("min", [found, last], e.span, scope)
+        found = pointwise("min", [found, last], e.span, scope)
     return found
 
 
@@ -255,7 +255,7 @@ def _length(size: Size, start: Size | None, stop: Size | None) -> Size:
     return last - first
 
 
-def _gather(typer: ExpressionTyper, base: n.Value, e: t.Index, scope: Scope, outer: bool) -> n.Value:
+def _gather(typer: Typer, base: n.Value, e: t.Index, scope: Scope, outer: bool) -> n.Value:
     items = _spread(typer, e, scope)
     batch = scope.attention.batch if scope.attention is not None else ()
     lead = [a for a in base.axes if a in batch and sum(a.alike(x) for x in base.axes) == 1]
@@ -359,12 +359,12 @@ def _check_apart(base: n.Value, indices: list[n.Value], at: Sequence[Axis], rest
     raise Fault("axis-mismatch", f"the index has axis {twice}, and the tensor has it too", e.span, notes, help)
 
 
-def _spread(typer: ExpressionTyper, e: t.Index, scope: Scope) -> list[tuple[t.Expr, n.Value]]:
+def _spread(typer: Typer, e: t.Index, scope: Scope) -> list[tuple[t.Expr, n.Value]]:
     """The indices; a bare `i` or `j` over several axes stands for all its parts."""
     found: list[tuple[t.Expr, n.Value]] = []
     for item in e.items:
         if isinstance(item, t.Name) and item.id in ("i", "j") and item.id not in scope.names and scope.attention:
-            for axis in typer._side(item.id, item.span, scope):
+            for axis in side(item.id, item.span, scope):
                 found.append((item, n.Position(TensorType("int", (axis,)), item.span)))
         else:
             found.append((item, typer.tensor(item, scope)))

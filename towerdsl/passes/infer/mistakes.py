@@ -1,4 +1,4 @@
-"""What is said of axes that are not what they are taken for: the place, the cause, what to write."""
+"""What is said of axes and arguments that are not what they are taken for: the place, the cause, what to write."""
 
 from __future__ import annotations
 
@@ -162,3 +162,15 @@ def _lengths(kind: Type) -> list[int | None]:
     """The lengths of the axes, those that are known."""
     axes = (kind.source, kind.target) if isinstance(kind, RelationType) else kind.axes
     return [a.size.integer for a in axes]
+
+
+def keyword_span(name: str, value: t.Expr) -> Span:
+    """Where the name of an argument stands, before its value."""
+    source = value.span.source
+    at = source.text.rfind(name, 0, value.span.start)
+    return Span(source, at, at + len(name)) if at >= 0 else value.span
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 argument`, `2 arguments`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -14,7 +14,6 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
@@ -24,9 +23,6 @@ from towerdsl.ir.types import Axis, TensorType
 from towerdsl.ops import ELEMENTWISE
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.scope import Fault
-
-if TYPE_CHECKING:
-    from towerdsl.passes.infer.model import Infer
 
 Number = int | float | bool
 Lengths = Mapping[str, int]
@@ -78,14 +74,14 @@ class _Outside:
     lengths: Lengths
 
 
-def check_reads(infer: Infer, steps: Iterable[n.Step], results: Iterable[n.Value | n.Relation]) -> None:
-    """Report each index of statements and results that is certain to leave its axis."""
+def wrong_reads(steps: Iterable[n.Step], results: Iterable[n.Value | n.Relation]) -> Iterator[Fault]:
+    """A mistake for each index of statements and results that is certain to leave its axis."""
     roots = [*_roots(steps), *((r, ()) for r in results if isinstance(r, n.Value))]
     reads = (r for value, guards in roots for r in _reads(value, guards))
     for read in {(id(r.index), *(id(g[0]) for g in r.guards)): r for r in reads}.values():
         found = _certain(read)
         if found is not None:
-            infer.report(_fault(read, *found))
+            yield _fault(read, *found)
 
 
 def _roots(steps: Iterable[n.Step]) -> Iterator[tuple[n.Value, tuple[Guard, ...]]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from towerdsl.budget import spend
 from towerdsl.diagnostics import Span
 from towerdsl.ir import names
-from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Set, Value
+from towerdsl.ir.nodes import BlockInstance, ModuleSlot, Relation, Set, Step, Value, WeightDecl
 from towerdsl.ir.operation import Op, OpResult
 from towerdsl.ir.types import Axis
 from towerdsl.lang import tree as t
@@ -48,7 +48,11 @@ class SharedModule:
     block: BlockInstance | None = None
 
 
-Binding = Static | Value | Relation | SharedModule | Poison
+#: What an expression is: known when compiling, or a value or a relation of the model.
+Result = Static | Value | Relation
+Binding = Result | SharedModule | Poison
+#: What a block is made of: its learned tensors, its statements and its results.
+Typed = tuple[list[WeightDecl], list[Step], list[Value | Relation]]
 
 
 @dataclass
@@ -201,6 +205,22 @@ class Builder:
             here = here.items.setdefault(n, _Slot())
         here.leaf = slot
         return name, tuple(index for index, _ in self.loops)
+
+    def repeat(self, names: set[str], repetition: int) -> None:
+        """Give a repetition whose body is that of the first modules of its own, of the same kind."""
+
+        def visit(slot: _Slot, path: list[int]) -> None:
+            if not path:
+                if repetition > 0 and 0 in slot.items:
+                    slot.items.setdefault(repetition, slot.items[0])
+                return
+            if path[0] in slot.items:
+                visit(slot.items[path[0]], path[1:])
+
+        spend(3 + 2 * len(names) * len(self.loops))
+        path = [number for _, number in self.loops[:-1]]
+        for name in names:
+            visit(self.slots[name], path)
 
     def place_shared(self, name: str, slot: ModuleSlot) -> None:
         self.slots.setdefault(name, _Slot()).leaf = slot

@@ -11,18 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from towerdsl.diagnostics import Span
 from towerdsl.ir import nodes as n
 from towerdsl.ir.types import TensorType
 from towerdsl.ops import ELEMENTWISE
-from towerdsl.passes.infer.scope import Fault
 
 ARITHMETIC = {"+", "-", "*", "/", "//", "%", "**"}
 
 
-def result_dtype(op: str, args: Sequence[n.Value], span: Span) -> str:
-    """The dtype of an elementwise function. Raises Fault."""
-    dtypes = [v.type.dtype for v in args]
+def result_dtype(op: str, args: Sequence[n.Value]) -> str:
+    """The dtype of an elementwise function; the first operand of `where` is a truth value."""
     if op in ("==", "!=", "<", "<=", ">", ">=", "and", "or", "not"):
         return "bool"
     if op in ARITHMETIC or op == "neg":
@@ -42,9 +39,6 @@ def result_dtype(op: str, args: Sequence[n.Value], span: Span) -> str:
     if rule == "int":
         return "int"
     if rule == "where":
-        if dtypes[0] != "bool":
-            message = f"the condition of `where` is a truth value, this is {args[0].type}"
-            raise Fault("not-boolean", message, args[0].span or span, (), "compare it, as in `x > 0`")
         found = promote(args[1:])
         numbers = all(v.type.scalar for v in args[1:]) and not args[0].type.scalar
         return "wide" if numbers and found == "float" else found
