@@ -9,6 +9,7 @@ import pickle
 import resource
 import sys
 import time
+import traceback
 
 import pytest
 
@@ -123,19 +124,24 @@ def apart(text: str) -> tuple[int, str, int, float, float]:
     readable, writable = os.pipe()
     child = os.fork()
     if not child:
-        os.close(readable)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start = time.process_time()
-        compiled(text)
-        seconds = time.process_time() - start
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        os.write(writable, pickle.dumps((*profiled(text), seconds, grown)))
-        os._exit(0)
+        try:
+            os.close(readable)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            start = time.process_time()
+            compiled(text)
+            seconds = time.process_time() - start
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            os.write(writable, pickle.dumps((*profiled(text), seconds, grown)))
+        except BaseException:
+            os.write(writable, pickle.dumps(traceback.format_exc()[-2000:]))
+        finally:
+            os._exit(0)
     os.close(writable)
     with os.fdopen(readable, "rb") as file:
-        found = file.read()
+        found = pickle.load(file)
     os.waitpid(child, 0)
-    return pickle.loads(found)
+    assert not isinstance(found, str), f"{text[:1000]}\n{found}"
+    return found
 
 
 @pytest.mark.slow
