@@ -104,6 +104,9 @@ FOUND = {
     "i == j or edges[j, i] or keep[i] and i == j": "either (0 <= i - j <= 0 | forward edges)",
     "where(i < 3, j <= i, false)": "0 <= i - j; i <= 2",
     "(i * j) % 7 == 3": "unknown",
+    "i // 2 == j // 2 or 0 <= i - j < 1 or 0 < i - j < n - 2": (
+        "either ((i + 0) // 2 == (j + 0) // 2 | 0 <= i - j <= max(1, n - 2) - 1)"
+    ),
     "j > i and n != 2 * (j - i) and (j > i and n != 2 * (j - i) and (n != 2 * (j - i) and j > i))": (
         "i - j <= -1; either (i - j <= -(n // 2) - 1 | -((n + 1) // 2) + 1 <= i - j)"
     ),
@@ -133,6 +136,12 @@ def said(locality: Locality) -> str:
             case Union():
                 parts.append(f"either ({' | '.join(map(said, r.parts))})")
     return "; ".join([*parts, *("unknown" for _ in locality.unknown)])
+
+
+def test_a_condition_on_lengths_has_one_form():
+    one, other = (Predicate(text).locality() for text in ("max(i - j, 2) < n", "3 * n > 3 * max(i - j, 2)"))
+    assert one == other
+    assert one.condition == other.condition
 
 
 @pytest.mark.parametrize("text", FOUND)

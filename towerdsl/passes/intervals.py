@@ -144,6 +144,11 @@ class Order:
         """Whether x begins at the latest right behind the end of y."""
         return x[0] is None or y[1] is None or self.at_most(x[0], y[1] + 1)
 
+    def _contains(self, x: Interval, y: Interval) -> bool:
+        """Whether all numbers of y, if it has any, are in x."""
+        low = x[0] is None or (y[0] is not None and self.at_most(x[0], y[0]))
+        return low and (x[1] is None or (y[1] is not None and self.at_most(y[1], x[1])))
+
     # --- sets -------------------------------------------------------------------------------------------------
 
     def union(self, *sets: Intervals) -> Intervals:
@@ -155,8 +160,9 @@ class Order:
         return tuple(sorted(found, key=self._place))
 
     def _added(self, found: list[Interval], x: Interval) -> list[Interval]:
-        if x in found:  # one that has no numbers at some lengths does not reach itself
+        if any(self._contains(y, x) for y in found):  # one that may be empty reaches nothing
             return found
+        found = [y for y in found if not self._contains(x, y)]
         for y in found:
             if not (self._reaches(x, y) and self._reaches(y, x)):
                 continue

@@ -19,7 +19,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.passes import implied
 from towerdsl.passes.formula import FALSE, All, Either, Fact, Formula, Within, pair
-from towerdsl.passes.intervals import ONLY_ZERO, Order
+from towerdsl.passes.intervals import EVERY, ONLY_ZERO, Order
 from towerdsl.passes.linear import ONE, ZERO, Floor, Modulo, Reader, sides_of
 from towerdsl.passes.logic import Logic
 from towerdsl.passes.written import Writer
@@ -291,8 +291,9 @@ class _Source:
             hull = self.logic.order.hull(part.sets)
             if hull != (None, None):
                 bands.append((Band(*axes, *hull), Within(part.form, (hull,))))
-            if len(part.sets) > 1:
-                rest.append(Within(part.form, self.logic.order.within(part.sets, (hull,))))
+            within = self.logic.order.within(part.sets, (hull,)) if len(part.sets) > 1 else EVERY
+            if within != EVERY:
+                rest.append(Within(part.form, within))
         bands.sort(key=lambda b: str(b[0]))
         source = _Source((*(p for _, p in bands), *rest), self.logic, self.writer)
         values = tuple(map(self.writer.condition, rest))

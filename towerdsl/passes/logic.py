@@ -10,6 +10,7 @@ have in common stands in front of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -253,7 +254,8 @@ class Logic:
 
     def _not_below(self, size: Size) -> Formula:
         """size >= 0"""
-        size = floored(size)
+        size = floored(size)  # 2 * n - 5 is at least 0 where n - 3 is
+        size = floored(size, math.gcd(*(int(c) for m, c in size.terms if m)) or 1)
         if (sign := self.order.at_most(ZERO, size)) or self.order.below(size, ZERO):
             return TRUE if sign else FALSE
         if negative(size):
