@@ -23,6 +23,7 @@ from towerdsl.ir.types import RelationType
 from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.kernels.choose import attentions, choose
+from towerdsl.lowered.verify import verify
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.inference import inference as inference_form
 
@@ -87,7 +88,9 @@ class Attention:
     def built(self, plan: Plan, model=None) -> nn.Module:
         model = model or self.model
         (block,) = attentions(model.root)
-        return made(Compiled(model, self.typed, self.resolved, {id(block): plan}, ()).source(), model.name).eval()
+        compiled = Compiled(model, self.typed, self.resolved, {id(block): plan}, ())
+        verify(compiled.lowered[id(block)])
+        return made(compiled.source(), model.name).eval()
 
     def inference(self) -> nn.Module:
         with deep():

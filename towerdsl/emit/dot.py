@@ -87,7 +87,7 @@ class DotWriter:
 
     def shared_heads(self) -> list[str]:
         """The argument for query heads that share key heads."""
-        return ["enable_gqa=True"] if self.writer.grouped and self.average.key_heads is not None else []
+        return ["enable_gqa=True"] if self.writer.grouped else []
 
     def unlined(self, text: str) -> str:
         """[batch, head, query, feature] --> [batch..., head, positions..., feature]."""

@@ -216,6 +216,41 @@ def _member(v: n.Member) -> str:
     return f"{v.relation}[{', '.join(map(str, v.axes))}]"
 
 
+def _atpairs(v: n.AtPairs) -> str:
+    return f"{_atom(v.arg)}[{v.pairs}]"
+
+
+def _rows(v: n.Rows) -> str:
+    return f"{_atom(v.arg)}[{v.axis}={v.name}]"
+
+
+def show_cut(cut: n.Cut) -> str:
+    """How an axis is cut, in words."""
+    axis = cut.query or cut.key
+    if axis is None or cut.whole:
+        return f"{axis and axis.name} whole"
+    reach = f", keys from {cut.before} before to {cut.after} after" if cut.before or cut.after else ""
+    shift = f", shifted by {cut.shift}" if cut.shift else ""
+    return f"{axis.name} in blocks of {cut.size}{reach}{shift}{' around the end' if cut.wraps and cut.shift else ''}"
+
+
+def _blocks(v: n.Blocks) -> str:
+    return f"blocks({show_value(v.arg)})"
+
+
+def _inside(v: n.Inside) -> str:
+    return f"inside({v.side})"
+
+
+def _place(v: n.Place) -> str:
+    axis = v.cut.query if v.axes[0].side == "i" else v.cut.key
+    return f"place({axis})"
+
+
+def _entry(v: n.Entry) -> str:
+    return f"{_atom(v.arg)}[{_list(v.index)}]"
+
+
 def _pick(v: n.Pick) -> str:
     def end(at: Size | n.Value | None) -> str:
         return "" if at is None else show_value(at) if isinstance(at, n.Value) else str(at)

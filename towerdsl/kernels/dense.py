@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from towerdsl.ir.nodes import Average
 from towerdsl.kernels.base import Facts, Kernel, lowered
 from towerdsl.kernels.reference import Reference
@@ -17,7 +19,8 @@ def chosen(average: Average) -> tuple[Kernel, Facts]:
     return (Sdpa() if Sdpa().refuse(average, facts) is None else Reference()), facts
 
 
-def dense(average: Average) -> Lowered:
-    """The average, dense."""
+def dense(average: Average, whole: bool = False) -> Lowered:
+    """The average, dense; its sources are those of one head each, where they are not `whole`."""
+    average = average if whole else replace(average, key_heads=None)
     kernel, facts = chosen(average)
     return lowered(kernel, average, facts)

@@ -57,7 +57,7 @@ class Partition(Kernel):
     def lower(self, average: Average, facts: Facts) -> n.Value:
         cuts, inner = self.cuts(average, facts), self.inside(average, facts)
         padding = any(padded(c) for c in cuts)
-        body = replace(dense(inner), full=facts.locality.has_empty_rows() is False and not padding)
+        body = replace(dense(inner, whole=True), full=facts.locality.has_empty_rows() is False and not padding)
         return low.InBlocks(low.result_type(average, lead=True), average.span, cuts, True, body)
 
     def pairs(self, average: Average, facts: Facts) -> Size:

@@ -47,7 +47,9 @@ def paired(average: n.Average, score: DotScore) -> low.Paired:
 
 
 def _grouped(average: n.Average, score: DotScore) -> bool:
-    """Whether query heads can share key heads as they are: nothing but the dot product reads the keys."""
+    """Whether query heads share key heads, and can do so as they are: nothing but the dot product reads the keys."""
+    if average.key_heads is None:
+        return False
     leaves = [v for v in score.right.walk() if not v.operands and average.heads in v.axes]
     conditions = [average.visible] if average.visible is not None else []
     if read([*(t.value for t in score.biases), *conditions]) & {"k", "v"}:

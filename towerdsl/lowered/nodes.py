@@ -160,7 +160,8 @@ class Attended(Value):
 
     @property
     def operands(self) -> tuple[Value, ...]:
-        return (*self.conditions, *(t.value for t in self.biases), self.score.left, self.score.right)
+        biases = (t.value for t in self.biases)
+        return (self.score.left, self.score.right, self.average.message, *self.conditions, *biases)
 
 
 @dataclass(frozen=True)

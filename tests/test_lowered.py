@@ -1,0 +1,118 @@
+"""How an attention is computed, as data: the trees of all kernels as text, and the rules that they keep.
+
+`TOWERDSL_UPDATE_GOLDENS=1 pytest tests/test_lowered.py` writes the golden file anew: read it.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from towerdsl.compiler import compile_spec
+from towerdsl.ir import nodes as n
+from towerdsl.kernels.base import Facts, lowered
+from towerdsl.kernels.catalog import CATALOG
+from towerdsl.kernels.choose import attentions
+from towerdsl.lowered import nodes as low
+from towerdsl.lowered.printer import show
+from towerdsl.lowered.verify import verify
+
+GOLDEN = Path(__file__).parent / "goldens" / "lowered.txt"
+#: An attention for each kernel, as fields of one block.
+FIELDS = {
+    "diagonal": {"locality": "i == j"},
+    "factored": {"normalize": "sum", "score": "dot(exp(q), exp(k))", "locality": "causal"},
+    "static": {"score": "table[i, j]"},
+    "edges": {"locality": "edges[j, i] or i == j", "score": "leaky_relu(dot(a, q) + dot(a, k))"},
+    "partition": {"locality": "i // 4 == j // 4", "mask": "keep[j]"},
+    "banded": {"locality": "0 <= i - j < 8", "heads": "2", "score": "dot(q, k) + slope[head] * (j - i)"},
+    "merged": {"locality": "abs(i - j) < 4 or j < 2"},
+    "gather": {"normalize": "hard"},
+    "flex": {"locality": "0 <= i - j < 8", "mask": "keep[j]"},
+    "sdpa": {"mask": "keep[j]", "heads": "2"},
+    "chunked": {"score": "-sum((q - k) ** 2)", "mask": "keep[j] and i % 3 <= j % 3"},
+    "reference": {"normalize": "sigmoid", "dropout": "0.1"},
+}
+
+
+def tree(name: str) -> low.Lowered:
+    """The attention of a kernel, on it."""
+    fields = "\n".join(f"    {field}: {value}" for field, value in FIELDS[name].items())
+    compiled = compile_spec(f"""
+tower: sample
+sizes: {{d: 8}}
+inputs:
+  x: float[b, n, d]
+  keep: bool[b, n]
+  table: float[n, n]
+  edges: relation[n, n]
+blocks:
+  look(x, keep, table, edges):
+    params: {{a: "float[{"d" if name == "edges" else 1}]", slope: "float[2]"}}
+    query: x
+    key: x
+    value: x
+{fields}
+outputs: look(x, keep, table, edges)
+""")
+    (block,) = attentions(compiled.model.root)
+    facts = compiled.plans[id(block)].facts
+    kernel = next(k for k in CATALOG if k.name == name)
+    return lowered(kernel, block.average, Facts(facts.locality, facts.score, "cuda"))
+
+
+def test_trees_are_golden():
+    text = "\n".join(f"{show(tree(kernel.name))}" for kernel in CATALOG)
+    if os.environ.get("TOWERDSL_UPDATE_GOLDENS"):
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_trees_keep_the_rules(name):
+    verify(tree(name))
+
+
+def changed(node, **fields):
+    return replace(node, **{name: change(getattr(node, name)) for name, change in fields.items()})
+
+
+def reordered(*dims: int):
+    """A type with some of its axes, in another order."""
+    return lambda kind: kind.with_axes(kind.axes[d] for d in dims)
+
+
+#: What each rule says, the kernel whose tree is broken, and how.
+BROKEN = {
+    "stand in the order": ("sdpa", lambda x: changed(x, type=reordered(1, 0, 2, 3))),
+    "are some of": ("sdpa", lambda x: changed(x, type=reordered(0, 0, 1, 2, 3))),
+    "last axis is the message's feature": ("sdpa", lambda x: changed(x, type=reordered(0, 1, 2))),
+    "every averaged axis": ("reference", lambda x: replace(x, weights=changed(x.weights, type=reordered(0, 1)))),
+    "is not known here": ("edges", lambda x: replace(x, pairs="%others")),
+    "a sum has the axes": ("static", lambda x: changed(x, type=reordered(1, 2))),
+    "that of one key": ("reference", lambda x: low.Scaled(x.type, x.span, x.weights, x.message)),
+    "what is gathered is picked": ("gather", lambda x: low.Summed(x.type, x.span, x.weights, x.message)),
+    "one more axis of the batch": ("partition", lambda x: replace(x, cuts=x.cuts + x.cuts)),
+    "of one side": ("sdpa", lambda x: replace(x, score=replace(x.score, left=x.score.right))),
+    "axes of the pairs of a block": ("banded", lambda x: replace(x, axes_of_pairs=x.axes_of_pairs[:-1])),
+    "queries in a turn": ("chunked", lambda x: replace(x, body=tree("reference"))),
+    "has names of its own": ("chunked", lambda x: replace(x, held=x.held + x.held)),
+    "has pairs of a relation": ("edges", lambda x: replace(x, relations=(), itself=None)),
+    "by a softmax": ("sdpa", lambda x: replace(x, average=replace(x.average, normalize="sum"))),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_broken_rule_is_found(rule):
+    name, change = BROKEN[rule]
+    found = tree(name)
+    with pytest.raises(AssertionError, match=rule):
+        verify(replace(found, body=change(found.body)))
+
+
+def test_what_a_tree_is_made_of_can_be_walked():
+    """Every value that is computed stands below the root, in blocks and in turns too."""
+    for name in FIELDS:
+        found = list(tree(name).body.walk())
+        assert any(isinstance(v, n.Local) and v.name == "v" for v in found), name
