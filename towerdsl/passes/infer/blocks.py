@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from towerdsl.budget import spend
 from towerdsl.diagnostics import Span
 from towerdsl.ir import names
 from towerdsl.ir import nodes as n
@@ -98,6 +99,7 @@ class Blocks:
         return f"called at {span}: `{' '.join(span.text.split())}`"
 
     def _made(self, block: t.Block, bound: Bound) -> n.BlockInstance:
+        spend(150)
         scope, body = bound.scope, block.body
         written: t.Attention | t.Composition
         if isinstance(body, t.Attention):
