@@ -96,7 +96,7 @@ def to_data(verified: Verified) -> dict[str, Any]:
     return {**found, "ok": verified.ok, "tolerance": {"values": VALUES, "gradients": GRADIENTS}}
 
 
-# --- tables ------------------------------------------------------------------------------------------------------
+# --- tables ----------------------------------------------------------------------------------------------------
 
 
 def render(verified: Verified, console: Console | None = None) -> None:

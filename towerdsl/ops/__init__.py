@@ -6,7 +6,7 @@ import keyword
 from collections.abc import Callable
 
 from towerdsl.ir.operation import Op, OpCall, OpError, OpResult, SizeArg, python
-from towerdsl.ops import layers, shape
+from towerdsl.ops import along, concat, conv, layers, rearrange
 from towerdsl.ops.base import OPS, new_axis, op
 from towerdsl.ops.elementwise import ELEMENTWISE, Elementwise
 
@@ -20,11 +20,14 @@ __all__ = [
     "OpError",
     "OpResult",
     "SizeArg",
+    "along",
+    "concat",
+    "conv",
     "layers",
     "new_axis",
     "python",
+    "rearrange",
     "register_op",
-    "shape",
 ]
 
 #: operations that the compiler itself knows

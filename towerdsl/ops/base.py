@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from towerdsl.ir.operation import Move, Op, OpCall, OpResult, SizeArg, StaticParameter
+from towerdsl.ir.reach import DENSE
 from towerdsl.ir.types import Axis, TensorType
 
 OPS: dict[str, Op] = {}
+#: What an operation imports whose code calls `F.`.
+FUNCTIONAL = ("import torch.nn.functional as F",)
 KINDS = ("size", "sizes", "int", "ints", "float", "floats", "bool", "axis", "axes", "text")
 
 
@@ -76,3 +79,23 @@ def kept(axis: Axis, new: Axis) -> Axis:
 def staying(x: TensorType, *but: Move) -> tuple[Move, ...]:
     """Every axis stays in its place, and each position reads itself alone; `but` a few."""
     return (*but, *(Move(dim, dim) for dim in range(len(x.axes)) if all(m.dim != dim for m in but)))
+
+
+def mixed(x: TensorType, dim: int = -1) -> Move:
+    """A matrix along an axis: each number of the result may read all of it."""
+    return Move(dim % len(x.axes), None, DENSE)
+
+
+def dim_code(x: TensorType, position: int) -> int:
+    """How code calls a dim: the last one is -1."""
+    return -1 if position == len(x.axes) - 1 else position
+
+
+def reordered(order: list[int]) -> str:
+    """The code that puts dims in an order."""
+    moved = [i for i, dim in enumerate(order) if i != dim]
+    if not moved:
+        return ""
+    if len(moved) == 2:
+        return f".transpose({moved[0]}, {moved[1]})"
+    return f".permute({', '.join(map(str, order))})"

@@ -12,7 +12,7 @@ from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lang import tree as t
 from towerdsl.lang.foreign import OPTIONS
 from towerdsl.ops import ELEMENTWISE
-from towerdsl.ops.layers import NO_AXES
+from towerdsl.ops.checks import NO_AXES
 from towerdsl.passes import static as st
 from towerdsl.passes.dtypes import cast
 from towerdsl.passes.infer.axis_names import axes_of

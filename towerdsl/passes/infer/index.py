@@ -12,7 +12,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size, SizeLimitError
 from towerdsl.ir.types import Axis, TensorType, shown
 from towerdsl.lang import tree as t
-from towerdsl.ops.layers import NO_AXES
+from towerdsl.ops.checks import NO_AXES
 from towerdsl.passes import static as st
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.axis_names import axis_of

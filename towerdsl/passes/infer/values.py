@@ -9,7 +9,7 @@ from towerdsl.diagnostics import Span
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.ops.layers import NO_AXES
+from towerdsl.ops.checks import NO_AXES
 from towerdsl.passes.dtypes import ARITHMETIC, cast, converted, meets_wide, promote, result_dtype, uncast, wide_angle
 from towerdsl.passes.infer import axes as combining
 from towerdsl.passes.infer.scope import Fault, Result, Scope

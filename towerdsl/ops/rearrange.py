@@ -1,20 +1,18 @@
-"""Operations that move entries: rearrange, concat and resize."""
+"""`rearrange`: axes are split, reordered and merged by a pattern."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from towerdsl.ir.operation import Move, OpCall, OpResult, SizeArg
 from towerdsl.ir.reach import unknown
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType, shown
-from towerdsl.ops.base import kept, op, staying
-from towerdsl.ops.layers import in_words, tensor_argument
-
-# --- rearrange -------------------------------------------------------------------------------------------------
+from towerdsl.ops.base import op, reordered
+from towerdsl.ops.checks import in_words, tensor_argument
 
 Groups = list[list[str]]
 
@@ -289,7 +287,7 @@ def rearrange(call: OpCall) -> OpResult:
         dim += len(atoms)
 
     now, then = ([atom for atoms in side for atom in atoms] for side in (split, merged))
-    code += _reordered([now.index(atom) for atom in then])
+    code += reordered([now.index(atom) for atom in then])
 
     rank = len(then)
     for dim, atoms in enumerate(merged):  # merge, or add an axis of length 1
@@ -322,270 +320,3 @@ def _pair_ones(left: Groups, right: Groups) -> None:
     for number, both in enumerate(ones):
         for group in both:
             group.append(f"1 {number}")
-
-
-def _reordered(order: list[int]) -> str:
-    """The code that puts dims in an order."""
-    moved = [i for i, dim in enumerate(order) if i != dim]
-    if not moved:
-        return ""
-    if len(moved) == 2:
-        return f".transpose({moved[0]}, {moved[1]})"
-    return f".permute({', '.join(map(str, order))})"
-
-
-# --- concat ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class _Slot:
-    """An axis of the result, and the dim of each part that it is made of."""
-
-    axis: Axis
-    dims: dict[int, int] = field(default_factory=dict)
-
-
-_WIDTH = ("bool", "int", "float")
-
-
-@op("concat", tensors="parts...", statics="axis:axis")
-def concat(call: OpCall) -> OpResult:
-    """Put tensors one after another along an axis; axes that a part lacks are broadcast."""
-    parts: tuple[TensorType, ...] = call.tensors["parts"]
-    axis: Axis = call.statics["axis"]
-    for n, part in enumerate(parts):
-        text = call.text(f"parts{n}")
-        if part.scalar:
-            call.fail(
-                "not-tensor",
-                f"`concat` needs tensors; `{text}` is a number",
-                help="a tensor of one number is `zeros([n]) + 3`",
-                argument=f"parts{n}",
-            )
-        if sum(a.same(axis) for a in part.axes) > 1:
-            call.fail(
-                "axis-mismatch",
-                f"`{text}` {shown(part.axes)} has the axis {axis} twice",
-                help=f"name its axes first: `y[...] = {text}`",
-                argument=f"parts{n}",
-            )
-    slots = _slots(call, parts, axis)
-    joined = next(slot for slot in slots if slot.axis.same(axis))
-    for slot in slots:
-        made_of = [parts[n].axes[dim] for n, dim in sorted(slot.dims.items())]
-        other = next((a for a in made_of if a.size != made_of[0].size), None)
-        if slot is not joined and other is not None:
-            _disagree(call, parts, axis, made_of[0], other)
-    if not call.outer:
-        _check_alike(call, parts, slots, joined)
-    lengths = [parts[n].axes[joined.dims[n]].size if n in joined.dims else Size.of(1) for n in range(len(parts))]
-    starts = list(itertools.accumulate(lengths, initial=Size(())))
-    joined.axis = Axis(axis.name, starts.pop(), axis.side)
-
-    attrs: list[tuple[str, Size]] = []
-    codes = [_aligned(n, slots, joined, attrs) for n in range(len(parts))]
-    dim = -1 if joined is slots[-1] else slots.index(joined)
-    return OpResult(
-        TensorType(max((part.dtype for part in parts), key=_WIDTH.index), tuple(slot.axis for slot in slots)),
-        f"torch.cat([{', '.join(codes)}], dim={dim})" if len(parts) > 1 else codes[0],
-        attrs=tuple(attrs),
-        moves=tuple(
-            Move(at, slots.index(slot), None, n, starts[n] if slot is joined else Size(()))
-            for slot in slots
-            for n, at in slot.dims.items()
-        ),
-    )
-
-
-def _check_alike(call: OpCall, parts: tuple[TensorType, ...], slots: list[_Slot], joined: _Slot) -> None:
-    """One part has all axes but the one that is joined: no two have an axis each that the other lacks."""
-    others = [slot for slot in slots if slot is not joined]
-    if any(all(n in slot.dims for slot in others) for n in range(len(parts))):
-        return
-    for m, n in itertools.combinations(range(len(parts)), 2):
-        own = [[slot.axis for slot in slots if a in slot.dims and b not in slot.dims] for a, b in ((m, n), (n, m))]
-        if own[0] and own[1]:
-            break
-    lacking = [(k, own_of) for k, own_of in ((m, own[0]), (n, own[1])) if k not in joined.dims and len(own_of) == 1]
-    every = "`outer(concat(...))` repeats each along what it lacks"
-    help = f"give both the same axes but for {joined.axis}; {every}"
-    if ones := next((x for x in own if x and all(a.name is None and a.size.integer == 1 for a in x)), None):
-        count = "the axis" if len(ones) == 1 else f"the {len(ones)} axes"
-        help = f"leave out {count} of length 1: what lacks an axis is broadcast along it"
-    for k, (at,) in lacking:
-        name = call.text(f"parts{k}")
-        axes = ", ".join(str(joined.axis if a == at else a) for a in parts[k].axes)
-        first = f"`first[{axes}] = {name}`"
-        help = f"if {at} is joined to {joined.axis}, name it so before, {first}, and join `first`; {every}"
-    call.fail(
-        "axis-mismatch",
-        f"`concat`: each part has an axis that the other lacks, {' and '.join(', '.join(map(str, x)) for x in own)}",
-        *(f"`{call.text(f'parts{k}')}` is {parts[k]}" for k in (m, n)),
-        help=help,
-        argument=f"parts{n}",
-    )
-
-
-def _disagree(call: OpCall, parts: tuple[TensorType, ...], axis: Axis, a: Axis, b: Axis) -> NoReturn:
-    first_last = parts[0].axes[-1:]
-    call.fail(
-        "axis-mismatch",
-        f"concatenated along {axis} the others have to agree: {_with_length(a)}, {_with_length(b)}",
-        *(f"`{call.text(f'parts{n}')}` is {part}" for n, part in enumerate(parts)),
-        help=f"to put them one after another along the last axis, write `axis={first_last[0].name}`"
-        if first_last and first_last[0].name not in (None, axis.name) and first_last[0] in (a, b)
-        else "bring them to the same axes first, with `linear`, `mean` or `rearrange`",
-    )
-
-
-def _with_length(axis: Axis) -> str:
-    return str(axis.size) if axis.name in (None, str(axis.size)) else f"{axis} {axis.size}"
-
-
-def _slots(call: OpCall, parts: tuple[TensorType, ...], axis: Axis) -> list[_Slot]:
-    """The axes of the result: those of the part with the most axes, and those of the others put in between."""
-    having = [n for n, part in enumerate(parts) if any(a.same(axis) for a in part.axes)]
-    if not having:
-        call.fail(
-            "unknown-axis",
-            f"`{axis}` is not an axis of any part",
-            *(f"`{call.text(f'parts{n}')}` is {part}" for n, part in enumerate(parts)),
-            help="name an axis that one of them has; the others count as length 1",
-            argument="axis",
-        )
-    first = max(having, key=lambda n: len(parts[n].axes))
-    slots = [_Slot(a, {first: dim}) for dim, a in enumerate(parts[first].axes)]
-    for n, part in enumerate(parts):
-        if n != first and part.axes:
-            found = _matched(call, parts, axis, n, slots)
-            for dim in reversed(range(len(part.axes))):
-                if dim not in found:
-                    found[dim] = _Slot(part.axes[dim])
-                    slots.insert(slots.index(found[dim + 1]), found[dim])
-                slot = found[dim]
-                slot.dims[n] = dim
-                if slot.axis.name is None:
-                    slot.axis = part.axes[dim]
-    return slots
-
-
-def _matched(call: OpCall, parts: tuple[TensorType, ...], axis: Axis, n: int, slots: list[_Slot]) -> dict[int, _Slot]:
-    """Which dims of a part are axes that the result has already; the last one always is."""
-    axes = parts[n].axes
-    found: dict[int, _Slot] = {}
-
-    def match(dim: int, slot: _Slot | None) -> None:
-        if slot is not None and slot not in found.values():
-            found[dim] = slot
-
-    for dim, a in enumerate(axes):  # by name
-        match(dim, next((s for s in slots if s.axis.same(a) and s not in found.values()), None))
-    last = len(axes) - 1
-    for dim, a in enumerate(axes):  # by place from the end and length, where there is no name; last axes always
-        place = len(slots) - len(axes) + dim
-        if dim in found or place < 0 or a.size != slots[place].axis.size:
-            continue
-        if a.name is None or slots[place].axis.name is None or dim == last:
-            match(dim, slots[place])
-    if last not in found and slots[-1].axis.same(axis) and slots[-1] not in found.values():
-        found[last] = slots[-1]
-    missing = [dim for dim in range(len(axes)) if dim not in found]
-    open_slots = [slot for slot in slots if slot not in found.values()]
-    if len(missing) == 1 and len(open_slots) == 1 and open_slots[0].axis.same(axis):
-        found[missing[0]] = open_slots[0]  # an axis in the place of the one that is joined
-    if last not in found:
-        _disagree(call, parts, axis, slots[-1].axis, axes[last])
-    return found
-
-
-def _aligned(n: int, slots: list[_Slot], joined: _Slot, attrs: list[tuple[str, Size]]) -> str:
-    """The code of one part with all axes of the result, in their order."""
-    order = [slot.dims[n] for slot in slots if n in slot.dims]
-    code = f"{{parts{n}}}{_reordered(order)}"
-    broadcast = any(n not in slot.dims and slot is not joined for slot in slots)
-    # expand makes axes in front by itself
-    front = next((k for k, slot in enumerate(slots) if n in slot.dims), len(slots)) if broadcast else 0
-    for k, slot in enumerate(slots[front:]):
-        if n not in slot.dims:
-            code += f".unsqueeze({-1 if front + k == len(slots) - 1 else k})"
-    if not broadcast:
-        return code
-    sizes = []
-    for slot in slots:
-        if n in slot.dims:
-            sizes.append("-1")
-        elif slot is joined:
-            sizes.append("1")
-        else:
-            attrs.append((f"size{len(attrs)}", slot.axis.size))
-            sizes.append(f"{{{attrs[-1][0]}}}")
-    return f"{code}.expand({', '.join(sizes)})"
-
-
-# --- resize ----------------------------------------------------------------------------------------------------
-
-_MODES = {"nearest": (1, 2, 3), "linear": (1,), "bilinear": (2,), "bicubic": (2,), "trilinear": (3,)}
-
-
-@op("resize", statics="sizes:sizes mode:text", imports=("import torch.nn.functional as F",))
-def resize(call: OpCall) -> OpResult:
-    """Give the last axes other lengths, and interpolate the entries (corners are not aligned)."""
-    x = tensor_argument(call)
-    sizes: tuple[SizeArg, ...] = call.statics["sizes"]
-    mode, many = call.statics["mode"], len(sizes)
-    fitting = [name for name, counts in _MODES.items() if many in counts]
-    if mode not in fitting:
-        call.fail(
-            "value-range",
-            f'"{mode}" is not a way to resize {in_words(many)} {"axis" if many == 1 else "axes"}',
-            help=f"use one of {', '.join(fitting)}" if fitting else "resize at most three axes",
-            argument="mode",
-        )
-    if x.dtype != "float" and (x.dtype, mode) != ("bool", "nearest"):
-        call.fail(
-            "dtype-mismatch",
-            f"`resize` interpolates float; `{call.text('x')}` is {x.dtype}",
-            help='a condition is resized by "nearest"' if x.dtype == "bool" else f"write `float({call.text('x')})`",
-            argument="x",
-        )
-    lead = len(x.axes) - many
-    if not 0 <= lead <= 2:
-        call.fail(
-            "axis-count",
-            f"`resize` needs {in_words(many)} axes to resize and at most two before them",
-            f"got {call.text('x')} {shown(x.axes)}",
-            help="`rearrange` merges and reorders axes",
-            argument="x",
-        )
-    put, took = (("", ""), ("[None]", "[0]"), ("[None, None]", "[0, 0]"))[2 - lead]
-    if x.dtype == "bool":
-        put, took = f"{put}.float()", f"{took}.bool()"
-    names = [f"size{k}" for k in range(many)]
-    how = "" if mode == "nearest" else f', mode="{mode}"'
-    written = [s.name for s in sizes]
-    new = [
-        kept(a, Axis(s.name if s.name and written.count(s.name) == 1 else a.name, s.size))
-        for s, a in zip(sizes, x.axes[lead:], strict=True)
-    ]
-    return OpResult(
-        TensorType(x.dtype, (*x.axes[:lead], *new)),
-        f"F.interpolate({{x}}{put}, ({', '.join(f'{{{n}}}' for n in names)}{',' * (many == 1)}){how}){took}",
-        attrs=tuple((n, s.size) for n, s in zip(names, sizes, strict=True)),
-        moves=staying(x, *(Move(lead + k, None, unknown("the axis is resized")) for k in range(many))),
-    )
-
-
-# --- lookup ----------------------------------------------------------------------------------------------------
-
-
-@op("lookup", tensors="at", statics="numbers:floats")
-def lookup(call: OpCall) -> OpResult:
-    """The numbers of a list at positions `at`, in float32; the nearest one where a position is outside."""
-    at: TensorType = tensor_argument(call, "int", "at")
-    numbers = call.statics["numbers"]
-    if not numbers:
-        call.fail("arguments", "there is nothing in this list to look up", argument="numbers")
-    kind = replace(at, dtype="wide")
-    code = "torch.tensor({numbers}, device={at}.device)[{at}.clamp(0, {last})]"
-    attrs = (("numbers", numbers), ("last", len(numbers) - 1))
-    return OpResult(kind, code, attrs=attrs, moves=staying(at))
