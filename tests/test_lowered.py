@@ -116,3 +116,46 @@ def test_what_a_tree_is_made_of_can_be_walked():
     for name in FIELDS:
         found = list(tree(name).body.walk())
         assert any(isinstance(v, n.Local) and v.name == "v" for v in found), name
+
+
+# --- common parts -----------------------------------------------------------------------------------------------
+
+ROTARY = """
+tower: sample
+sizes: {{d: 8}}
+inputs: {{x: "float[b, n, d]", z: "float[b, {key}, d]", f: "float[{key}]"}}
+blocks:
+  look(x, z, f):
+    query: x
+    key: z
+    value: z
+    score: {score}
+    {more}
+outputs: look(x, z, f)
+"""
+
+
+def rotary(key="n", score="dot(rope(q, i, dk), rope(k, j, dk))", more="locality: causal", kernel=None) -> str:
+    return compile_spec(ROTARY.format(key=key, score=score, more=more), kernel=kernel).source()
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "reference", "chunked"])
+def test_what_positions_of_both_sides_give_is_computed_once(kernel):
+    source = rotary(kernel=kernel)
+    assert source.count("torch.cos(") == source.count("torch.sin(") == source.count("torch.where(") == 1
+    assert source.count("torch.arange(n") == 1
+
+
+def test_other_lengths_and_data_are_other_values():
+    assert rotary(key="m", more="over: m").count("torch.cos(") == 2
+    assert rotary(score="dot(rope(q, i, dk), rope(k, j + 1, dk))").count("torch.cos(") == 2
+    assert rotary(score="dot(q, k) + cos(f[i]) * cos(f[j])").count("torch.cos(") == 2
+    assert rotary(score="dot(q, k) + cos(i) * cos(j) + cos(j)").count("torch.cos(") == 1
+
+
+def test_blocks_of_keys_with_a_reach_are_others():
+    score = "dot(q, k) + cos(i) * cos(j)"
+    within = rotary(score=score, more="locality: 0 <= i - j < 8", kernel="banded")
+    assert (within.count("torch.cos("), within.count("blocked(cos")) == (1, 2)
+    classes = rotary(score=score, more="locality: i // 4 == j // 4", kernel="partition")
+    assert (classes.count("torch.cos("), classes.count("blocked(torch.cos")) == (1, 1)

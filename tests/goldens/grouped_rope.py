@@ -37,16 +37,11 @@ class Look(nn.Module):
         wide = torch.promote_types(q.dtype, torch.float32)
         index = torch.arange(4, device=q.device)
         angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
-        j = torch.arange(n, device=q.device)
-        angle_2 = j[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
-        q = (
-            q * torch.cos(angle).to(q.dtype)
-            + torch.where(index < 2, -1, 1) * q.roll(2, -1) * torch.sin(angle).to(q.dtype)
-        )
-        k = (
-            k * torch.cos(angle_2).to(q.dtype)
-            + torch.where(index < 2, -1, 1) * k.roll(2, -1) * torch.sin(angle_2).to(q.dtype)
-        )
+        cos = torch.cos(angle).to(q.dtype)
+        chosen = torch.where(index < 2, -1, 1)
+        sin = torch.sin(angle).to(q.dtype)
+        q = q * cos + chosen * q.roll(2, -1) * sin
+        k = k * cos + chosen * k.roll(2, -1) * sin
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         y = y.transpose(1, 2).flatten(-2)
         return self.output(y)

@@ -34,20 +34,15 @@ class Look(nn.Module):
         q = self.query(x).unflatten(-1, (6, 4)).transpose(1, 2)
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(3, 1)
         v = self.value(x).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(3, 1)
-        i = torch.arange(n, device=q.device)
+        i = j = torch.arange(n, device=q.device)
         wide = torch.promote_types(q.dtype, torch.float32)
         index = torch.arange(4, device=q.device)
         angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
-        held = (
-            q * torch.cos(angle).to(q.dtype)
-            + torch.where(index < 2, -1, 1) * q.roll(2, -1) * torch.sin(angle).to(q.dtype)
-        )
-        j = torch.arange(n, device=q.device)
-        angle_2 = j[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
-        held_2 = (
-            k * torch.cos(angle_2).to(q.dtype)
-            + torch.where(index < 2, -1, 1) * k.roll(2, -1) * torch.sin(angle_2).to(q.dtype)
-        )
+        cos = torch.cos(angle).to(q.dtype)
+        chosen = torch.where(index < 2, -1, 1)
+        sin = torch.sin(angle).to(q.dtype)
+        held = q * cos + chosen * q.roll(2, -1) * sin
+        held_2 = k * cos + chosen * k.roll(2, -1) * sin
         def average(rows: slice) -> Tensor:
             q_2 = held[..., rows, :]
             k_2 = held_2

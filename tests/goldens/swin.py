@@ -109,24 +109,14 @@ class WindowAttention2(nn.Module):
         i_w = j_w = torch.arange(3, device=q.device).expand(3, 3).flatten()
         bias = self.table[:, i_h[:, None] - j_h + 2, i_w[:, None] - j_w + 2]
         i_h_2 = torch.arange(self.h, device=q.device)
-        i_blocks = blocked(
+        blocks = blocked(
             ((i_h_2 + 2) // 3)[:, None].expand(-1, self.h), 0, (3, 3), shift=(2, 2), wrap=(True, True)
         )
-        j_h_2 = torch.arange(self.h, device=q.device)
-        j_blocks = blocked(
-            ((j_h_2 + 2) // 3)[:, None].expand(-1, self.h), 0, (3, 3), shift=(2, 2), wrap=(True, True)
-        )
         i_w_2 = torch.arange(self.h, device=q.device)
-        i_blocks_2 = blocked(
-            ((i_w_2 + 2) // 3).expand(self.h, -1), 0, (3, 3), shift=(2, 2), wrap=(True, True)
-        )
-        j_w_2 = torch.arange(self.h, device=q.device)
-        j_blocks_2 = blocked(
-            ((j_w_2 + 2) // 3).expand(self.h, -1), 0, (3, 3), shift=(2, 2), wrap=(True, True)
-        )
+        blocks_2 = blocked(((i_w_2 + 2) // 3).expand(self.h, -1), 0, (3, 3), shift=(2, 2), wrap=(True, True))
         visible_place = (
-            (i_blocks[:, :, None] == j_blocks[:, None, :])
-            & (i_blocks_2[:, :, None] == j_blocks_2[:, None, :])
+            (blocks[:, :, None] == blocks[:, None, :])
+            & (blocks_2[:, :, None] == blocks_2[:, None, :])
         )
         mask = bias.masked_fill(~visible_place[:, None, :, :], float("-inf"))[None]
         y = attention_of_batches(q, k, v, attn_mask=mask, full=True)

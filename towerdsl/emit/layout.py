@@ -30,15 +30,21 @@ def tidy(lines: Sequence[str]) -> list[str]:
 
 
 def _counted_once(lines: Sequence[str]) -> list[str]:
-    """`i = torch.arange(n)`, `j = torch.arange(n)` --> `i = j = torch.arange(n)`."""
+    """`i = torch.arange(n)`, `j = torch.arange(n)` --> `i = j = torch.arange(n)`, also where they stand apart."""
     found: list[str] = []
+    ranges: dict[tuple[str, str], tuple[int, list[str]]] = {}  # indent and code -> place and names
     for line in lines:
-        this, before = _ASSIGN.match(line), _ASSIGN.match(found[-1]) if found else None
-        counted = this is not None and this[3].startswith("torch.arange(") and _is_chain(this[3])
-        if this and before and counted and this.group(1, 3) == before.group(1, 3):
-            found[-1] = f"{this[1]}{' = '.join(sorted((before[2], this[2])))} = {this[3]}"
-        else:
+        this = _ASSIGN.match(line)
+        indent = line[: len(line) - len(line.lstrip())]
+        ranges = {key: place for key, place in ranges.items() if len(key[0]) <= len(indent)}  # of this block
+        if this is None or not this[3].startswith("torch.arange(") or not _is_chain(this[3]):
             found.append(line)
+            continue
+        place, names = ranges.setdefault((indent, this[3]), (len(found), []))
+        if not names:
+            found.append(line)
+        names.append(this[2])
+        found[place] = f"{indent}{' = '.join(sorted(names))} = {this[3]}"
     return found
 
 

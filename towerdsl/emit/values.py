@@ -143,7 +143,7 @@ class ValueWriter:
 
     # --- blocks -------------------------------------------------------------------------------------------------
 
-    def _blocks(self, value: n.Blocks) -> Code:
+    def _blocks(self, value: n.Blocks, name: str = "") -> Code:
         frame = self.frame
         arg, cuts = value.arg, value.cuts
         own = [c.query if value.side == "i" else c.key for c in cuts]
@@ -165,7 +165,7 @@ class ValueWriter:
         # what may be None is read only where it is not
         optional = any(isinstance(v, n.Local) and v.name in frame.optional for v in arg.walk())
         if frame.averaging and not optional and not code.text.isidentifier():
-            return Code(frame.assign(frame.fresh(f"{value.side}_blocks"), text))
+            return Code(frame.assign(frame.fresh(name or f"{value.side}_blocks"), text))
         return Code(text)
 
     def _inside(self, value: n.Inside) -> Code:
@@ -235,8 +235,12 @@ class ValueWriter:
     def _shared(self, value: n.Shared) -> Code:
         frame = self.frame
         if value.key not in frame.shared:
-            text = self.text(value.arg)
-            frame.shared[value.key] = frame.assign(frame.fresh(value.name), text)
+            if isinstance(value.arg, n.Blocks) and frame.averaging:  # they get a variable by themselves
+                text = self._blocks(value.arg, value.name).text
+                frame.shared[value.key] = text if text.isidentifier() else frame.assign(frame.fresh(value.name), text)
+            else:
+                text = self.text(value.arg)
+                frame.shared[value.key] = frame.assign(frame.fresh(value.name), text)
         return Code(frame.shared[value.key])
 
     def _cast(self, value: n.Cast) -> Code:

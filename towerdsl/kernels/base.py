@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from towerdsl.ir.nodes import Average, Value
 from towerdsl.ir.size import Size, product
+from towerdsl.lowered.common import common_parts
 from towerdsl.lowered.nodes import Lowered
 from towerdsl.passes.locality import Band, Classes, Locality
 from towerdsl.passes.score import DotScore
@@ -130,5 +131,5 @@ class Plan:
     able: tuple[Kernel, ...] = ()  # those that do not refuse, the chosen one among them
 
     def lowered(self, average: Average) -> Lowered:
-        """How the chosen kernel computes the attention."""
-        return lowered(self.kernel, average, self.facts)
+        """How the chosen kernel computes the attention, common parts once."""
+        return common_parts(lowered(self.kernel, average, self.facts))
