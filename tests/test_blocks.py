@@ -1,6 +1,8 @@
 """Kernels in blocks: what they refuse, what is chosen however a condition is written, and what they promise."""
 
 import math
+import random
+from typing import Any
 
 import pytest
 import torch
@@ -322,6 +324,67 @@ def test_parts_of_the_keys_are_merged():
     torch.testing.assert_close(merged(*parts), (q @ k.mT / 2).softmax(-1) @ v)
     nothing = (torch.zeros_like(v), torch.full((2, 9), -math.inf, dtype=torch.float64))
     torch.testing.assert_close(merged(nothing, nothing), torch.zeros_like(v))
+
+
+def drawn_attention(seed: int) -> dict[str, Any]:
+    """Arguments of `attend_with_lse`: any leading axes and blocks, masks and a bias that vary in any of their axes."""
+    chance, draw = random.Random(seed), torch.Generator().manual_seed(seed)
+    lead = chance.choice([(2,), (1, 2), (3, 2), (20, 1), (2, 2, 3)])
+    size, queries, width = chance.choice([1, 3, 8]), chance.choice([1, 8, 9, 40, 130]), chance.choice([1, 4])
+    before, after = chance.choice([(None, None), (0, 0), (5, 3), (16, 0)])
+    keys = queries if before is not None else chance.choice([1, 20])
+    reach = keys if before is None else size + before + after
+
+    def beside() -> tuple[int, ...]:
+        full = (*lead, -(-queries // size), size, reach)
+        some = tuple(n if chance.random() < 0.5 else 1 for n in full)
+        return some[chance.randrange(len(lead) + 1) :]
+
+    shapes = (*lead, queries, width), (*lead, keys, width), (*lead, keys, width + (chance.random() < 0.2))
+    q, k, v = (torch.randn(s, generator=draw, dtype=torch.float64).requires_grad_() for s in shapes)
+    if chance.random() < 0.3:  # features are not what lies together
+        k = k.mT.contiguous().mT.detach().requires_grad_()
+    masks = tuple(torch.rand(beside(), generator=draw) < chance.choice([0.2, 0.9]) for _ in range(chance.randrange(3)))
+    bias = torch.randn(beside(), generator=draw, dtype=torch.float64) if chance.random() < 0.4 else None
+    if bias is not None and chance.random() < 0.5:
+        bias.requires_grad_()
+    given = {"q": q, "k": k, "v": v, "size": size, "before": before, "after": after, "bias": bias}
+    return given | {"visible": masks, "scale": 0.3, "lse": chance.random() < 0.5}
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_blocks_together_are_those_at_once(seed):
+    """Values, the log-sum-exp, gradients and gradients of these, with a query without keys in some."""
+    given = drawn_attention(seed)
+    leaves = [x for x in given.values() if isinstance(x, torch.Tensor) and x.requires_grad]
+    found = []
+    for traced in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("towerdsl.runtime.attend.plain", lambda traced=traced: traced)
+            y, sums = attend_with_lse(**given)
+        results = (y, sums.masked_fill(sums.isinf(), 0.0)) if given["lse"] else (y,)
+        first = torch.autograd.grad(sum(x.sin().sum() for x in results), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(x.sin().sum() for x in first), leaves)
+        found.append((*results, *(sums.isinf() for _ in results[1:]), *first, *second))
+    for together, at_once in zip(*found, strict=True):
+        torch.testing.assert_close(together, at_once, rtol=1e-8, atol=1e-9)
+
+
+def test_many_blocks_are_one_call():
+    """Each call waits for its slowest thread: there are few of them, forward and backward."""
+
+    class Calls(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += "flash" in str(func)
+            return func(*args, **(kwargs or {}))
+
+    q, k, v = (torch.randn(1, 2, 64 * 64, 8).requires_grad_() for _ in "qkv")
+    seen = torch.arange(64)[:, None] - torch.arange(-256, 64) < 256
+    with Calls() as calls:
+        attend(q, k, v, 64, 256, 0, (seen,)).sum().backward()
+    assert 0 < calls.count <= 2 * 10
 
 
 def test_dropout_is_of_weights():

@@ -16,7 +16,7 @@ BUILTINS = frozenset("abs bool float int len max min next range round slice supe
 #: Classes of `towerdsl.runtime`: a file that stands alone has copies of them.
 RUNTIME = frozenset(
     """Attend GradientsOfAttend InferenceModel Interval Normalizer PackedLinear Packing PairDot Pairs Reading
-    SoftmaxOfRows Tiles WeightedSum CACHED FEW SPREAD""".split()
+    SoftmaxOfRows Stack Tiles WeightedSum CACHED FEW SPREAD STACKED TOGETHER""".split()
 )
 #: What a method calls what it is given first.
 METHOD = frozenset({"self"})

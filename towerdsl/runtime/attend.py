@@ -14,8 +14,10 @@ from torch import Tensor
 
 from towerdsl.ops.normalizers import widened
 from towerdsl.runtime.blocks import blocked, joined, places_inside
-from towerdsl.runtime.captured import captured, plain, readable
+from towerdsl.runtime.captured import captured, plain
 from towerdsl.runtime.dtypes import alike
+from towerdsl.runtime.fused import fusable, fused_attention, fused_gradients, with_sums
+from towerdsl.runtime.tiles import Stack, Tiles, bmm, flat, heads_last
 
 
 def attend(
@@ -179,7 +181,8 @@ def merged(*parts: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Attend(torch.autograd.Function):
-    """One block after the other; the scores of a block stay in the cache, and are computed again for the gradients."""
+    """Blocks by torch's fused kernel; where it does not take them, one after the other, so that the scores of one stay
+    in the cache. For the gradients scores are computed again."""
 
     @staticmethod
     def forward(
@@ -195,6 +198,8 @@ class Attend(torch.autograd.Function):
         *masks: Tensor,
     ) -> tuple[Tensor, Tensor]:
         tiles = Tiles(q, k, size, before, after, scale, bias, masks)
+        if fusable(q, k, v):
+            return fused_attention(tiles, v)
         y = heads_last(q, v.shape[-1])
         sums = widened(q.new_empty(q.shape[:-1] if lse else (0,)))
         for t in range(tiles.count):
@@ -216,36 +221,48 @@ class Attend(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, bias, *ctx.options = inputs[:9]
-        ctx.save_for_backward(q, k, v, bias, *inputs[9:])
+        ctx.set_materialize_grads(False)
+        q, k, v, bias, *ctx.options = inputs[:8]
+        found = output if fusable(q, k, v) else (None, None)
+        ctx.save_for_backward(q, k, v, bias, *found, *inputs[9:])
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, bias, *masks = ctx.saved_tensors
-        grads = GradientsOfAttend.apply(grad_y, grad_sums, q, k, v, bias, ctx.needs_input_grad[3], *ctx.options, *masks)
+    def backward(ctx: Any, grad_y: Tensor | None, grad_sums: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, bias, y, sums, *masks = ctx.saved_tensors
+        if grad_y is None:
+            grad_y = q.new_zeros(()).expand(*q.shape[:-1], v.shape[-1])
+        given = grad_y, grad_sums, q, k, v, bias, y, sums
+        grads = GradientsOfAttend.apply(*given, ctx.needs_input_grad[3], *ctx.options, *masks)
         return (*grads, *(None,) * (5 + len(masks)))
 
 
 class GradientsOfAttend(torch.autograd.Function):
-    """The gradients of `Attend`, block after block; those of them are taken through plain operations, all at once."""
+    """The gradients of `Attend`, blocks as there; those of them are taken through plain operations, all at once."""
 
     @staticmethod
     def forward(
         grad_y: Tensor,
-        grad_sums: Tensor,
+        grad_sums: Tensor | None,
         q: Tensor,
         k: Tensor,
         v: Tensor,
         bias: Tensor | None,
+        y: Tensor | None,
+        sums: Tensor | None,
         learned: bool,
         size: int,
         before: int | None,
         after: int | None,
         scale: float,
-        lse: bool,
         *masks: Tensor,
     ) -> tuple[Tensor | None, ...]:
         tiles = Tiles(q, k, size, before, after, scale, bias, masks)
+        learned = learned and bias is not None
+        if y is not None and grad_sums is not None and not learned:
+            y = with_sums(y, grad_y, grad_sums)
+        if y is not None and sums is not None and not learned:
+            grad_q, grad_k, grad_v = fused_gradients(tiles, v, y, sums, grad_y)
+            return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), None
         grad_q = heads_last(q, q.shape[-1])
         grad_k, grad_v = (widened(heads_last(x, x.shape[-1])).zero_() for x in (k, v))  # blocks add up in them
         grad_bias = widened(torch.zeros_like(bias)) if bias is not None and learned else None
@@ -262,11 +279,12 @@ class GradientsOfAttend(torch.autograd.Function):
             grad_v[..., columns, :] += bmm(weights.transpose(-1, -2), grad).unflatten(0, lead)
             grad = bmm(grad, flat(v[..., columns, :]).transpose(-1, -2))
             grad = torch._softmax_backward_data(grad.to(weights.dtype), weights, -1, weights.dtype)
-            if lse:
+            if grad_sums is not None:
                 grad = grad.addcmul_(weights, flat(grad_sums[..., rows, None]))
             if grad_bias is not None:
-                part = tiles.part(grad_bias, t)
-                part += grad.unflatten(0, lead).sum_to_size(part.shape)
+                part = tiles.part(grad_bias, Stack(t))
+                grad_scores = grad.unflatten(0, lead)
+                part += (grad_scores.unsqueeze(-3) if part.ndim > 2 else grad_scores).sum_to_size(part.shape)
             grad_q[..., rows, :] = bmm(grad, flat(k[..., columns, :])).unflatten(0, lead)
             grad_k[..., columns, :] += bmm(grad.transpose(-1, -2), flat(q[..., rows, :])).unflatten(0, lead)
         grad_k, grad_v = grad_k.mul_(scale).to(k.dtype), grad_v.to(v.dtype)
@@ -274,8 +292,8 @@ class GradientsOfAttend(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        *tensors, ctx.learned, ctx.size, ctx.before, ctx.after, ctx.scale, ctx.lse = inputs[:12]
-        ctx.save_for_backward(*tensors, *inputs[12:])
+        *tensors, _, _, ctx.learned, ctx.size, ctx.before, ctx.after, ctx.scale = inputs[:13]
+        ctx.save_for_backward(*tensors, *inputs[13:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -286,7 +304,7 @@ class GradientsOfAttend(torch.autograd.Function):
             of_y, of_sums, q, k, v, bias = own
             masks = ctx.saved_tensors[6:]
             found = _attend_at_once(q, k, v, ctx.size, ctx.before, ctx.after, masks, bias, ctx.scale, 0.0)
-            count = 2 if ctx.lse else 1
+            count = 1 if of_sums is None else 2
             wanted = (q, k, v, bias) if ctx.learned else (q, k, v)
             first = torch.autograd.grad(found[:count], wanted, (of_y, of_sums)[:count], create_graph=True)
         given = [x for x in own if x is not None]
@@ -294,106 +312,10 @@ class GradientsOfAttend(torch.autograd.Function):
         second = torch.autograd.grad(
             [x for x, _ in pairs], given, [g for _, g in pairs], create_graph=again, allow_unused=True
         )
-        return (*second, *(None,) * (12 - len(second) + len(masks)))
+        filled = iter(second)
+        return (*[None if x is None else next(filled) for x in own], *(None,) * (7 + len(masks)))
 
 
 def renamed(x: Tensor) -> Tensor:
     """The same tensor, that derivatives can be taken for, and go on from."""
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
-
-
-def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """Their product, where one of them may be wider than halves."""
-    return torch.bmm(a.to(b.dtype), b)
-
-
-def flat(x: Tensor) -> Tensor:
-    """[..., Q, D] --> [B, Q, D]."""
-    return x.flatten(0, -3)
-
-
-def heads_last(like: Tensor, features: int) -> Tensor:
-    """An empty [..., head, Q, E] that lies in memory as [..., Q, head, E], so that merging heads copies nothing."""
-    *lead, length, _ = like.shape
-    return like.new_empty(*lead[:-1], length, lead[-1], features).transpose(-3, -2)
-
-
-class Tiles:
-    """The blocks of an attention: which rows and columns each has, and its scores."""
-
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        size: int,
-        before: int | None,
-        after: int | None,
-        scale: float,
-        bias: Tensor | None,
-        masks: tuple[Tensor, ...],
-    ) -> None:
-        self.q, self.k, self.size, self.scale, self.bias, self.masks = q, k, size, scale, bias, masks
-        self.before, self.after = before, after
-        self.count = -(-q.shape[-2] // size)
-        self.known: tuple[tuple[int, ...], Tensor | None, Tensor | None] | None = None
-
-    def ends(self, t: int) -> tuple[slice, slice, int]:
-        """The queries and keys of block t, and the place of the first key among those the block could have."""
-        start, end = t * self.size, min((t + 1) * self.size, self.q.shape[-2])
-        length = self.k.shape[-2]
-        if self.before is None or self.after is None:
-            return slice(start, end), slice(0, length), 0
-        low = min(max(start - self.before, 0), length)
-        high = max(min(start + self.size + self.after, length), low)
-        return slice(start, end), slice(low, high), low - (start - self.before)
-
-    def part(self, x: Tensor, t: int) -> Tensor:
-        """What a mask or bias [..., T, S, W] says of block t."""
-        rows, columns, first = self.ends(t)
-        x = x[..., t if x.shape[-3] > 1 else 0, :, :] if x.ndim > 2 else x
-        if x.ndim > 1 and x.shape[-2] > 1:
-            x = x[..., : rows.stop - rows.start, :]
-        return x[..., first : first + columns.stop - columns.start] if x.ndim and x.shape[-1] > 1 else x
-
-    def score(self, t: int) -> tuple[Tensor, Tensor | None, slice, slice]:
-        """scale * q k^T + bias of block t, -inf where hidden; which rows are empty (None: none); queries and keys.
-
-        Of halves they are float32. An empty row has scores of 0, so that its softmax is a number.
-        """
-        rows, columns, first = self.ends(t)
-        q, k = flat(self.q[..., rows, :]), flat(self.k[..., columns, :]).transpose(-1, -2)
-        shape = (*self.q.shape[:-2], q.shape[-2], k.shape[-1])
-        if not shape[-1]:
-            return q.new_zeros(q.shape[0], shape[-2], 0), None, rows, columns
-        added, empty = self.added(t, (first, *shape[-2:]))
-        if added is None:
-            return widened(torch.bmm(q * self.scale, k)), None, rows, columns
-        if added.ndim > 2:
-            added = flat(added.expand(shape))
-        if empty is not None:
-            empty = flat(empty.expand(*shape[:-1], 1))
-        return widened(torch.baddbmm(added, q, k, alpha=self.scale)), empty, rows, columns
-
-    def added(self, t: int, place: tuple[int, ...]) -> tuple[Tensor | None, Tensor | None]:
-        """What is added to the scores of a block, and its empty rows; kept while blocks do not differ."""
-        everything = (*self.masks, *([self.bias] if self.bias is not None else []))
-        if not everything:
-            return None, None
-        alike = all(x.ndim < 3 or x.shape[-3] == 1 for x in everything)
-        if alike and self.known is not None and self.known[0] == place:
-            return self.known[1:]
-        shown = None
-        for mask in self.masks:
-            part = self.part(mask, t)
-            shown = part if shown is None else shown & part
-        added = None if self.bias is None else self.part(self.bias, t)
-        empty = None
-        if shown is not None:
-            empty = ~shown.any(-1, keepdim=True)
-            hidden = ~(shown | empty)
-            added = self.q.new_zeros(()) if added is None else added
-            added = added.masked_fill(hidden, float("-inf"))
-            if readable(empty) and not empty.any():
-                empty = None
-        self.known = place, added, empty
-        return added, empty
