@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from document import put
 from rows import Call, Row
 
-from towerdsl import files
 from towerdsl.bench.timing import in_turns, machine, peak_memory
 from towerdsl.explain.show import human, table
 
@@ -127,9 +127,7 @@ def main() -> None:
     if options.write is None:
         print(text)
         return
-    old = options.write.read_text(encoding="utf-8")
-    new = re.sub(r"(<!-- table -->\n).*(?=<!-- end -->)", lambda m: m[1] + text, old, count=1, flags=re.DOTALL)
-    files.write(options.write, new)
+    put(options.write, "table", text)
 
 
 if __name__ == "__main__":

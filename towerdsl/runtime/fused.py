@@ -13,7 +13,7 @@ from torch import Tensor
 
 from towerdsl.ops.normalizers import widened
 from towerdsl.runtime.captured import readable
-from towerdsl.runtime.tiles import Stack, Tiles, heads_last, of_one
+from towerdsl.runtime.tiles import Stack, Tiles, heads_last, of_one_block
 
 #: The most numbers of one tensor that a call makes: it stays in the cache until its blocks are where they belong.
 TOGETHER = 2**22
@@ -31,17 +31,17 @@ def fused_attention(tiles: Tiles, v: Tensor) -> tuple[Tensor, Tensor]:
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     tiles = tiles.whole()
     size = tiles.size
-    q, k, v = dense(tiles.q), dense(tiles.k), dense(v)
+    q, k, v = dense_features(tiles.q), dense_features(tiles.k), dense_features(v)
     y = heads_last(q, q.shape[-1])
     sums = widened(q.new_empty(q.shape[:-1]))
-    for stack in tiles.stacks(most(tiles, tiles.size)):
+    for stack in tiles.stacks(blocks_of_a_call(tiles, tiles.size)):
         rows, columns, _ = tiles.ends(stack.first)
         of_y, of_sums = stack.part(y, rows, size), stack.part(sums[..., None], rows, size).squeeze(-1)
         if columns.start == columns.stop:
             of_y.zero_()
             of_sums.fill_(float("-inf"))
             continue
-        mask, empty = added(tiles, stack)
+        mask, empty = added_to_scores(tiles, stack)
         tensors = (stack.part(q, rows, size), stack.part(k, columns, size), stack.part(v, columns, size))
         found, found_sums = kernel(*tensors, attn_mask=mask, scale=tiles.scale)
         of_y.copy_(found)
@@ -54,16 +54,16 @@ def fused_gradients(tiles: Tiles, v: Tensor, y: Tensor, sums: Tensor, grad_y: Te
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     tiles = tiles.whole()
     size = tiles.size
-    q, k, v, grad_y = dense(tiles.q), dense(tiles.k), dense(v), dense(grad_y)
+    q, k, v, grad_y = dense_features(tiles.q), dense_features(tiles.k), dense_features(v), dense_features(grad_y)
     sums = sums.masked_fill(sums == float("-inf"), 0.0)  # the weights of an empty row are exp(-inf - 0)
     grad_q = heads_last(q, q.shape[-1])
     grad_k, grad_v = (widened(heads_last(x, x.shape[-1])).zero_() for x in (k, v))  # blocks add up in them
-    for stack in tiles.stacks(most(tiles, tiles.width)):
+    for stack in tiles.stacks(blocks_of_a_call(tiles, tiles.width)):
         rows, columns, _ = tiles.ends(stack.first)
         if columns.start == columns.stop:
             stack.part(grad_q, rows, size).zero_()
             continue
-        mask, _ = added(tiles, stack)
+        mask, _ = added_to_scores(tiles, stack)
         grad, of_q = stack.part(grad_y, rows, size), stack.part(q, rows, size)
         of_k, of_v = stack.part(k, columns, size), stack.part(v, columns, size)
         found = stack.part(y, rows, size), stack.part(sums[..., None], rows, size).squeeze(-1)
@@ -79,7 +79,7 @@ def fused_gradients(tiles: Tiles, v: Tensor, y: Tensor, sums: Tensor, grad_y: Te
     return grad_q, grad_k, grad_v
 
 
-def most(tiles: Tiles, positions: int) -> int:
+def blocks_of_a_call(tiles: Tiles, positions: int) -> int:
     """How many blocks are computed in one call, with so many positions in what it makes of each."""
     *_, heads, _, width = tiles.q.shape
     numbers = positions * width
@@ -89,7 +89,7 @@ def most(tiles: Tiles, positions: int) -> int:
     return max(1, min(STACKED, TOGETHER // (numbers * heads)))
 
 
-def added(tiles: Tiles, stack: Stack) -> tuple[Tensor | None, Tensor | None]:
+def added_to_scores(tiles: Tiles, stack: Stack) -> tuple[Tensor | None, Tensor | None]:
     """What is added to the scores of blocks as the kernel takes it, [block, head, S, W], and which rows are empty,
     [block, head, S]."""
     mask, empty = tiles.added(stack)
@@ -97,15 +97,15 @@ def added(tiles: Tiles, stack: Stack) -> tuple[Tensor | None, Tensor | None]:
 
     def laid_out(x: Tensor, width: int) -> Tensor:
         if stack.entry is None:
-            return of_one(x).expand(*tiles.q.shape[:-2], rows, width).flatten(0, -4)
+            return of_one_block(x).expand(*tiles.q.shape[:-2], rows, width).flatten(0, -4)
         return x.expand(tiles.q.shape[-3], stack.many, rows, width).transpose(0, 1)
 
     if mask is not None:
-        mask = laid_out(dense(mask.expand(*mask.shape[:-1], columns)) if mask.ndim else mask, columns)
+        mask = laid_out(dense_features(mask.expand(*mask.shape[:-1], columns)) if mask.ndim else mask, columns)
     return mask, None if empty is None else laid_out(empty, 1).squeeze(-1)
 
 
-def dense(x: Tensor) -> Tensor:
+def dense_features(x: Tensor) -> Tensor:
     """The same with its last axis dense in memory, which the kernel does not ask for but assumes."""
     return x if x.stride(-1) == 1 else x.contiguous()
 

@@ -137,8 +137,8 @@ class Tiles:
             return widened(torch.bmm(q * self.scale, k)), None, rows, columns
         if empty is not None:
             added = added.masked_fill(empty, 0.0)
-            empty = flat(of_one(empty).expand(*shape[:-1], 1))
-        added = of_one(added)
+            empty = flat(of_one_block(empty).expand(*shape[:-1], 1))
+        added = of_one_block(added)
         if added.ndim > 2:
             added = flat(added.expand(shape))
         return widened(torch.baddbmm(added, q, k, alpha=self.scale)), empty, rows, columns
@@ -170,7 +170,7 @@ class Tiles:
         return added, empty
 
 
-def of_one(x: Tensor) -> Tensor:
+def of_one_block(x: Tensor) -> Tensor:
     """[..., T, S, W] of one block --> [..., S, W]."""
     return x.squeeze(-3) if x.ndim > 2 else x
 
