@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs
+from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs, of_each_head
 from towerdsl.kernels.work import pairs_work, walk
 
 #: How many queries, and how many keys, an attention is assumed to have where their number is free: along one axis, or
@@ -52,11 +52,10 @@ def counts(kernel: Kernel, average: Average, facts: Facts, lengths: Mapping[str,
     """What a kernel computes of an attention, at nominal lengths or at some that are given."""
     at = At(average, lengths or {})
     pairs = kernel.pairs(average, facts)
-    heads = (average.heads,) if average.heads is not None else ()
     share = at(pairs) / at(all_pairs(average))
     return Counts(
         multiply_adds=at(pairs_work(average, pairs).pairs),
-        pairs=at(pairs) * at(product([a.size for a in (*average.batch, *heads)])),
+        pairs=at(pairs) * at(of_each_head(average)),
         elements=share * sum(at(product([a.size for a in v.axes])) for v in _of_pairs(average)),
     )
 

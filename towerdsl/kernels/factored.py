@@ -12,7 +12,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import TensorType
-from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, not_one_axis
+from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, not_one_axis, of_each_head
 from towerdsl.lowered import nodes as low
 from towerdsl.passes.locality import Locality
 from towerdsl.passes.score import Product, separate, sides
@@ -68,8 +68,7 @@ class Factored(Kernel):
 
     def peak(self, average: Average, facts: Facts) -> Size:
         """The sums over the keys; where it is causal those of each block, and the weights inside the blocks."""
-        heads = (average.heads,) if average.heads is not None else ()
-        lead = product([a.size for a in (*average.batch, *heads)])
+        lead = of_each_head(average)
         sums = lead * self._rank(average) * average.message.axes[-1].size
         if not causal(average, facts.locality):
             return sums

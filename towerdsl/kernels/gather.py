@@ -40,7 +40,6 @@ class Gather(Kernel):
 
     def peak(self, average: Average, facts: Facts) -> Size:
         """The scores and what the normalizer makes of them, and the messages that are picked."""
-        heads = (average.heads,) if average.heads is not None else ()
-        queries = product([a.size for a in (*average.batch, *heads, *average.positions)])
+        queries = product([a.size for a in (*average.lead, *average.positions)])
         rows = queries * dict(average.options).get("k", 1) * average.message.axes[-1].size
         return Reference().peak(average, facts) + rows

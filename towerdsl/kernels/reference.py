@@ -10,7 +10,6 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import Facts, Kernel, all_pairs
 from towerdsl.lowered import build
-from towerdsl.ops.normalizers import NORMALIZERS
 
 #: How many tensors of all pairs are alive at once, where everything is visible and under a condition: the score, the
 #: weights and what the normalizer makes in between, as torch's profiler counts them.
@@ -42,10 +41,5 @@ class Reference(Kernel):
         return all_pairs(average)
 
     def peak(self, average: Average, facts: Facts) -> Size:
-        heads = (average.heads,) if average.heads is not None else ()
-        axes = (*average.batch, *heads, *average.positions, *average.over)
-        if not (average.dropout or NORMALIZERS[average.normalize].draws):  # then one for each query
-            present = {*average.score.axes, *average.over, *(average.visible.axes if average.visible else ())}
-            axes = tuple(a for a in axes if a in present)
         alive = ALIVE.get(average.normalize, max(ALIVE.values()))
-        return product([a.size for a in axes]) * alive[average.visible is not None]
+        return product([a.size for a in build.weights(average).axes]) * alive[average.visible is not None]

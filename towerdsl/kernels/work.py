@@ -72,6 +72,5 @@ def pairs_work(average: n.Average, pairs: Size | None = None) -> Work:
             score += dot_work(value)
         elif isinstance(value, n.Apply):
             linear += value.result.macs
-    heads = (average.heads,) if average.heads is not None else ()
-    axes = (*average.batch, *heads, average.message.axes[-1])
+    axes = (*average.lead, average.message.axes[-1])
     return Work(linear, score, product([a.size for a in axes]) * pairs)
