@@ -42,7 +42,7 @@ REACHED = {
     "edges": 20,
     "partition": 30,
     "banded": 70,
-    "merged": 10,
+    "merged": 6,
     "gather": 90,
     "flex": 20,
     "sdpa": 50,
