@@ -109,6 +109,6 @@ def gatv2_20k(tiny: bool = False) -> Layers:
 
 
 ROWS = (
-    Row("GAT layer, Cora (dense features)", "torch_geometric", gat_cora, 0.65, 0.8),
+    Row("GAT layer, Cora (dense features)", "torch_geometric", gat_cora, 0.6, 0.75),
     Row("GAT layer, 20k nodes, 420k edges, 8 x 32", "torch_geometric", gat_20k, 0.17, 0.2),
 )

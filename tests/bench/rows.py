@@ -27,7 +27,7 @@ class Pair(Protocol):
 class Row:
     """A work and the peer beside which it is measured, and the ratios to reach, ours / the peer's; what has none is not
     measured. `build` makes the pair, at a size that only shows that it works if it is given True. Where ours does
-    `times` as much as the peer, ratios are divided by that: 1.0 is linear."""
+    `times` as much as the peer, ratios are divided by that: 1.0 is linear. `busy` other processes keep cores busy."""
 
     work: str
     peer: str
@@ -36,6 +36,7 @@ class Row:
     backward: float | None = None
     memory: float | None = None  # of a forward pass
     times: int = 1
+    busy: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import argparse
 import gc
 import importlib
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +67,17 @@ def measured(row: Row, tiny: bool, seconds: float) -> list[Figure | None]:
     """The figures of one row: forward, forward and backward, memory; None where it has no target."""
     torch.manual_seed(0)
     pair = row.build(tiny)
-    return [
-        None if row.forward is None else timed(pair.forward(), row, row.forward, seconds),
-        None if row.backward is None else timed(pair.backward(), row, row.backward, seconds),
-        None if row.memory is None else held(pair.forward(), row, row.memory),
-    ]
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(row.busy)]
+    try:
+        return [
+            None if row.forward is None else timed(pair.forward(), row, row.forward, seconds),
+            None if row.backward is None else timed(pair.backward(), row, row.backward, seconds),
+            None if row.memory is None else held(pair.forward(), row, row.memory),
+        ]
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
 
 
 def limit(n: int) -> str:

@@ -9,8 +9,8 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def run(*options: str) -> str:
-    program = [sys.executable, "-W", "ignore", str(HERE / "table.py"), "--tiny", *options]
+def run(*options: str, file: str = "table.py") -> str:
+    program = [sys.executable, "-W", "ignore", str(HERE / file), "--tiny", *options]
     done = subprocess.run(program, cwd=HERE.parent.parent, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     return done.stdout
@@ -32,3 +32,10 @@ def test_rows_are_chosen():
     out = run("--rows", "BERT-base compile")
     (row,) = [line for line in out.splitlines() if line.startswith("| ") and "work" not in line and "---" not in line]
     assert row.startswith("| BERT-base compile")
+
+
+@pytest.mark.slow
+def test_both_forms_of_a_model_are_measured():
+    out = run("--specs", "squeeze_excitation", file="forms.py")
+    (row,) = [line for line in out.splitlines() if line.startswith("| squeeze_excitation ")]
+    assert float(row.split("|")[-2]) > 0
