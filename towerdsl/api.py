@@ -8,6 +8,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
+from towerdsl import configs
 from towerdsl.budget import bounded
 from towerdsl.compiler import COMPILED, compile_spec, compiled_in
 from towerdsl.diagnostics import Diagnostic, TowerError, expect
@@ -15,7 +16,8 @@ from towerdsl.emit.module import load_module
 from towerdsl.ir.names import class_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
     from towerdsl.claims import Verified
     from towerdsl.compare import Diff
@@ -62,23 +64,33 @@ def compile(
 
 
 def load(
-    spec: str | Path,
-    checkpoint: str | PathLike[str],
+    source: str | Path,
+    checkpoint: str | PathLike[str] | Mapping[str, Tensor] | None = None,
     format: str | None = None,
     *,
     strict: bool | Literal["all"] = True,
     inference: bool = False,
+    dtype: torch.dtype | str | None = None,
     **sizes: Any,
 ) -> nn.Module:
-    """Compile a spec, build the model and load a checkpoint into it; the model is in evaluation mode.
+    """Build a model with a checkpoint in it; it is in evaluation mode.
 
-    `format` names a map of the spec's `checkpoints:`; left out, the one that fits is taken. The report of what was
-    loaded is kept as `model.checkpoint_report`. Raises TowerError, and then no model is made.
+    `source` is a folder with a public `config.json` and its weights, or the name of one on the Hugging Face hub: the
+    configuration says which spec of the library it is, and its sizes. Or it is a spec, and `checkpoint` a file or
+    folder for it, whose configuration gives the sizes where the spec has rules for one. Keywords override sizes.
+    `format` names a map of the spec's `checkpoints:`; left out, the one that fits is taken. `strict` is that of
+    `load_checkpoint`. The model has the checkpoint's dtype, or `dtype`; its weights are the file's, mapped into memory.
+    The report of what was loaded is kept as `model.checkpoint_report`. Raises TowerError, and then no model is made.
     """
     from towerdsl.weights.load import load_new
 
-    model = compile(spec, inference=inference, **sizes)()
-    report = load_new(model, checkpoint, format, strict)
+    given: Mapping[str, Any] = {}
+    if checkpoint is None:
+        checkpoint = source = configs.fetched(source)
+    elif isinstance(checkpoint, str | PathLike) and (folder := configs.source_folder(checkpoint)) is not None:
+        given = configs.sizes_for(source, folder)
+    made = compile(source, inference=inference, **{**given, **sizes})
+    model, report = load_new(made, checkpoint, format, strict, dtype)
     model.checkpoint_report = report  # type: ignore[assignment]
     return model.eval()
 

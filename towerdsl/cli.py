@@ -26,7 +26,7 @@ from towerdsl.passes.static import Setting
 DESCRIPTION = "A spec says what is averaged with what; towerdsl compiles it to readable PyTorch source."
 #: A value of `--set` that stands for itself, as in `--set kind=rotary`.
 WORD = re.compile(r"\w[\w.-]{0,79}(\(\w{1,79}\))?")
-SPEC_HELP = "a .yaml file, or a name that `towerdsl specs` lists"
+SPEC_HELP = "a .yaml file, a name that `towerdsl specs` lists, or a folder with a public config.json"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -464,7 +464,8 @@ def _specs(arguments: argparse.Namespace) -> int:
             print(f"{'' if entry is models[0] else chr(10)}{group}")
         print("\n".join(_listed(entry, width)))
     if shared:
-        print(f"\nshared blocks, for `use`: {', '.join(str(e['name']) for e in shared)}")
+        names = f"shared blocks, for `use`: {', '.join(str(e['name']) for e in shared)}"
+        print("\n" + textwrap.fill(names, 98, subsequent_indent="  "))
     return 0
 
 

@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from towerdsl import configs
 from towerdsl.budget import bounded
 from towerdsl.diagnostics import Diagnostic, Diagnostics, TowerError, did_you_mean, expect
 from towerdsl.emit.source import write_source
@@ -160,10 +161,24 @@ def plan(
         help = did_you_mean(device, DEVICES, f"devices are {', '.join(DEVICES)}")
         raise TowerError([Diagnostic("device", f"there is no device `{device}`", help=help)])
     typed = model
-    for one_pass in (*PASSES, inference_form) if inference else PASSES:
-        model = one_pass(model)
-    plans = {id(block): choose(block.average, kernel, device) for block in attentions(model.root) if block.average}
-    return Compiled(model, typed, resolved, plans, _checkpoints(resolved, model, overridden))
+    with _said(resolved):
+        for one_pass in (*PASSES, inference_form) if inference else PASSES:
+            model = one_pass(model)
+        plans = {id(block): choose(block.average, kernel, device) for block in attentions(model.root) if block.average}
+        overridden = overridden or bool(resolved.said)
+        return Compiled(model, typed, resolved, plans, _checkpoints(resolved, model, overridden))
+
+
+@contextmanager
+def _said(resolved: Resolved | None) -> Iterator[None]:
+    """Mistakes with what a public configuration says of the sizes that they are about."""
+    try:
+        yield
+    except TowerError as error:
+        if resolved is None or not resolved.said:
+            raise
+        said = configs.origin(resolved.said)
+        raise TowerError([replace(d, notes=(*d.notes, said)) for d in error.diagnostics]) from None
 
 
 def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
@@ -171,7 +186,8 @@ def free_lengths(spec: str | Path, settings: Mapping[str, Setting]) -> set[str]:
 
     How many pairs a relation has is a length too, with the relation's name.
     """
-    resolved, _ = spread(_resolved(spec), settings, Diagnostics())
+    resolved, given = _resolved(spec)
+    resolved, _ = spread(resolved, {**given, **settings}, Diagnostics())
     types = [x for _, d in resolved.spec.inputs for x in t.branches(d)]
     names = {a.name for d in types for a in d.axes if a.name is not None and a.size is None}
     names |= {name.text for name, d in resolved.spec.inputs if any(x.dtype == "relation" for x in t.branches(d))}
@@ -194,22 +210,35 @@ def divided(spec: str | Path, settings: Mapping[str, Setting]) -> tuple[dict[str
 
 def size_names(spec: str | Path) -> set[str]:
     """The names of the sizes of a spec, those of the files that it uses too. Raises TowerError."""
-    return set(_resolved(spec).sizes)
+    return set(_resolved(spec)[0].sizes)
 
 
 def files_read(spec: str | Path) -> tuple[Path, ...]:
-    """The files of a spec: itself, all that it uses, and the standard library. Raises TowerError."""
-    return (*_resolved(spec).files, library.STANDARD)
+    """The files of a spec: itself, all that it uses, the configuration that stands for it, and the standard library.
+
+    Raises TowerError.
+    """
+    folder = configs.source_folder(spec)
+    beside = () if folder is None else (folder / configs.NAME,)
+    return (*_resolved(spec)[0].files, *beside, library.STANDARD)
 
 
 @bounded()
 @deep()
-def _resolved(spec: str | Path) -> Resolved:
+def _resolved(spec: str | Path) -> tuple[Resolved, Mapping[str, Setting]]:
     errors = Diagnostics()
-    resolved = resolve(library.read(spec, errors), errors)
+    resolved, given = _read(spec, errors)
     errors.raise_if_any()
     assert resolved is not None  # otherwise something was reported
-    return resolved
+    return resolved, given
+
+
+def _read(spec: str | Path, errors: Diagnostics) -> tuple[Resolved | None, Mapping[str, Setting]]:
+    """A spec with its names resolved, and the sizes that it gets where a public configuration stands for it."""
+    folder = configs.source_folder(spec)
+    if folder is None:
+        return resolve(library.read(spec, errors), errors), {}
+    return configs.found(folder)
 
 
 @bounded()
@@ -217,12 +246,14 @@ def _resolved(spec: str | Path) -> Resolved:
 def understand(spec: str | Path, sizes: Mapping[str, Setting]) -> tuple[Resolved, n.Model | None]:
     """Read, resolve and type a spec; a library of blocks has no model. Raises TowerError with every mistake."""
     errors = Diagnostics()
-    resolved = resolve(library.read(spec, errors), errors)
+    resolved, given = _read(spec, errors)
     model = None
     if resolved is not None:
-        resolved, settings = spread(resolved, sizes, errors)
+        configs.check(resolved, errors)
+        resolved, settings = spread(resolved, {**given, **sizes}, errors)
         model = infer(resolved, settings, errors)
-    errors.raise_if_any()
+    with _said(resolved):
+        errors.raise_if_any()
     assert resolved is not None  # otherwise something was reported
     if model is None and not resolved.spec.is_library:
         raise AssertionError(f"{resolved.spec.source.name}: a mistake was found, but not reported")

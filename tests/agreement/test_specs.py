@@ -40,6 +40,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "danet": {"features": 64},
     "detr": {"d": 8, "width": 2, "depths": [2, 1, 1, 1], "queries": 3},
     "hard_attention": {"m": 4, "n": 5},
+    "llama": {"key_heads": 1},
     "non_local": {"c": 6, "pool": 1},
     "dinov2": {"image": 2, "patch": 1},
     "feed_forward_only": {"image": 8, "patch": 4},

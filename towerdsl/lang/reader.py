@@ -19,13 +19,14 @@ from towerdsl.lang import parser
 from towerdsl.lang import tree as t
 from towerdsl.lang.foreign import FIELDS, STATEMENTS
 from towerdsl.lang.mistakes import CHARACTERS, KEYWORDS, WORDS, dunder
+from towerdsl.lang.public import PublicNames
 from towerdsl.lang.yaml_mistakes import fail, lacks_space
-from towerdsl.lang.yaml_nodes import NAME, Node, Nodes, Reported, compose, empty
+from towerdsl.lang.yaml_nodes import NAME, Node, Reported, compose, empty
 
 DTYPES = ("int", "float", "bool", "relation")
 
-TOP_KEYS = (
-    "tower paper about sizes use define inputs params modules blocks flow outputs checkpoints".split()  # in this order
+TOP_KEYS = (  # in this order
+    "tower paper about sizes use define inputs params modules blocks flow outputs checkpoints config".split()
 )
 ATTENTION_KEYS = (
     "about let params modules query key value over features heads score mask locality normalize dropout message "
@@ -61,7 +62,7 @@ def read_spec(source: Source, path: Path | None = None, errors: Diagnostics | No
     return spec
 
 
-class _Reader(Nodes):
+class _Reader(PublicNames):
     # --- the file ---------------------------------------------------------------------------------------------
 
     def file(self, path: Path | None) -> t.SpecFile:
@@ -99,6 +100,7 @@ class _Reader(Nodes):
             flow=self.statements(nodes.get("flow"), "flow"),
             outputs=self.outputs(nodes.get("outputs")),
             checkpoints=self.checkpoints(nodes.get("checkpoints")),
+            config=self.config(nodes.get("config")),
             broken=frozenset(),
         )
         return replace(spec, broken=frozenset(self.broken))
@@ -482,32 +484,6 @@ class _Reader(Nodes):
             if isinstance(node, yaml.ScalarNode):
                 self.note_targets(node.value)
         return ()
-
-    # --- checkpoints ------------------------------------------------------------------------------------------
-
-    def checkpoints(self, node: Node | None) -> tuple[t.CheckpointSection, ...]:
-        found = []
-        for name, value in self.mapping(node, "checkpoints"):
-            rules: list[tuple[t.Text, t.Text]] = []
-            rename: list[tuple[t.Text, t.Text]] = []
-            lists: dict[str, tuple[t.Text, ...]] = {"ignore": (), "prefix": ()}
-            if isinstance(value, yaml.ScalarNode) and not empty(value):
-                help = f"write `huggingface:`, and `{name.text}: {value.value}` below it, indented"
-                self.error("form", "a rule stands in a map, which has a name", name.span, help=help)
-                continue
-            for key, item in self.mapping(value, name.text):
-                if key.text in lists:
-                    texts = [self.text(n) for n in self.sequence(item, key.text)]
-                    lists[key.text] = tuple(x for x in texts if x)
-                elif key.text == "rename":
-                    pairs = [(old, self.text(new)) for old, new in self.mapping(item, "rename")]
-                    rename += [(old, new) for old, new in pairs if new]
-                else:
-                    right = self.text(item)
-                    if right:
-                        rules.append((key, right))
-            found.append(t.CheckpointSection(name, tuple(rules), lists["ignore"], lists["prefix"], tuple(rename)))
-        return tuple(found)
 
 
 def _as_type(e: t.Expr) -> str:

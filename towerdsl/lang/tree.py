@@ -324,6 +324,40 @@ class CheckpointSection:
 
 
 @dataclass(frozen=True)
+class ConfigRead:
+    """`size = absent, null = null`: the size that a value becomes, and what it is without one."""
+
+    size: Text
+    absent: Expr | None
+    null: Expr | None
+
+
+@dataclass(frozen=True)
+class ConfigRules:
+    """What the keys of a public configuration mean, and the sizes that stand fixed beside them.
+
+    A rule is a `ConfigRead`, the only value that the spec computes, or a mapping from values to further rules.
+    """
+
+    rules: tuple[tuple[Text, ConfigRule], ...] = ()
+    sizes: tuple[tuple[Text, Expr], ...] = ()
+    ignore: tuple[Text, ...] = ()
+    rename: tuple[tuple[Text, Text], ...] = ()
+
+    def joined(self, later: ConfigRules) -> ConfigRules:
+        """These rules and later ones: of two about one key, or one size, the later one counts."""
+        return ConfigRules(
+            tuple(({k.text: (k, x) for k, x in (*self.rules, *later.rules)}).values()),
+            tuple(({k.text: (k, x) for k, x in (*self.sizes, *later.sizes)}).values()),
+            (*self.ignore, *later.ignore),
+            tuple(({k.text: (k, x) for k, x in (*self.rename, *later.rename)}).values()),
+        )
+
+
+ConfigRule = ConfigRead | Expr | tuple[tuple[Text, ConfigRules], ...]
+
+
+@dataclass(frozen=True)
 class SpecFile:
     source: Source = field(repr=False)
     path: Path | None
@@ -340,6 +374,7 @@ class SpecFile:
     flow: tuple[Statement, ...]
     outputs: tuple[tuple[Text | None, Expr], ...]
     checkpoints: tuple[CheckpointSection, ...]
+    config: ConfigRules
     broken: frozenset[str]  # names of what could not be read, so that nobody reports them as unknown
 
     @property

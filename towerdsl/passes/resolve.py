@@ -51,6 +51,9 @@ class Resolved:
     broken: frozenset[str]  # names whose text could not be read: nothing more is said of them
     lists: Mapping[str, tuple[t.Expr, ...]] = field(default_factory=dict)  # sizes that are lists, once they are put in
     files: tuple[Path, ...] = ()  # what was read: the spec, and all files that it uses
+    config: t.ConfigRules = field(default_factory=t.ConfigRules)  # of the spec, and of all files that it uses
+    #: sizes that come from a public configuration, and what that says
+    said: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def callable(self) -> set[str]:
@@ -91,9 +94,11 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
             errors.add("name-reused", f"`{key.text}` is a size and an input", key.span, [note], "rename one of them")
         _check_free(key.text, key.span, errors)
     broken = frozenset(name for file in files for name in file.spec.broken) | reused
-    resolved = Resolved(
-        spec, sizes, choices.of, definitions, blocks, broken, files=tuple(f.spec.path for f in files if f.spec.path)
-    )
+    config = t.ConfigRules()
+    for file in files:
+        config = config.joined(file.spec.config)
+    paths = tuple(f.spec.path for f in files if f.spec.path)
+    resolved = Resolved(spec, sizes, choices.of, definitions, blocks, broken, files=paths, config=config)
     _check_functions(resolved, errors)
     for roots, hidden in _expressions(resolved):
         choices.check(roots, hidden)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
@@ -43,27 +44,83 @@ def load_checkpoint(
     stops it half way, such as Ctrl-C, leaves the model as it was.
     Raises CheckpointError (a TowerError with `.report`) if the checkpoint does not fit, TowerError if it is unreadable.
     """
-    return _load(model, source, format, strict, keep=True)
+    public, where = _tensors(source)
+    return _load(model, public, where, format, strict, keep=True)
 
 
-def load_new(model: nn.Module, source: Checkpoint, format: str | None, strict: bool | Literal["all"]) -> Report:
-    """As `load_checkpoint`, for a model that is dropped where this is stopped: no old values are kept."""
-    return _load(model, source, format, strict, keep=False)
+def load_new(
+    make: Callable[[], nn.Module],
+    source: Checkpoint,
+    format: str | None = None,
+    strict: bool | Literal["all"] = True,
+    dtype: torch.dtype | str | None = None,
+) -> tuple[nn.Module, Report]:
+    """A new model with a checkpoint in it, and the report of it: as `load_checkpoint`, without a copy where there is a
+    file.
+
+    What `make` gives is made on the meta device, and gets the tensors of the file themselves, mapped into memory. The
+    model has the dtype that most of the checkpoint's numbers have, or `dtype`. Raises as `load_checkpoint` does.
+    """
+    public, where = _tensors(source)
+    with torch.device("meta"):
+        model = make()
+    wanted = _dtype(dtype) or _usual(public.values())
+    if wanted is not None:
+        model.to(wanted)
+    report = _load(model, public, where, format, strict, keep=False, own=not isinstance(source, Mapping))
+    slots = [(m, of, key) for m in model.modules() for of in (m._parameters, m._buffers) for key in of]
+    if any((held := of[key]) is not None and held.is_meta for _, of, key in slots):  # what no checkpoint has
+        whole = make().to(wanted)
+        for path, module in model.named_modules():
+            there = whole.get_submodule(path)
+            for own, made in ((module._parameters, there._parameters), (module._buffers, there._buffers)):
+                own.update({k: made[k] for k, x in own.items() if x is not None and x.is_meta})
+    return model, report
+
+
+def _tensors(source: Checkpoint) -> tuple[Mapping[str, Tensor], str]:
+    """The tensors of a checkpoint, and what it is called."""
+    expect("source", source, (str, os.PathLike, Mapping), "a path, or a mapping from names to tensors")
+    if isinstance(source, Mapping):
+        return _check_mapping(source), "the checkpoint"
+    return read(source), f"`{os.fspath(source)}`"
+
+
+def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:
+    """A dtype that a model can have. Raises TowerError."""
+    expect("dtype", given, (torch.dtype, str, NoneType), "a dtype such as torch.bfloat16")
+    found = getattr(torch, given, None) if isinstance(given, str) else given
+    if given is not None and not (isinstance(found, torch.dtype) and found.is_floating_point and found.itemsize > 1):
+        raise _error(
+            "dtype", f"`{given}` is no dtype of a model", "write torch.float32, torch.float16 or torch.bfloat16"
+        )
+    return found
+
+
+def _usual(tensors: Iterable[Tensor]) -> torch.dtype | None:
+    """The dtype that most numbers have, of those that a model can have."""
+    counts: Counter[torch.dtype] = Counter()
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.dtype.itemsize > 1:
+            counts[tensor.dtype] += tensor.numel()
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def _load(
-    model: nn.Module, source: Checkpoint, format: str | None, strict: bool | Literal["all"], keep: bool
+    model: nn.Module,
+    public: Mapping[str, Tensor],
+    where: str,
+    format: str | None,
+    strict: bool | Literal["all"],
+    keep: bool,
+    own: bool = False,
 ) -> Report:
-    expect("source", source, (str, os.PathLike, Mapping), "a path, or a mapping from names to tensors")
+    """Fill a model; with `keep`, what stops that is undone; tensors that are `own` need no copy."""
     expect("strict", strict, (bool, str), 'true, false or "all"')
     if isinstance(strict, str) and strict != "all":
         raise _error("strict", f'`strict` is true, false or "all", not `{strict}`')
     model, prefixes = _unwrapped(model)
     maps = _maps(model, format)
-    if isinstance(source, Mapping):
-        public, where = _check_mapping(source), "the checkpoint"
-    else:
-        public, where = read(source), f"`{os.fspath(source)}`"
     holders = _holders(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in holders.items()}
     map = maps[format] if format is not None else _choose(maps, public, shapes, prefixes)
@@ -78,8 +135,8 @@ def _load(
     )
     report = replace(report, untied=_untied(getattr(type(model), "tied", ()), public, state, report))
     filled = {name: holders[name] for name in state}
-    _judge(model, where, report, filled, strict)
-    _fill(model, filled, state, keep)
+    _judge(model, where, report, filled, strict, keep)
+    _fill(model, filled, state, keep, own)
     return report
 
 
@@ -207,15 +264,16 @@ def _judge(
     report: Report,
     filled: Mapping[str, Tensor],
     strict: bool | Literal["all"],
+    whole: bool,
 ) -> None:
-    """Raise CheckpointError unless the report allows loading."""
+    """Raise CheckpointError unless the report allows loading; `whole` needs values for all that has none."""
     name = type(model).__name__
     if report.wrong or (not report.ok and (strict or not filled)):
         raise CheckpointError(f"{where} does not fit {name}, nothing was loaded", report)
     if strict == "all" and report.unexpected:
         raise CheckpointError(f"{where} has tensors that {name} does not need, nothing was loaded", report)
     held = {id(tensor) for tensor in filled.values()}
-    for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for key, tensor in [] if not whole else [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta and id(tensor) not in held:
             raise _error(
                 "meta",
@@ -225,16 +283,21 @@ def _judge(
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, holders: Mapping[str, Tensor], state: Mapping[str, Tensor], keep: bool) -> None:
-    """Copy each tensor into the parameter of that name. Meta parameters are replaced wherever the model holds them.
+def _fill(model: nn.Module, holders: Mapping[str, Tensor], state: Mapping[str, Tensor], keep: bool, ours: bool) -> None:
+    """Copy each tensor into the parameter of that name. Meta parameters are replaced wherever the model holds them,
+    by tensors that are `ours` themselves where these are as the model needs them.
 
     All that can fail comes first. With `keep`, what stops the rest is undone.
     """
     own = {t.untyped_storage().data_ptr() for t in holders.values() if not t.is_meta}
     fresh: dict[int, Tensor] = {}
+    taken: set[int] = set()
     for name, holder in holders.items():
         if holder.is_meta:
-            tensor: Tensor = torch.empty(holder.shape, dtype=holder.dtype, device="cpu").copy_(state[name])
+            tensor = state[name]
+            if not ours or tensor.dtype != holder.dtype or not tensor.is_contiguous() or tensor.data_ptr() in taken:
+                tensor = torch.empty(holder.shape, dtype=holder.dtype, device="cpu").copy_(tensor)
+            taken.add(tensor.data_ptr())
             if isinstance(holder, nn.Parameter):
                 tensor = nn.Parameter(tensor, requires_grad=holder.requires_grad)
             fresh[id(holder)] = tensor

@@ -14,6 +14,6 @@ imports only what stands above it here:
 - `sizes`, `model`: the sizes, then the model; here the recursion is closed
 """
 
-from towerdsl.passes.infer.model import infer
+from towerdsl.passes.infer.model import all_sizes, infer
 
-__all__ = ["infer"]
+__all__ = ["all_sizes", "infer"]

@@ -37,6 +37,13 @@ def infer(resolved: Resolved, overrides: Mapping[str, Static], errors: Diagnosti
     return None if resolved.spec.is_library else _model(typer)
 
 
+def all_sizes(resolved: Resolved, overrides: Mapping[str, Static]) -> dict[str, Static]:
+    """The sizes of a spec that has no mistakes, with some overridden by name."""
+    typer = _Whole(resolved, Diagnostics())
+    set_sizes(typer, overrides)
+    return {name: value for name, value in typer.sizes.items() if not isinstance(value, Poison)}
+
+
 class _Whole(ExpressionTyper):
     """Types expressions, and the blocks that they call: the recursion is closed."""
 
