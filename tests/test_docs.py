@@ -35,6 +35,14 @@ STANDARD = {
 
 #: What a fragment is put into, by its first key.
 CONTEXT = {
+    "config": """
+tower: configured
+sizes:
+  {d: 8, heads: 2, key_heads: heads, head_size: d // heads, depth: 1, window: 0, window_from: 0, factor: 1.0,
+  act: "one_of('silu', 'gelu')", rope: "one_of('default', 'linear')", qk_norm: false}
+inputs: {x: "float[b, d]"}
+outputs: x
+""",
     "checkpoints": """
 tower: context
 sizes: {d: 8, depth: 2}

@@ -18,6 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import towerdsl
 from towerdsl.configs.find import rules_of
+from towerdsl.configs.idle import IDLE
 from towerdsl.configs.rules import Config, Rules
 from towerdsl.weights.load import load_new
 
@@ -222,8 +223,18 @@ def walk(family: str, picked: slice, folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_some_keys(family: str, tmp_path) -> None:
-    assert walk(family, slice(1, None, 29), tmp_path)["refused"]
+def test_no_key_is_passed_over(family: str) -> None:
+    """Another value of a key is refused by its name, or gives another model, or is of those that change nothing."""
+    config = {"model_type": family, **SIZES, "head_dim": 6}
+    base = rules().read(Config(config)).sizes
+    idle = IDLE | {"resid_pdrop", "embd_pdrop"}
+    defaults = CONFIG_MAPPING[family]().to_dict() | {"partial_rotary_factor": 1.0}
+    for key, values in changed(family):
+        read = rules().read(Config(values))
+        if read.mistakes:
+            assert any(key in d.message for d in read.mistakes), (key, values, read.mistakes)
+        elif key in values and key not in idle and values[key] not in (None, config.get(key), defaults.get(key)):
+            assert read.sizes != base or key == "layer_types", (key, values)
 
 
 @pytest.mark.slow
