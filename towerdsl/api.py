@@ -88,7 +88,8 @@ def load(
     if checkpoint is None:
         checkpoint = source = configs.fetched(source)
     elif isinstance(checkpoint, str | PathLike) and (folder := configs.source_folder(checkpoint)) is not None:
-        given = configs.sizes_for(source, folder)
+        with bounded():
+            given = configs.sizes_for(source, folder)
     made = compile(source, inference=inference, **{**given, **sizes})
     model, report = load_new(made, checkpoint, format, strict, dtype)
     model.checkpoint_report = report  # type: ignore[assignment]
