@@ -39,10 +39,9 @@ INSIDE = {
 #: What is outside of these packages imports nothing of what is inside.
 DOORS = ("towerdsl.passes.infer",)
 
-WITHOUT_TORCH = (
-    """diagnostics budget files lang ir ops passes lowered kernels emit weights configs compiler explain drawing
-    compare""".split()
-)
+WITHOUT_TORCH = """
+diagnostics budget files lang ir ops passes lowered kernels emit weights configs compiler explain drawing compare
+""".split()
 
 
 @cache
