@@ -32,66 +32,83 @@ def common_parts(lowered: Lowered) -> Lowered:
     return change_values(lowered, common.shared) if max(common.counts.values(), default=0) > 1 else lowered
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A value that no data goes into: those that are the same, but for the side of their axes, have one number."""
+
+    number: int
+    cheap: bool  # it costs no more than a step or two
+
+
 @dataclass
 class _Common:
-    """Values by their numbers: those that are the same, but for the side of their axes, have the same."""
+    """Values that no data goes into, and how often each occurs."""
 
     numbers: dict[Hashable, int] = field(default_factory=dict)
-    known: dict[int, tuple[n.Value, int | None]] = field(default_factory=dict)  # by identity (kept alive)
+    known: dict[int, tuple[n.Value, _Known | None]] = field(default_factory=dict)  # by identity (kept alive)
     counts: Counter[int] = field(default_factory=Counter)
     first: dict[int, n.Value] = field(default_factory=dict)
+    met: set[int] = field(default_factory=set)  # what is computed once anyway
 
-    def number(self, value: n.Value) -> int | None:
-        """The number of a value; None of one that data goes into."""
+    def of(self, value: n.Value) -> _Known | None:
+        """What is known of a value; None of one that data goes into."""
         value = n.plain(value)
         if id(value) not in self.known:
             spend(5)
-            key = None
-            if isinstance(value, COUNTED + COMPUTED):
-                parts = [self._part(value, getattr(value, f.name)) for f in fields(value) if f.compare]
-                key = None if None in parts else (type(value).__name__, *parts)
-            self.known[id(value)] = value, None if key is None else self.numbers.setdefault(key, len(self.numbers))
+            self.known[id(value)] = value, self._found(value)
         return self.known[id(value)][1]
 
+    def _found(self, value: n.Value) -> _Known | None:
+        if not isinstance(value, COUNTED + COMPUTED):
+            return None
+        operands = list(map(self.of, value.operands))
+        if None in operands:
+            return None
+        key = (type(value).__name__, *(self._part(value, getattr(value, f.name)) for f in fields(value) if f.compare))
+        cheap = not isinstance(value, n.Blocks | n.Reduce)
+        cheap = cheap and not (isinstance(value, n.Pointwise) and value.op not in CHEAP)
+        cheap = cheap and all(x is not None and x.cheap for x in operands)
+        return _Known(self.numbers.setdefault(key, len(self.numbers)), cheap)
+
     def _part(self, value: n.Value, x: Any) -> Hashable:
+        """A field of a value, without the side of its axes."""
         if isinstance(x, n.Value):
-            return self.number(x)
+            known = self.of(x)
+            return known and known.number
         if isinstance(x, TensorType):
             return x.dtype, x.scalar, tuple(a.on("i") if a.side else a for a in x.axes)
-        if isinstance(x, tuple) and any(isinstance(y, n.Value) for y in x):
-            parts = tuple(self._part(value, y) for y in x)
-            return None if None in parts else parts
+        if isinstance(x, tuple):
+            return tuple(self._part(value, y) for y in x)
         if isinstance(value, n.Blocks) and isinstance(x, str):  # of keys without a reach they are those of queries
             return x if any(c.before or c.after for c in value.cuts) else ""
         found: Hashable = x
         return found
 
-    def worth(self, value: n.Value) -> bool:
-        """Whether a value costs more than its variable."""
-        if value.type.scalar or value.type.dtype == "bool" or len(sides(value)) > 1 or self.number(value) is None:
-            return False
-        return any(
-            isinstance(v, n.Blocks | n.Reduce) or (isinstance(v, n.Pointwise) and v.op not in CHEAP)
-            for v in value.walk()
-        )
+    def worth(self, value: n.Value) -> int | None:
+        """The number of a value that costs more than its variable."""
+        if value.type.scalar or value.type.dtype == "bool":
+            return None
+        known = self.of(value)
+        return None if known is None or known.cheap or len(sides(value)) > 1 else known.number
 
     def count(self, value: n.Value) -> None:
         """Count the values below one that are worth a variable."""
-        if self.worth(value):
-            number = self.number(value)
-            assert number is not None
+        spend(2)
+        number = self.worth(value)
+        if number is not None:
             self.counts[number] += 1
             self.first.setdefault(number, n.plain(value))
+        if isinstance(value, n.Shared):
+            if value.key in self.met:
+                return
+            self.met.add(value.key)
         for operand in value.operands:
             self.count(operand)
 
     def shared(self, value: n.Value) -> n.Value | None:
         """What stands in the place of a value that occurs more than once."""
-        if not self.worth(value):
-            return None
-        number = self.number(value)
-        assert number is not None
-        if self.counts[number] < 2:
+        number = self.worth(value)
+        if number is None or self.counts[number] < 2:
             return None
         first = self.first[number]
         one = n.Shared(first.type, first.span, first, _name(value), hash((number, "common")))

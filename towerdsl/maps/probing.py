@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from towerdsl.claims import probe as probes
 from towerdsl.claims.capture import as_written
 from towerdsl.claims.condition import bind
-from towerdsl.compiler import Compiled, compile_spec, compiled_in
+from towerdsl.compiler import Compiled, compile_spec, compiled_in, deep
 from towerdsl.diagnostics import expect
 from towerdsl.explain.facts import written_score
 from towerdsl.ir import nodes as n
@@ -379,6 +379,7 @@ def _length(axis: Axis, lengths: dict[str, int]) -> int:
     return found
 
 
+@deep()
 def _in_blocks(compiled: Compiled, block: n.BlockInstance) -> dict[str, Restore]:
     """The layers that a kernel computes inside blocks of positions, and how their results are put together again."""
     average, plan = block.average, compiled.plans[id(block)]
