@@ -138,10 +138,17 @@ def said(locality: Locality) -> str:
     return "; ".join([*parts, *("unknown" for _ in locality.unknown)])
 
 
-def test_a_condition_on_lengths_has_one_form():
-    one, other = (Predicate(text).locality() for text in ("max(i - j, 2) < n", "3 * n > 3 * max(i - j, 2)"))
-    assert one == other
-    assert one.condition == other.condition
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("max(i - j, 2) < n", "3 * n > 3 * max(i - j, 2)"),
+        ("i - j < n - 2 and i - j < 0", "not (not n - 2 > i - j or not 0 > i - j or not n - 2 > i - j)"),
+    ],
+)
+def test_conditions_on_lengths_have_one_form(text, other):
+    one, same = Predicate(text).locality(), Predicate(other).locality()
+    assert one == same
+    assert one.condition == same.condition
 
 
 @pytest.mark.parametrize("text", FOUND)

@@ -102,8 +102,8 @@ class Order:
     def at_most(self, a: Size, b: Size) -> bool:
         """Whether a <= b for sure."""
         room = self.least(b - a)
-        if room is not None:
-            return room >= 0
+        if room is not None and room >= 0:
+            return True
         (above, more), (below, rest) = _apart(b), _apart(a)
         if above is not None and below is not None and above.op == below.op == "//":
             (x, by), (y, other) = below.args, above.args  # x // 2 <= y // 2 where x <= y
