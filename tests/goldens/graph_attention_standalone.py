@@ -243,7 +243,8 @@ def pairs_by_query(queries: int, keys: int, *lists: Tensor) -> Pairs:
 
 def _sums(values: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
     values = widened(values)
-    return values.new_zeros(*values.shape[:-1], start.shape[0] - 1).index_add(-1, query_E, values)
+    sums = values.new_zeros(*values.shape[:-1], start.shape[0] - 1)
+    return sums.scatter_add(-1, query_E.expand_as(values), values)
 
 
 #: Of numbers this far apart, exp(x - the largest) is still a normal number in float32.

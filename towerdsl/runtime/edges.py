@@ -112,7 +112,8 @@ def row_sums(values: Tensor, pairs: Pairs) -> Tensor:
 
 def _sums(values: Tensor, query_E: Tensor, start: Tensor) -> Tensor:
     values = widened(values)
-    return values.new_zeros(*values.shape[:-1], start.shape[0] - 1).index_add(-1, query_E, values)
+    sums = values.new_zeros(*values.shape[:-1], start.shape[0] - 1)
+    return sums.scatter_add(-1, query_E.expand_as(values), values)
 
 
 def softmax_of_rows(score: Tensor, visible: Tensor, pairs: Pairs) -> Tensor:
