@@ -279,7 +279,7 @@ class Logic:
     def _opposite(self, formula: Formula) -> Formula:
         match formula:
             case Within():
-                return _literal(formula.form, self.order.complement(formula.sets))
+                return _literal(formula.form, self._outside_of(formula))
             case Fact():
                 return replace(formula, holds=not formula.holds)
         other = Either if isinstance(formula, All) else All
@@ -288,6 +288,16 @@ class Logic:
     def either_of(self, parts: Iterable[Formula], mirrored: bool = False) -> Formula:
         """At least one part holds, in its one form: not all of the opposites."""
         return self._opposite(self.all_of(map(self._opposite, parts), not mirrored))
+
+    def _outside_of(self, formula: Within) -> Intervals:
+        """Where a form is otherwise; a residue that is not 1 of 2 is 0."""
+        sets = self.order.complement(formula.sets)
+        atoms = [a for a, _ in formula.form.terms]
+        if len(atoms) == 1 and isinstance(atoms[0], Modulo):
+            inside = self.order.intersection(sets, ((ZERO, atoms[0].by - 1),))
+            if len(inside) == 1 and inside[0][0] == inside[0][1]:
+                return inside
+        return sets
 
     def all_of(self, parts: Iterable[Formula], mirrored: bool = False) -> Formula:
         """All parts hold, in one form: each linear form and each fact once, alternatives without what is known.
