@@ -23,8 +23,8 @@ GOLDEN = Path(__file__).parent / "goldens" / "lowered.txt"
 FIELDS = {
     "diagonal": {"locality": "i == j"},
     "factored": {"normalize": "sum", "score": "dot(exp(q), exp(k))", "locality": "causal"},
-    "static": {"score": "table[i, j]"},
-    "edges": {"locality": "edges[j, i] or i == j", "score": "leaky_relu(dot(a, q) + dot(a, k))"},
+    "static": {"score": "-abs(i - j) / 4"},
+    "edges": {"heads": "2", "locality": "edges[j, i] or i == j", "score": "leaky_relu(dot(a, q) + dot(a, k))"},
     "partition": {"locality": "i // 4 == j // 4", "mask": "keep[j]"},
     "banded": {"locality": "0 <= i - j < 8", "heads": "2", "score": "dot(q, k) + slope[head] * (j - i)"},
     "merged": {"locality": "abs(i - j) < 4 or j < 2"},
@@ -36,10 +36,10 @@ FIELDS = {
 }
 
 
-def tree(name: str) -> low.Lowered:
-    """The attention of a kernel, on it."""
-    fields = "\n".join(f"    {field}: {value}" for field, value in FIELDS[name].items())
-    compiled = compile_spec(f"""
+def spec(name: str, source: str = "x", **more: str) -> str:
+    """A spec whose attention a kernel computes."""
+    fields = "\n".join(f"    {field}: {value}" for field, value in {**FIELDS[name], **more}.items())
+    return f"""
 tower: sample
 sizes: {{d: 8}}
 inputs:
@@ -49,17 +49,22 @@ inputs:
   edges: relation[n, n]
 blocks:
   look(x, keep, table, edges):
-    params: {{a: "float[{"d" if name == "edges" else 1}]", slope: "float[2]"}}
-    query: x
-    key: x
-    value: x
+    params: {{a: "float[{"dk" if name == "edges" else 1}]", slope: "float[2]"}}
+    query: {source}
+    key: {source}
+    value: {source}
 {fields}
 outputs: look(x, keep, table, edges)
-""")
+"""
+
+
+def tree(name: str) -> low.Lowered:
+    """The attention of a kernel, on it."""
+    compiled = compile_spec(spec(name))
     (block,) = attentions(compiled.model.root)
-    facts = compiled.plans[id(block)].facts
-    kernel = next(k for k in CATALOG if k.name == name)
-    return lowered(kernel, block.average, Facts(facts.locality, facts.score, "cuda"))
+    kernel, facts = next(k for k in CATALOG if k.name == name), Facts.of(block.average, "cuda")
+    assert kernel.refuse(block.average, facts) is None
+    return lowered(kernel, block.average, facts)
 
 
 def test_trees_are_golden():

@@ -23,8 +23,6 @@ from towerdsl.kernels.base import Facts, Kernel, Plan
 from towerdsl.kernels.edges import Edges
 from towerdsl.kernels.reference import Reference
 from towerdsl.lowered.tiling import restricted
-from towerdsl.passes.locality import analyze
-from towerdsl.passes.score import split
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,7 +94,7 @@ def rows(compiled: Compiled, block: n.BlockInstance) -> Probe:
 
 
 def _reference(average: n.Average) -> Plan:
-    return Plan(Reference(), (), Facts(analyze(average.visible), split(average.score)))
+    return Plan(Reference(), (), Facts.of(average))
 
 
 def _of_rows(average: n.Average, axis: Axis, short: Axis, name: str) -> n.Average:

@@ -14,8 +14,8 @@ from towerdsl.ir.nodes import Average, Value
 from towerdsl.ir.size import Size, product
 from towerdsl.lowered.common import common_parts
 from towerdsl.lowered.nodes import Lowered
-from towerdsl.passes.locality import Band, Classes, Locality
-from towerdsl.passes.score import DotScore
+from towerdsl.passes.locality import Band, Classes, Locality, analyze
+from towerdsl.passes.score import DotScore, split
 
 T = TypeVar("T")
 
@@ -28,6 +28,11 @@ class Facts:
     score: DotScore | str  # the reason where the score is no dot product
     device: str = "cpu"  # what the code is for
     _made: dict[str, tuple[Average, Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, average: Average, device: str = "cpu") -> Facts:
+        """The analysis of an attention."""
+        return cls(analyze(average.visible), split(average.score), device)
 
     def once(self, kernel: Kernel, average: Average, make: Callable[[], T]) -> T:
         """What a kernel makes of the attention, to decide whether it refuses, to count its pairs, and to write."""

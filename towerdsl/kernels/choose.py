@@ -8,8 +8,6 @@ from towerdsl.ir import nodes as n
 from towerdsl.kernels import cost
 from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.catalog import CATALOG
-from towerdsl.passes.locality import analyze
-from towerdsl.passes.score import split
 
 #: What code may be for.
 DEVICES = ("cpu", "cuda")
@@ -18,7 +16,7 @@ DEVICES = ("cpu", "cuda")
 def choose(average: n.Average, forced: str | None = None, device: str = "cpu") -> Plan:
     """The plan of one attention for a device. Raises TowerError if the kernel asked for refuses, or is none."""
     working_at(average.span)
-    facts = Facts(analyze(average.visible), split(average.score), device)
+    facts = Facts.of(average, device)
     refusals = {k.name: k.refuse(average, facts) for k in CATALOG}
     refused = tuple((name, reason) for name, reason in refusals.items() if reason is not None)
     able = tuple(k for k in CATALOG if refusals[k.name] is None)

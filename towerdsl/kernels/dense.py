@@ -9,13 +9,11 @@ from towerdsl.kernels.base import Facts, Kernel, lowered
 from towerdsl.kernels.reference import Reference
 from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.lowered.nodes import Lowered
-from towerdsl.passes.locality import analyze
-from towerdsl.passes.score import split
 
 
 def chosen(average: Average) -> tuple[Kernel, Facts]:
     """The kernel for all pairs, and what it sees."""
-    facts = Facts(analyze(average.visible), split(average.score))
+    facts = Facts.of(average)
     return (Sdpa() if Sdpa().refuse(average, facts) is None else Reference()), facts
 
 

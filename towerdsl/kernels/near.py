@@ -14,8 +14,7 @@ from towerdsl.kernels import cost
 from towerdsl.kernels.base import Facts, Plan
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.ops.normalizers import NORMALIZERS
-from towerdsl.passes.locality import analyze, conjuncts, joined
-from towerdsl.passes.score import split
+from towerdsl.passes.locality import conjuncts, joined
 
 #: How many times as fast as the chosen kernel one must be to be worth a word.
 MUCH = 2.0
@@ -42,7 +41,7 @@ def near_miss(average: n.Average, plan: Plan, lengths: Mapping[str, int]) -> Nea
     for changes in (_taken_back(average, plan.facts), _normalized(average)):
         found = []
         for change, condition, other in changes:
-            facts = Facts(analyze(other.visible), split(other.score), plan.facts.device)
+            facts = Facts.of(other, plan.facts.device)
             for kernel in refused:
                 if kernel.refuse(other, facts) is None:
                     gain = now / cost.time(kernel, other, facts, lengths)

@@ -136,7 +136,9 @@ class Fused(Value):
 
     @property
     def operands(self) -> tuple[Value, ...]:
-        return _of_dot(self.average, self.score)
+        visible = (self.average.visible,) if self.average.visible is not None else ()
+        biases = (t.value for t in self.score.biases)
+        return (self.score.left, self.score.right, self.average.message, *visible, *biases)
 
 
 @dataclass(frozen=True)
@@ -212,8 +214,3 @@ def result_type(average: Average, *of: Value, lead: bool = False) -> TensorType:
     found = {a for value in of for a in value.axes}
     every = (*average.lead, *average.positions)
     return TensorType("float", (*(a for a in every if lead or a in found), feature))
-
-
-def _of_dot(average: Average, score: DotScore) -> tuple[Value, ...]:
-    visible = (average.visible,) if average.visible is not None else ()
-    return (score.left, score.right, average.message, *visible, *(t.value for t in score.biases))

@@ -16,7 +16,7 @@ from towerdsl.runtime.captured import readable
 
 
 class Stack(NamedTuple):
-    """Stack that lie alike: `many` from the `first` on, of one entry of the batch; or, without one, a block of all."""
+    """Blocks that lie alike: `many` from the `first` on, of one entry of the batch; or, without one, a block of all."""
 
     first: int
     many: int = 1
