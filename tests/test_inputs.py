@@ -125,6 +125,14 @@ def test_a_text_beyond_the_context(model):
     assert model(**given(n=0)).shape == (2, 0, 8)
 
 
+def test_an_axis_of_any_name():
+    text = TEXT.replace("[b, n", "[b, _").replace("float[n, n]", "float[_, _]").replace("(n)", "(_)")
+    model = towerdsl.compile(text)()
+    assert model(**given()).shape == (2, 5, 8)
+    with pytest.raises(ValueError, match="_ at most 16"):
+        model(**given(n=17))
+
+
 def test_images_of_another_size_and_lengths_by_formula():
     model = towerdsl.compile(IMAGE)()
     pixels, x, wide = torch.randn(2, 3, 6, 6), torch.randn(2, 5, 4), torch.randn(2, 9)

@@ -440,5 +440,6 @@ def _same_path(ours: str, theirs: str, named: dict[str, str]) -> None:
 
 def _usable(name: str) -> bool:
     """Whether an argument of `forward` can be called so."""
-    used = "bool float int len max min next range slice super tuple zip torch nn F math Tensor NamedTuple self".split()
+    used = "abs bool float int len max min next range round slice super tuple zip".split()
+    used += "torch nn F math Tensor NamedTuple self".split()
     return not keyword.iskeyword(name) and name not in used

@@ -39,8 +39,8 @@ def declared(model: n.Model) -> dict[str, str]:
 
 
 def _axis(axis: Axis) -> str:
-    """`n`, `d=384`, `3` or `h=2 * n`; a length that is no plain formula is not known: `_`."""
-    size = str(axis.size) if "(" not in str(axis.size) else "_"
+    """`n`, `d=384`, `3` or `h=2 * n`; a length that is no plain formula is not known: `?`."""
+    size = str(axis.size) if "(" not in str(axis.size) else "?"
     return size if axis.name is None or axis.name == size else f"{axis.name}={size}"
 
 

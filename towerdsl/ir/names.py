@@ -16,7 +16,7 @@ BUILTINS = frozenset("abs bool float int len max min next range round slice supe
 #: Classes of `towerdsl.runtime`: a file that stands alone has copies of them.
 RUNTIME = frozenset(
     """Attend GradientsOfAttend InferenceModel Interval Normalizer PackedLinear Packing PairDot Pairs Reading
-    SoftmaxOfRows Stack Tiles WeightedSum CACHED FEW SPREAD STACKED TOGETHER""".split()
+    SoftmaxOfRows Stack Tiles WeightedSum CACHED FEW KEPT_BYTES KEPT_RESULTS SPREAD STACKED TOGETHER""".split()
 )
 #: What a method calls what it is given first.
 METHOD = frozenset({"self"})
@@ -49,6 +49,7 @@ def free(name: str, taken: Container[str] = ()) -> str:
     """
     while keyword.iskeyword(name) or name in taken or name.startswith("__"):
         plain = name.lstrip("_")
+        plain = f"_{plain}" if plain[:1].isdigit() else plain
         name = f"{name}_" if plain and not name.startswith("__") else plain or "x"
     return name
 

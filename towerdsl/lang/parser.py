@@ -58,7 +58,10 @@ def parse_header(text: str, span: Span) -> tuple[str, str, t.Expr | None]:
     assert isinstance(parsed, Tree)
     if parsed.data in ("for_header", "along_header"):
         kind = str(parsed.data).removesuffix("_header")
-        return kind, str(parsed.children[0]), builder.build(parsed.children[1])
+        index = str(parsed.children[0])
+        if index in (*KEYWORDS, "true", "false"):
+            raise error("syntax", f"`{index}` is a word of the language, it cannot be a name here", span, None)
+        return kind, index, builder.build(parsed.children[1])
     if parsed.data == "if_header":
         return "if", "", builder.build(parsed.children[0])
     return "else", "", None
