@@ -360,6 +360,14 @@ def test_the_index_of_a_loop_hides_nothing(name):
     compiled(FLOW + "flow:\n" + loops.replace("@", name) + "outputs: [x, y]\n")
 
 
+@pytest.mark.parametrize("name", ["_", "_1", "a__"])
+def test_calls_of_a_block_have_names(name):
+    text = f"tower: t\nsizes: {{d: 4}}\ninputs: {{x: 'float[b, d]'}}\nblocks:\n  {name}(x):\n    - linear(x, d)\n"
+    model = towerdsl.compile(f"{text}outputs: {name}(x) + {name}(x)\n")()
+    assert len(model.state_dict()) == 4
+    assert model(torch.randn(2, 4)).shape == (2, 4)
+
+
 def test_what_an_attention_is_given_may_be_called_as_what_it_makes():
     look = """
 blocks:
@@ -393,13 +401,16 @@ def test_source_that_means_something_else_is_not_given():
             check_scopes(method + body + "\n\ndef used(x): return x\n", ["A", "used"], given)
     with pytest.raises(ScopeError, match="twice"):
         check_scopes("class A: pass\n", ["A", "A"], {})
-    for init, forward in (
-        (["self.a = 1", "self.a = 2"], []),
-        (["self.train = 1"], []),
-        (["self.a = 1"], ["return self.b"]),
+    for init, forward, methods in (
+        (["self.a = 1", "self.a = 2"], [], {}),
+        (["self.train = 1"], [], {}),
+        (["self.a = 1"], ["return self.b"], {}),
+        (["self.a = 1"], ["return self.a()"], {"a": ["def a(self):"]}),
+        (["self.a = 1"], ["return self.b()"], {"b": ["def b(self):", "    return self.c"]}),
+        ([], [], {"train": ["def train(self):"]}),
     ):
         with pytest.raises(ScopeError, match="class A"):
-            check_attributes("A", init, forward)
+            check_attributes("A", init, forward, methods)
 
 
 def test_an_axis_is_not_what_a_loop_goes_over():

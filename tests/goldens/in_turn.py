@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from towerdsl.runtime.inputs import as_declared
+from towerdsl.runtime.kept import kept
 from towerdsl.runtime.turns import in_turn
 
 
@@ -34,15 +35,12 @@ class Look(nn.Module):
         q = self.query(x).unflatten(-1, (6, 4)).transpose(1, 2)
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(3, 1)
         v = self.value(x).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(3, 1)
-        i = j = torch.arange(n, device=q.device)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        index = torch.arange(4, device=q.device)
-        angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
-        cos = torch.cos(angle).to(q.dtype)
-        chosen = torch.where(index < 2, -1, 1)
-        sin = torch.sin(angle).to(q.dtype)
+        cos = self.cos(n, q.device, q.dtype)
+        chosen = self.chosen(q.device)
+        sin = self.sin(n, q.device, q.dtype)
         held = q * cos + chosen * q.roll(2, -1) * sin
         held_2 = k * cos + chosen * k.roll(2, -1) * sin
+        i = j = torch.arange(n, device=q.device)
         def average(rows: slice) -> Tensor:
             q_2 = held[..., rows, :]
             k_2 = held_2
@@ -51,6 +49,27 @@ class Look(nn.Module):
             return y
         y = in_turn(average, n, 256, 2).transpose(1, 2).flatten(-2)
         return self.output(y)
+
+    @kept
+    def cos(self, n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        wide = torch.promote_types(dtype, torch.float32)
+        i = torch.arange(n, device=device)
+        index = torch.arange(4, device=device)
+        angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
+        return torch.cos(angle).to(dtype)
+
+    @kept
+    def chosen(self, device: torch.device) -> Tensor:
+        index = torch.arange(4, device=device)
+        return torch.where(index < 2, -1, 1)
+
+    @kept
+    def sin(self, n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        wide = torch.promote_types(dtype, torch.float32)
+        i = torch.arange(n, device=device)
+        index = torch.arange(4, device=device)
+        angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
+        return torch.sin(angle).to(dtype)
 
 
 class GroupedRope(nn.Module):

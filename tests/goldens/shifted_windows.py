@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from towerdsl.runtime.attend import attention_of_batches
 from towerdsl.runtime.blocks import blocked, joined, places_inside
 from towerdsl.runtime.inputs import as_declared
+from towerdsl.runtime.kept import kept
 
 
 class WindowAttention(nn.Module):
@@ -40,14 +41,22 @@ class WindowAttention(nn.Module):
         q = self.query(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         k = self.key(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         v = self.value(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
-        i_h = j_h = torch.arange(2, device=q.device)[:, None].expand(2, 2).flatten()
-        i_w = j_w = torch.arange(2, device=q.device).expand(2, 2).flatten()
-        bias = self.table[:, i_h[:, None] - j_h + 1, i_w[:, None] - j_w + 1]
+        bias = self.table[:, self.offset_h(q.device), self.offset_w(q.device)]
         inside = places_inside((h, w), (2, 2), device=q.device)
         mask = bias.masked_fill(~inside[:, None, None, :], float("-inf"))[None]
         y = attention_of_batches(q, k, v, attn_mask=mask)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (2, 2), (h, w))
         return self.output(y)
+
+    @kept
+    def offset_h(self, device: torch.device) -> Tensor:
+        i_h = j_h = torch.arange(2, device=device)[:, None].expand(2, 2).flatten()
+        return i_h[:, None] - j_h + 1
+
+    @kept
+    def offset_w(self, device: torch.device) -> Tensor:
+        i_w = j_w = torch.arange(2, device=device).expand(2, 2).flatten()
+        return i_w[:, None] - j_w + 1
 
 
 class WindowAttention2(nn.Module):
@@ -80,14 +89,22 @@ class WindowAttention2(nn.Module):
         q = self.query(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         k = self.key(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
         v = self.value(x_blocks).unflatten(-1, (2, 4)).transpose(2, 3)
-        i_h = j_h = torch.arange(2, device=q.device)[:, None].expand(2, 2).flatten()
-        i_w = j_w = torch.arange(2, device=q.device).expand(2, 2).flatten()
-        bias = self.table[:, i_h[:, None] - j_h + 1, i_w[:, None] - j_w + 1]
+        bias = self.table[:, self.offset_h(q.device), self.offset_w(q.device)]
         inside = places_inside((h, w), (2, 2), shift=(1, 1), device=q.device)
         mask = bias.masked_fill(~inside[:, None, None, :], float("-inf"))[None]
         y = attention_of_batches(q, k, v, attn_mask=mask)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (2, 2), (h, w), shift=(1, 1))
         return self.output(y)
+
+    @kept
+    def offset_h(self, device: torch.device) -> Tensor:
+        i_h = j_h = torch.arange(2, device=device)[:, None].expand(2, 2).flatten()
+        return i_h[:, None] - j_h + 1
+
+    @kept
+    def offset_w(self, device: torch.device) -> Tensor:
+        i_w = j_w = torch.arange(2, device=device).expand(2, 2).flatten()
+        return i_w[:, None] - j_w + 1
 
 
 class ShiftedWindows(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from towerdsl.runtime.attend import attention_of_batches
 from towerdsl.runtime.blocks import blocked, joined
 from towerdsl.runtime.inputs import as_declared
+from towerdsl.runtime.kept import kept
 
 
 class Patches(nn.Module):
@@ -63,12 +64,20 @@ class WindowAttention(nn.Module):
         q = self.query(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
         k = self.key(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
         v = self.value(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
-        i_h = j_h = torch.arange(3, device=q.device)[:, None].expand(3, 3).flatten()
-        i_w = j_w = torch.arange(3, device=q.device).expand(3, 3).flatten()
-        mask = self.table[:, i_h[:, None] - j_h + 2, i_w[:, None] - j_w + 2][None, None, :, :, :]
+        mask = self.table[:, self.offset_h(q.device), self.offset_w(q.device)][None, None, :, :, :]
         y = attention_of_batches(q, k, v, attn_mask=mask, full=True)
         y = joined(y.transpose(2, 3).flatten(-2), 1, (3, 3), (self.h, self.h))
         return self.output(y)
+
+    @kept
+    def offset_h(self, device: torch.device) -> Tensor:
+        i_h = j_h = torch.arange(3, device=device)[:, None].expand(3, 3).flatten()
+        return i_h[:, None] - j_h + 2
+
+    @kept
+    def offset_w(self, device: torch.device) -> Tensor:
+        i_w = j_w = torch.arange(3, device=device).expand(3, 3).flatten()
+        return i_w[:, None] - j_w + 2
 
 
 class WindowAttention2(nn.Module):
@@ -105,25 +114,34 @@ class WindowAttention2(nn.Module):
         q = self.query(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
         k = self.key(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
         v = self.value(x_blocks).unflatten(-1, (self.heads, self.head_dim)).transpose(2, 3)
-        i_h = j_h = torch.arange(3, device=q.device)[:, None].expand(3, 3).flatten()
-        i_w = j_w = torch.arange(3, device=q.device).expand(3, 3).flatten()
-        bias = self.table[:, i_h[:, None] - j_h + 2, i_w[:, None] - j_w + 2]
-        i_h_2 = torch.arange(self.h, device=q.device)
-        blocks = blocked(
-            ((i_h_2 + 2) // 3)[:, None].expand(-1, self.h), 0, (3, 3), shift=(2, 2), wrap=(True, True)
-        )
-        i_w_2 = torch.arange(self.h, device=q.device)
-        blocks_2 = blocked(((i_w_2 + 2) // 3).expand(self.h, -1), 0, (3, 3), shift=(2, 2), wrap=(True, True))
-        visible_place = (
-            (blocks[:, :, None] == blocks[:, None, :])
-            & (blocks_2[:, :, None] == blocks_2[:, None, :])
-        )
+        bias = self.table[:, self.offset_h(q.device), self.offset_w(q.device)]
+        visible_place = self.visible(q.device)
         mask = bias.masked_fill(~visible_place[:, None, :, :], float("-inf"))[None]
         y = attention_of_batches(q, k, v, attn_mask=mask, full=True)
         y = joined(
             y.transpose(2, 3).flatten(-2), 1, (3, 3), (self.h, self.h), shift=(2, 2), wrap=(True, True)
         )
         return self.output(y)
+
+    @kept
+    def offset_h(self, device: torch.device) -> Tensor:
+        i_h = j_h = torch.arange(3, device=device)[:, None].expand(3, 3).flatten()
+        return i_h[:, None] - j_h + 2
+
+    @kept
+    def offset_w(self, device: torch.device) -> Tensor:
+        i_w = j_w = torch.arange(3, device=device).expand(3, 3).flatten()
+        return i_w[:, None] - j_w + 2
+
+    @kept
+    def visible(self, device: torch.device) -> Tensor:
+        i_h = torch.arange(self.h, device=device)
+        blocks = blocked(
+            ((i_h + 2) // 3)[:, None].expand(-1, self.h), 0, (3, 3), shift=(2, 2), wrap=(True, True)
+        )
+        i_w = torch.arange(self.h, device=device)
+        blocks_2 = blocked(((i_w + 2) // 3).expand(self.h, -1), 0, (3, 3), shift=(2, 2), wrap=(True, True))
+        return (blocks[:, :, None] == blocks[:, None, :]) & (blocks_2[:, :, None] == blocks_2[:, None, :])
 
 
 class WindowAttention3(nn.Module):
@@ -152,15 +170,23 @@ class WindowAttention3(nn.Module):
         q = self.query(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         k = self.key(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
         v = self.value(x).unflatten(-1, (4, 16)).permute(0, 3, 1, 2, 4).flatten(-3, -2)
-        i_h = j_h = torch.arange(3, device=q.device)
-        offset_h = i_h[:, None] - j_h + 2
-        i_w = j_w = torch.arange(3, device=q.device)
-        offset_w = i_w[:, None] - j_w + 2
+        offset_h = self.offset_h(q.device)
+        offset_w = self.offset_w(q.device)
         mask = self.table[:, offset_h[:, None, :, None], offset_w[:, None, :]]
         mask = mask.flatten(1, 2).flatten(2, 3)[None]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(-2, (3, 3))
         y = y.permute(0, 2, 3, 1, 4).flatten(-2)
         return self.output(y)
+
+    @kept
+    def offset_h(self, device: torch.device) -> Tensor:
+        i_h = j_h = torch.arange(3, device=device)
+        return i_h[:, None] - j_h + 2
+
+    @kept
+    def offset_w(self, device: torch.device) -> Tensor:
+        i_w = j_w = torch.arange(3, device=device)
+        return i_w[:, None] - j_w + 2
 
 
 class Layer(nn.Module):

@@ -110,9 +110,11 @@ def lengths_of(inputs: dict[str, str], found: tuple[Any, ...]) -> dict[str, int]
             raise ValueError(f"{got}, {len(axes)} axes{help}")
         for axis, length in zip(axes, x.shape, strict=True):
             size = axis.rpartition("=")[2]
+            if size == "?":
+                continue
             if not size.isidentifier():
                 later.append((axis, size, length, got))
-            elif size != "_" and lengths.setdefault(size, length) != length:
+            elif lengths.setdefault(size, length) != length:
                 raise ValueError(f"{got}; {size} is {length} here and {lengths[size]} in `{source[size]}`")
             source.setdefault(size, name)
         limit, _, most = declared.rpartition(" at most ")

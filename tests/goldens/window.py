@@ -9,6 +9,7 @@ from towerdsl.runtime import holds_everywhere
 from towerdsl.runtime.attend import attend
 from towerdsl.runtime.blocks import blocked
 from towerdsl.runtime.inputs import as_declared
+from towerdsl.runtime.kept import kept
 
 
 class Attention(nn.Module):
@@ -36,14 +37,18 @@ class Attention(nn.Module):
         q = self.query(query).unflatten(-1, (8, 64)).transpose(1, 2)
         k = self.key(key).unflatten(-1, (8, 64)).transpose(1, 2)
         v = self.value(value).unflatten(-1, (8, 64)).transpose(1, 2)
-        i = torch.arange(64, device=q.device)
-        j = torch.arange(-64, 128, device=q.device)
-        visible = torch.abs(i[:, None] - j) < 64
+        visible = self.visible(q.device)
         visible_2 = None if keep is None else blocked(
             keep, 1, (64,), before=(64,), after=(64,)
         )[:, None, :, None, :]
         y = attend(q, k, v, 64, before=64, after=64, visible=(visible, visible_2)).transpose(1, 2).flatten(-2)
         return self.output(y)
+
+    @kept
+    def visible(self, device: torch.device) -> Tensor:
+        i = torch.arange(64, device=device)
+        j = torch.arange(-64, 128, device=device)
+        return torch.abs(i[:, None] - j) < 64
 
 
 class RestrictedSelfAttention(nn.Module):

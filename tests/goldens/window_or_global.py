@@ -10,6 +10,7 @@ from towerdsl.runtime import holds_everywhere
 from towerdsl.runtime.attend import attend_with_lse, merged
 from towerdsl.runtime.blocks import blocked
 from towerdsl.runtime.inputs import as_declared
+from towerdsl.runtime.kept import kept
 
 
 class Look(nn.Module):
@@ -40,9 +41,7 @@ class Look(nn.Module):
         visible = None if keep is None else blocked(
             keep, 1, (64,), before=(256,), after=(256,)
         )[:, None, :, None, :]
-        i = torch.arange(64, device=q.device)
-        j = torch.arange(-256, 320, device=q.device)
-        visible_2 = torch.abs(i[:, None] - j) < 257
+        visible_2 = self.visible(q.device)
         part = attend_with_lse(
             q,
             k,
@@ -54,25 +53,44 @@ class Look(nn.Module):
             dropout=0.1 if self.training else 0.0,
         )
         visible_3 = None if keep is None else keep[:, :1][:, None, None, None, :]
-        i_2 = j_2 = torch.arange(n, device=q.device)
-        i_blocks = blocked(~(torch.abs(i_2[:, None] - j_2[:1]) < 257), 0, (256,))
-        i_blocks_2 = blocked(~(i_2 < 1), 0, (256,))
-        visible_4 = i_blocks_2[:, :, None]
+        visible_4 = self.visible_2(n, q.device)
+        visible_5 = self.visible_3(n, q.device)[:, :, None]
         part_2 = attend_with_lse(
             q,
             k[:, :, :1],
             v[:, :, :1],
             256,
-            visible=(visible_3, i_blocks, visible_4),
+            visible=(visible_3, visible_4, visible_5),
             dropout=0.1 if self.training else 0.0,
         )
-        visible_5 = None if keep is None else keep[:, None, None, None, :]
-        i_blocks_3 = blocked(~(torch.abs(i_2[:1][:, None] - j_2) < 257), 0, (256,))
+        visible_6 = None if keep is None else keep[:, None, None, None, :]
+        visible_7 = self.visible_4(n, q.device)
         part_3 = attend_with_lse(
-            q[:, :, :1], k, v, 256, visible=(visible_5, i_blocks_3), dropout=0.1 if self.training else 0.0
+            q[:, :, :1], k, v, 256, visible=(visible_6, visible_7), dropout=0.1 if self.training else 0.0
         )
         y = merged(part, part_2, part_3).transpose(1, 2).flatten(-2)
         return self.output(y)
+
+    @kept
+    def visible(self, device: torch.device) -> Tensor:
+        i = torch.arange(64, device=device)
+        j = torch.arange(-256, 320, device=device)
+        return torch.abs(i[:, None] - j) < 257
+
+    @kept
+    def visible_2(self, n: int, device: torch.device) -> Tensor:
+        i = j = torch.arange(n, device=device)
+        return blocked(~(torch.abs(i[:, None] - j[:1]) < 257), 0, (256,))
+
+    @kept
+    def visible_3(self, n: int, device: torch.device) -> Tensor:
+        i = torch.arange(n, device=device)
+        return blocked(~(i < 1), 0, (256,))
+
+    @kept
+    def visible_4(self, n: int, device: torch.device) -> Tensor:
+        i = j = torch.arange(n, device=device)
+        return blocked(~(torch.abs(i[:1][:, None] - j) < 257), 0, (256,))
 
 
 class FeedForward(nn.Module):

@@ -21,10 +21,11 @@ from towerdsl.emit.scopes import Given, check_attributes
 from towerdsl.emit.values import ValueWriter
 from towerdsl.ir import names
 from towerdsl.ir import nodes as n
-from towerdsl.ir.liveness import read, statements, values
+from towerdsl.ir.liveness import handed_on, read, statements, values
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType, Type
 from towerdsl.lowered.nodes import Lowered
+from towerdsl.lowered.once import made_once
 from towerdsl.ops import python
 
 INIT = {
@@ -54,18 +55,24 @@ class Draft:
     forward: list[str]
     signature: str
     returns: str
+    methods: dict[str, list[str]] = field(default_factory=dict)  # beside `forward`
     helpers: set[str] = field(default_factory=set)
     given: Given = field(default_factory=lambda: Given(frozenset(), frozenset()))
 
     @property
     def skeleton(self) -> tuple[str, ...]:
         """The text without its numbers and the names of axes: classes with the same skeleton can be one."""
-        text = "\n".join((*self.init, "", *self.forward, self.signature, self.returns))
+        text = "\n".join((*self._marked, self.signature, self.returns))
         return (MARK.sub("\x01", text),)
 
     @property
     def numbers(self) -> list[tuple[str, str]]:
-        return [(m[1], m[2]) for line in (*self.init, *self.forward) for m in MARK.finditer(line)]
+        return [(m[1], m[2]) for line in self._marked for m in MARK.finditer(line)]
+
+    @property
+    def _marked(self) -> list[str]:
+        """The lines that have marks, in the order in which `merge` fills them."""
+        return [*self.init, *self.forward, *(line for lines in self.methods.values() for line in lines)]
 
 
 def _by_index(bodies: Sequence[list[str]], index: str) -> list[str] | None:
@@ -164,6 +171,7 @@ class ClassWriter:
         """`model` is given for its root, with the functions that its `forward` calls besides."""
         self.block, self.trees, self.constructors, self.optional = block, trees, constructors, optional
         self.model, self.helpers = model, frozenset(helpers)
+        self.handed_on = handed_on(block)
         self.defaults = [i for i in model.inputs if i.default is not None] if model is not None else []
         self.start(frozenset(), {})
 
@@ -196,6 +204,10 @@ class ClassWriter:
         forward = [*self.frame.lines]
         forward.append(f"return {result}")
         filled = self._filled()
+        methods = {
+            name: [f"@{self.frame.helper('kept')}", f"def {name}{lines[0]}", *lines[1:]]
+            for name, lines in self.frame.methods.items()
+        }
         self.frame.called = set(self.frame.helpers)
         prelude = [*self.frame.prelude(), *filled]
         forward = [*prelude, *tidy(forward)]
@@ -212,19 +224,28 @@ class ClassWriter:
             forward,
             signature,
             returns,
+            methods,
             self.frame.helpers,
-            Given(frozenset(self.frame.names.known.values()), frozenset(self.frame.called | self.helpers)),
+            Given(
+                frozenset({*self.frame.given, *self.frame.names.known.values()}),
+                frozenset(self.frame.called | self.helpers),
+            ),
         )
 
     def _result(self, result: n.Value | n.Relation) -> str:
         """The code of a result; a model gives tensors only."""
         if isinstance(result, n.Relation):
             return self.frame.variable(result.name)
-        code = self.values.text(result)
+        code = self.values.text(self._made_once(result, False))
         if self.model is None or not result.type.scalar:
             return code
         dtype = {"int": "torch.long", "bool": "torch.bool"}.get(result.type.dtype, self.frame.dtype)
         return f"torch.tensor({code}, device={self.frame.device}, dtype={dtype})"
+
+    def _made_once(self, value: n.Value, whole: bool) -> n.Value:
+        """The value, what no data goes into for all calls; or, if not `whole`, only parts of it: it is given away."""
+        found = made_once(value)
+        return value if isinstance(found, n.Shared) and found.kept and not whole else found
 
     # --- __init__ ---------------------------------------------------------------------------------------------
 
@@ -272,7 +293,7 @@ class ClassWriter:
         frame = self.frame
         if isinstance(step, n.Set):
             targets = ", ".join(frame.variable(name) for name in step.names)
-            frame.assign(targets, self.values.text(step.value))
+            frame.assign(targets, self.values.text(self._made_once(step.value, not self.handed_on & {*step.names})))
         elif isinstance(step, n.Evaluate):
             AverageWriter(self.values, self.trees[id(self.block)]).write(step.part, step.names, step.gate)
         elif isinstance(step, n.Loop):
@@ -415,6 +436,11 @@ def _annotation(kind: Type) -> str:
     return "Tensor"
 
 
+def after_forward(methods: Mapping[str, Sequence[str]]) -> list[str]:
+    """The lines of a class that has these methods beside `forward`."""
+    return [line and f"    {line}" for lines in methods.values() for line in ("", *lines)]
+
+
 # --- merging ---------------------------------------------------------------------------------------------------
 
 
@@ -438,7 +464,7 @@ def merge(drafts: Sequence[Draft], name: str, about: Sequence[str], classes: Col
     arguments: dict[tuple[str, ...], str] = {}
     block = drafts[0].block
     taken = {*names.MODULE, *names.METHOD, "_", *names.IMPORTED, *names.BUILTINS, *classes, *helpers()}
-    taken |= {*(name for name, _ in block.modules), *(w.name for w in block.weights)}
+    taken |= {*(name for name, _ in block.modules), *(w.name for w in block.weights), *drafts[0].methods}
     taken |= {x for line in drafts[0].init for x in re.findall(r"(?<![.\w])[A-Za-z_]\w*(?![\w=])", unmark(line))}
     chosen: list[str | None] = []
     for column in columns:
@@ -470,6 +496,7 @@ def merge(drafts: Sequence[Draft], name: str, about: Sequence[str], classes: Col
     first = drafts[0]
     init = [fill(line, "") for line in first.init]
     forward = [fill(line, "self.") for line in first.forward]
+    methods = {method: [fill(line, "self.") for line in made] for method, made in first.methods.items()}
     kept = [f"self.{a} = {a}" for a in used_in_forward]
     head = [f"class {name}(nn.Module):", *docstring(about, 1)]
     lines: list[str] = []
@@ -482,7 +509,8 @@ def merge(drafts: Sequence[Draft], name: str, about: Sequence[str], classes: Col
         lines.append("")
     lines.append(f"    def forward({unmark(first.signature)}) -> {first.returns}:")
     lines += [f"        {line}" for line in forward]
-    check_attributes(name, [*kept, *init], forward)
+    lines += after_forward(methods)
+    check_attributes(name, [*kept, *init], forward, methods)
     constructors = {}
     for k, d in enumerate(drafts):
         numbers = ", ".join(f"{a}={mark(v[k], a)}" for v, a in arguments.items())

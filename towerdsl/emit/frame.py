@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 from towerdsl.budget import spend
 from towerdsl.emit.code import mark
+from towerdsl.emit.helpers import helpers
+from towerdsl.emit.layout import tidy
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import variables
-from towerdsl.ir.names import ATTENTION, Variables
+from towerdsl.ir.names import ATTENTION, BUILTINS, IMPORTED, MODULE, Variables, unused
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
@@ -46,6 +48,8 @@ class Frame:
     dtype_from: str = ""
     wide_name: str = ""  # the variable that holds the dtype for what is computed from positions, once there is one
     products: dict[str, tuple[str, str]] = field(default_factory=dict)  # line of a batched product -> its operands
+    methods: dict[str, list[str]] = field(default_factory=dict)  # what is made once: from its arguments on
+    given: set[str] = field(default_factory=set)  # the variables of these methods
 
     def __post_init__(self) -> None:
         own = ATTENTION if self.block.average is not None else ()
@@ -191,19 +195,20 @@ class Frame:
         if number is not None:
             return mark(number, hint)
 
-        def free(name: str) -> str:
-            if name.startswith("%"):
-                return self.variable(name)
-            source = self.lengths.get(name, name)
-            if source.isidentifier() or name not in self.lengths:
-                return source
-            known = next((variable for variable, code in self.needs.items() if code == source), None)
-            if known is None:  # a variable of the spec may have the name of the axis
-                known = self.fresh(name)
-                self.needs[known] = source
-            return known
+        return size.render(self.length)
 
-        return size.render(free)
+    def length(self, name: str) -> str:
+        """A free length: a variable that is read first."""
+        if name.startswith("%"):
+            return self.variable(name)
+        source = self.lengths.get(name, name)
+        if source.isidentifier() or name not in self.lengths:
+            return source
+        known = next((variable for variable, code in self.needs.items() if code == source), None)
+        if known is None:  # a variable of the spec may have the name of the axis
+            known = self.fresh(name)
+            self.needs[known] = source
+        return known
 
     def sizes(self, axes: Sequence[Axis]) -> str:
         return ", ".join(self.size(a.size, a.name or "size") for a in axes)
@@ -227,3 +232,47 @@ class Frame:
             else:
                 self.needs[self.wide_name] = source
         return self.wide_name
+
+    # --- methods ----------------------------------------------------------------------------------------------
+
+    def method(self, name: str, made: MethodFrame) -> str:
+        """The code of a call of a method; one that does the same is there already, or it becomes one of the class."""
+        arguments = sorted(made.arguments, key=lambda x: x if x.startswith("%") else "")  # lengths first
+        header = ", ".join(["self", *(": ".join(made.arguments[x]) for x in arguments)])
+        text = [f"({header}) -> Tensor:", *(f"    {line}" for line in [*made.prelude(), *tidy(made.lines)])]
+        called = next((known for known, lines in self.methods.items() if lines == text), None)
+        if called is None:
+            attributes = {x for x, _ in (*self.block.modules, *((w.name, w) for w in self.block.weights))}
+            called = unused(name, {*MODULE, *BUILTINS, *IMPORTED, *helpers(), *attributes, *self.methods})
+            self.methods[called] = text
+            self.given |= made.names.taken
+        codes = {"%device": self.device, "%dtype": self.dtype}
+        found = [codes[x] if x in codes else self.length(x) for x in arguments]
+        return f"self.{called}({', '.join(found)})"
+
+
+@dataclass
+class MethodFrame(Frame):
+    """A method that makes what no data goes into: it is given the lengths that it reads, a device and a dtype."""
+
+    arguments: dict[str, tuple[str, str]] = field(default_factory=dict)  # a length, or another -> variable, annotation
+
+    def __post_init__(self) -> None:
+        self.names = Variables((), (), self.reserved)
+
+    def argument(self, name: str, kind: str) -> str:
+        """The variable of an argument."""
+        if name not in self.arguments:
+            self.arguments[name] = self.fresh(name.removeprefix("%")), kind
+        return self.arguments[name][0]
+
+    def length(self, name: str) -> str:
+        return self.argument(name, "int")
+
+    @property
+    def device(self) -> str:
+        return self.argument("%device", "torch.device")
+
+    @property
+    def dtype(self) -> str:
+        return self.argument("%dtype", "torch.dtype")

@@ -28,15 +28,21 @@ class ScopeError(AssertionError):
         super().__init__(f"internal error in towerdsl: in the emitted {where}, {what}; please report it with the spec")
 
 
-def check_attributes(name: str, init: Sequence[str], forward: Iterable[str]) -> None:
-    """Each attribute of a class is made once, hides nothing of `nn.Module`, and is there where it is read."""
-    made = Counter(m[1] or m[2] for line in init if (m := _MADE.match(line)))
+def check_attributes(
+    name: str, init: Sequence[str], forward: Iterable[str], methods: Mapping[str, Sequence[str]]
+) -> None:
+    """Each attribute of a class is made once, hides nothing of `nn.Module`, and is there where it is read.
+
+    `methods` are those beside `forward`.
+    """
+    made = Counter([*(m[1] or m[2] for line in init if (m := _MADE.match(line))), *methods])
     for attribute, count in made.items():
         if count > 1:
             raise ScopeError(f"class {name}", f"`self.{attribute}` is made twice")
         if attribute in MODULE - _OWN:
             raise ScopeError(f"class {name}", f"`self.{attribute}` hides what `nn.Module` has")
-    for attribute in {x for line in (*init, *forward) for x in _ATTRIBUTE.findall(line)} - made.keys() - _INHERITED:
+    lines = [*init, *forward, *(line for method in methods.values() for line in method)]
+    for attribute in {x for line in lines for x in _ATTRIBUTE.findall(line)} - made.keys() - _INHERITED:
         raise ScopeError(f"class {name}", f"`self.{attribute}` is read, and never made")
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from towerdsl.diagnostics import visible
-from towerdsl.emit.classes import ClassWriter, Draft, Written, merge
+from towerdsl.emit.classes import ClassWriter, Draft, Written, after_forward, merge
 from towerdsl.emit.code import unmark
 from towerdsl.emit.describe import described, docstring
 from towerdsl.emit.helpers import copied
@@ -179,9 +179,10 @@ class _Root:
         lines.append("")
         lines.append(f"    def forward({', '.join(arguments)}) -> {returns}:")
         lines += [f"        {line}" for line in draft.forward]
+        lines += after_forward(draft.methods)
         called = (draft.given.called | {*self.classes, *self.aliases.values()}) - self.aliases.keys()
         self.given = replace(draft.given, called=called)
-        check_attributes(name, draft.init, draft.forward)
+        check_attributes(name, draft.init, draft.forward, draft.methods)
         self.lines_of_classes.append([*head, *(x for line in lines for x in wrapped(unmark(line)))])
 
 

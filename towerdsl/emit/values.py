@@ -27,7 +27,8 @@ from towerdsl.emit.code import (
     permuted,
     spread,
 )
-from towerdsl.emit.frame import Frame
+from towerdsl.emit.frame import Frame, MethodFrame
+from towerdsl.emit.helpers import helpers
 from towerdsl.emit.placed import PlacedWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
@@ -143,6 +144,8 @@ class ValueWriter(PlacedWriter):
 
     def _shared(self, value: n.Shared) -> Code:
         frame = self.frame
+        if value.kept:
+            return self._kept(value)
         if value.key not in frame.shared:
             if isinstance(value.arg, n.Blocks) and frame.averaging:  # they get a variable by themselves
                 text = self._blocks(value.arg, value.name).text
@@ -151,6 +154,19 @@ class ValueWriter(PlacedWriter):
                 text = self.text(value.arg)
                 frame.shared[value.key] = frame.assign(frame.fresh(value.name), text)
         return Code(frame.shared[value.key])
+
+    def _kept(self, value: n.Shared) -> Code:
+        """A call of the method that makes a value."""
+        frame = self.frame
+        own = MethodFrame(
+            frame.block,
+            reserved=frozenset({*helpers(), *frame.aliases.values()}),
+            helpers=frame.helpers,
+            aliases=frame.aliases,
+            averaging=frame.averaging,
+        )
+        own.line(f"return {type(self)(own).text(value.arg)}")
+        return Code(frame.method(value.name, own))
 
     def _cast(self, value: n.Cast) -> Code:
         if value.type.dtype == "int":

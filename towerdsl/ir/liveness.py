@@ -54,6 +54,28 @@ def values(step: n.Set | n.Evaluate) -> list[n.Value]:
     return [v for v in (a.query, a.key, a.value, a.score, a.visible, a.message, step.gate) if v is not None]
 
 
+def handed_on(block: n.BlockInstance) -> set[str]:
+    """The variables that a block may give as they are: what is made of them by arithmetic is another tensor."""
+    found: set[str] = set()
+
+    def visit(value: n.Value | n.Relation) -> None:
+        if isinstance(value, n.Local):
+            found.add(value.name)
+        elif isinstance(value, n.Value) and not isinstance(value, n.Pointwise | n.Dot | n.Reduce | n.Gather):
+            for operand in value.operands:
+                visit(operand)
+
+    for result in block.results:
+        visit(result)
+    before = -1
+    while len(found) > before:
+        before = len(found)
+        for step in statements(block.body):
+            if isinstance(step, n.Set) and found & {*step.names}:
+                visit(step.value)
+    return found
+
+
 def weights_read(
     weights: Iterable[n.WeightDecl], body: Sequence[n.Step], results: Iterable[n.Value | n.Relation]
 ) -> tuple[n.WeightDecl, ...]:

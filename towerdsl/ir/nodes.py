@@ -98,11 +98,13 @@ class Fill(Value):
 
 @dataclass(frozen=True)
 class Shared(Value):
-    """A value that is used more than once and computed once, in a variable called after `name`."""
+    """A value that is computed once, in a variable called after `name`, for several uses; or, where it is `kept`, by a
+    method called so, for all calls with the same lengths."""
 
     arg: Value
     name: str
     key: int = field(compare=False)
+    kept: bool = False
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def _fill(v: n.Fill) -> str:
 
 
 def _shared(v: n.Shared) -> str:
-    return f"once({show_value(v.arg)})"
+    return f"{'kept' if v.kept else 'once'}({show_value(v.arg)})"
 
 
 def _cast(v: n.Cast) -> str:

@@ -14,6 +14,7 @@ from towerdsl.ir.nodes import Average, Value
 from towerdsl.ir.size import Size, product
 from towerdsl.lowered.common import common_parts
 from towerdsl.lowered.nodes import Lowered
+from towerdsl.lowered.once import made_once
 from towerdsl.passes.locality import Band, Classes, Locality, analyze
 from towerdsl.passes.score import DotScore, split
 
@@ -136,5 +137,5 @@ class Plan:
     able: tuple[Kernel, ...] = ()  # those that do not refuse, the chosen one among them
 
     def lowered(self, average: Average) -> Lowered:
-        """How the chosen kernel computes the attention, common parts once."""
-        return common_parts(lowered(self.kernel, average, self.facts))
+        """How the chosen kernel computes the attention, common parts once, and what no data goes into for all calls."""
+        return made_once(common_parts(lowered(self.kernel, average, self.facts)))

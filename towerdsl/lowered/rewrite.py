@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from towerdsl.budget import spend
 from towerdsl.ir.nodes import Average, Value
 from towerdsl.lowered.nodes import Lowered
 from towerdsl.passes.score import DotScore, Product, Term
 
+Tree = TypeVar("Tree", Lowered, Value)
+
 #: What of an average a tree computes; its sources are made before.
 FORMULAS = ("score", "visible", "message")
 
 
-def change_values(lowered: Lowered, change: Callable[[Value], Value | None]) -> Lowered:
+def change_values(tree: Tree, change: Callable[[Value], Value | None]) -> Tree:
     """The tree with what `change` gives in the place of a value as a whole; None goes on with what it is made of."""
-    found: Lowered = _Rewriter(change).rebuilt(lowered)
+    found: Tree = _Rewriter(change).rebuilt(tree)
     return found
 
 
