@@ -119,3 +119,20 @@ def test_as_many_parameters(source):
 def test_names_of_the_standard_library_stay(source):
     with pytest.raises(TowerError, match="`causal` is in the standard library"):
         source("base", "causal: j < i")
+
+
+def test_a_library_has_a_part_of_a_map(tmp_path: Path):
+    """Of two rules about one public name that of the spec counts; a map that the spec has not is left."""
+    maps = "checkpoints:\n  theirs: {'a.{p}': 'step.linear.{p}', b: step.linear.bias}\n  left: {c: nothing}\n"
+    (tmp_path / "base.yaml").write_text(BASE + maps)
+    spec = SPEC.format(use="base", define="unused: 1", outputs="step(linear(x, d))")
+    (tmp_path / "spec.yaml").write_text(f"{spec}checkpoints:\n  theirs: {{b: linear.weight, c: linear.bias}}\n")
+    (found,) = compile_spec(tmp_path / "spec.yaml").checkpoints
+    assert found.to_data()["rules"] == {"a.{p}": "step.linear.{p}", "b": "linear.weight", "c": "linear.bias"}
+
+
+def test_words_leave_one_branch(source):
+    """What stands in a definition several times, in one branch each, is written in its place."""
+    choice = "sizes: {kind: \"one_of('a', 'b')\"}\n"
+    text = source("base, choice", define="act(x): tanh(x) if kind == 'a' else relu(x)", choice=choice)
+    assert "torch.tanh(self.linear(x))" in text and "tanh(linear(x, d))" in text

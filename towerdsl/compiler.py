@@ -267,7 +267,7 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
     shapes = {name: shape for name, shape, _ in parameter_shapes(model.root)}
     built = part_names(model.root) | {part for name in shapes for part in name.split(".")}
     found = []
-    for section in resolved.spec.checkpoints:
+    for section in resolved.checkpoints:
         parsed = parse_map(section, errors, numbers)
         found.append(parsed)
         if len(errors):

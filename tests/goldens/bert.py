@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """feed_forward(x), specs/blocks/transformer_layers.yaml:11.
+    """feed_forward(x), specs/blocks/transformer_layers.yaml:10.
 
         linear(gelu(linear(x, ff, name=up)), d, name=down)
 
@@ -58,7 +58,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """encoder_layer(x, keep), specs/blocks/transformer_layers.yaml:14.
+    """encoder_layer(x, keep), specs/blocks/transformer_layers.yaml:13.
 
         x = layernorm(x + dropout(attention(x, x, x, keep), dropout), eps=eps, name=attention_norm)
         x = layernorm(x + dropout(feed_forward(x), dropout), eps=eps, name=feed_forward_norm)
@@ -86,6 +86,9 @@ class Bert(nn.Module):
     Devlin et al. 2018, arXiv:1810.04805
 
     A Transformer encoder in which every token sees all others, to the left and to the right.
+
+    Chosen:
+        act = 'gelu', not relu, silu, swish, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu or tanh
 
     Inputs:
         ids: int[b, n]

@@ -94,7 +94,7 @@ class Look(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """feed_forward(x), specs/blocks/transformer_layers.yaml:11.
+    """feed_forward(x), specs/blocks/transformer_layers.yaml:10.
 
         linear(gelu(linear(x, ff, name=up)), d, name=down)
 
@@ -118,6 +118,7 @@ class GlobalLocal(nn.Module):
     Each token sees its neighbours; a few global tokens see all, and all see them.
 
     Chosen:
+        act = 'gelu', not relu, silu, swish, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu or tanh
         pattern = 'union', not turns
 
     Inputs:

@@ -322,6 +322,16 @@ class CheckpointSection:
     prefix: tuple[Text, ...]
     rename: tuple[tuple[Text, Text], ...]
 
+    def joined(self, later: CheckpointSection) -> CheckpointSection:
+        """This map and a later one of its name: of two rules about one public name, the later one counts."""
+        return CheckpointSection(
+            later.name,
+            tuple(({k.text: (k, x) for k, x in (*self.rules, *later.rules)}).values()),
+            (*self.ignore, *later.ignore),
+            (*self.prefix, *later.prefix),
+            tuple(({k.text: (k, x) for k, x in (*self.rename, *later.rename)}).values()),
+        )
+
 
 @dataclass(frozen=True)
 class ConfigRead:

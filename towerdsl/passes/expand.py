@@ -114,8 +114,17 @@ _SIMPLE = (t.Name, t.Number, t.Bool, t.String, t.Attribute, t.List, t.Once)
 
 
 def _count(e: t.Expr, name: str) -> int:
-    """How often a parameter stands in a formula."""
+    """How often a parameter stands in a formula, of which words that are compared leave one branch."""
     spend(2)
+    if isinstance(e, t.Cond) and _of_words(e.test):
+        return max(_count(e.then, name), _count(e.otherwise, name))
     own = int(isinstance(e, t.Name) and e.id == name)
     inside = [*e.children(), *(v for _, v in e.kwargs)] if isinstance(e, t.Call) else e.children()
     return own + sum(_count(c, name) for c in inside)
+
+
+def _of_words(test: t.Expr) -> bool:
+    """Whether a condition compares words: sizes alone can be those."""
+    if isinstance(test, t.Logic):
+        return all(_of_words(x) for x in test.operands)
+    return isinstance(test, t.Compare) and any(isinstance(x, t.String) for x in test.operands)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import networkx as nx
@@ -52,6 +53,7 @@ class Resolved:
     lists: Mapping[str, tuple[t.Expr, ...]] = field(default_factory=dict)  # sizes that are lists, once they are put in
     files: tuple[Path, ...] = ()  # what was read: the spec, and all files that it uses
     config: t.ConfigRules = field(default_factory=t.ConfigRules)  # of the spec, and of all files that it uses
+    checkpoints: tuple[t.CheckpointSection, ...] = ()  # of the spec, with what libraries have under the same names
     #: sizes that come from a public configuration, and what that says
     said: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,11 +100,21 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
     for file in files:
         config = config.joined(file.spec.config)
     paths = tuple(f.spec.path for f in files if f.spec.path)
-    resolved = Resolved(spec, sizes, choices.of, definitions, blocks, broken, files=paths, config=config)
+    maps = _maps(spec, files)
+    resolved = Resolved(spec, sizes, choices.of, definitions, blocks, broken, {}, paths, config, maps)
     _check_functions(resolved, errors)
     for roots, hidden in _expressions(resolved):
         choices.check(roots, hidden)
     return resolved if _check_cycles(resolved, errors) else None
+
+
+def _maps(spec: t.SpecFile, files: Sequence[_File]) -> tuple[t.CheckpointSection, ...]:
+    """The checkpoint maps of a spec, each with that of the same name of all libraries that it uses."""
+    found = []
+    for own in spec.checkpoints:
+        parts = [m for f in files if f.spec.is_library for m in f.spec.checkpoints if m.name.text == own.name.text]
+        found.append(reduce(t.CheckpointSection.joined, (*parts, own)))
+    return tuple(found)
 
 
 def _check_free(name: str, span: Span, errors: Diagnostics) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,9 +25,24 @@ def reading(typer: Typer, e: t.Expr, scope: Scope) -> t.Expr:
     if not any(isinstance(x, t.Cond | t.Logic) or (isinstance(x, t.Name) and x.id in names) for x in walk(e)):
         return e
     put_in = typer.expanded(e, scope, open_)
-    once = [x.arg for x in walk(put_in) if isinstance(x, t.Once)]
+    once = [x.arg for x in _taken(typer, put_in, scope, set()) if isinstance(x, t.Once)]
     repeated = any(isinstance(x, t.Call) for arg in once for x in walk(arg))
     return _read(typer, e if repeated else put_in, scope)
+
+
+def _taken(typer: Typer, e: t.Expr, scope: Scope, met: set[int]) -> Iterator[t.Expr]:
+    """An expression and all below it, without branches that are not taken; what is computed once is met once."""
+    spend(2)
+    if isinstance(e, t.Once) and e.key in met:
+        return
+    yield e
+    if isinstance(e, t.Once):
+        met.add(e.key)
+    inside = [*e.children(), *(v for _, v in e.kwargs)] if isinstance(e, t.Call) else list(e.children())
+    if isinstance(e, t.Cond) and (test := _decided(typer, e.test, scope)) is not None:
+        inside = [e.then if test else e.otherwise]
+    for x in inside:
+        yield from _taken(typer, x, scope, met)
 
 
 def _read(typer: Typer, e: t.Expr, scope: Scope) -> t.Expr:
