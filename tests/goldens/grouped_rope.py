@@ -35,10 +35,9 @@ class Look(nn.Module):
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2)
         v = self.value(x).unflatten(-1, (2, 4)).transpose(1, 2)
         cos = self.cos(n, q.device, q.dtype)
-        chosen = self.chosen(q.device)
         sin = self.sin(n, q.device, q.dtype)
-        q = q * cos + chosen * q.roll(2, -1) * sin
-        k = k * cos + chosen * k.roll(2, -1) * sin
+        q = q * cos + q.roll(2, -1) * sin
+        k = k * cos + k.roll(2, -1) * sin
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         y = y.transpose(1, 2).flatten(-2)
         return self.output(y)
@@ -52,17 +51,12 @@ class Look(nn.Module):
         return torch.cos(angle).to(dtype)
 
     @kept
-    def chosen(self, device: torch.device) -> Tensor:
-        index = torch.arange(4, device=device)
-        return torch.where(index < 2, -1, 1)
-
-    @kept
     def sin(self, n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         wide = torch.promote_types(dtype, torch.float32)
-        i = torch.arange(n, device=device)
         index = torch.arange(4, device=device)
+        i = torch.arange(n, device=device)
         angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
-        return torch.sin(angle).to(dtype)
+        return (torch.where(index < 2, -1, 1) * torch.sin(angle)).to(dtype)
 
 
 class GroupedRope(nn.Module):

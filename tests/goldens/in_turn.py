@@ -36,10 +36,9 @@ class Look(nn.Module):
         k = self.key(x).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(3, 1)
         v = self.value(x).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(3, 1)
         cos = self.cos(n, q.device, q.dtype)
-        chosen = self.chosen(q.device)
         sin = self.sin(n, q.device, q.dtype)
-        held = q * cos + chosen * q.roll(2, -1) * sin
-        held_2 = k * cos + chosen * k.roll(2, -1) * sin
+        held = q * cos + q.roll(2, -1) * sin
+        held_2 = k * cos + k.roll(2, -1) * sin
         i = j = torch.arange(n, device=q.device)
         def average(rows: slice) -> Tensor:
             q_2 = held[..., rows, :]
@@ -59,17 +58,12 @@ class Look(nn.Module):
         return torch.cos(angle).to(dtype)
 
     @kept
-    def chosen(self, device: torch.device) -> Tensor:
-        index = torch.arange(4, device=device)
-        return torch.where(index < 2, -1, 1)
-
-    @kept
     def sin(self, n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         wide = torch.promote_types(dtype, torch.float32)
-        i = torch.arange(n, device=device)
         index = torch.arange(4, device=device)
+        i = torch.arange(n, device=device)
         angle = i[:, None] * (1 / 10000 ** ((2 * (index % 2)).to(wide) / 4))
-        return torch.sin(angle).to(dtype)
+        return (torch.where(index < 2, -1, 1) * torch.sin(angle)).to(dtype)
 
 
 class GroupedRope(nn.Module):

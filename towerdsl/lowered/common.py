@@ -65,11 +65,12 @@ class _Common:
 
 
 def name_of(value: n.Value) -> str:
-    """A name for a value: its own, or that of its function or kind."""
+    """A name for a value: its own, that of the function that it is made by, or of its kind."""
     if isinstance(value, n.Shared):
         return value.name
     if isinstance(value, n.Cast):
         return name_of(value.arg)
-    if isinstance(value, n.Pointwise) and value.op.isidentifier():
-        return "chosen" if value.op == "where" else value.op
-    return "term" if isinstance(value, n.Pointwise) else type(value).__name__.lower()
+    if not isinstance(value, n.Pointwise):
+        return type(value).__name__.lower()
+    functions = [v.op for v in value.walk() if isinstance(v, n.Pointwise) and v.op.isidentifier()]
+    return next((x for x in functions if x != "where"), "chosen" if functions else "term")

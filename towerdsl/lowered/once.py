@@ -13,7 +13,6 @@ from towerdsl.lowered.common import name_of
 from towerdsl.lowered.counted import Counted
 from towerdsl.lowered.nodes import Lowered, Paired
 from towerdsl.lowered.rewrite import Tree, change_values
-from towerdsl.ops import ELEMENTWISE
 from towerdsl.passes.score import sides
 
 
@@ -47,11 +46,10 @@ class _Once:
 
     def name(self, value: n.Value) -> str:
         """A name for what is kept: what it is for, along which axis; or what it is made by."""
-        made_by = (name_of(v) for v in value.walk())
-        base = next((x for x in made_by if x in ELEMENTWISE or x == "chosen"), "numbers")
-        if len(sides(value)) < 2:
-            return "visible" if value.type.dtype == "bool" else base
-        base = {"bool": "visible", "int": "offset"}.get(value.type.dtype, base)
+        if value.type.dtype == "bool":
+            base = "visible"
+        else:
+            base = "offset" if value.type.dtype == "int" and len(sides(value)) > 1 else name_of(value)
         axes = {a.name for v in value.walk() for a in _counted(v) if a is not None}
         several = self.average is not None and max(len(self.average.positions), len(self.average.over)) > 1
         return f"{base}_{axes.pop()}" if several and len(axes) == 1 and None not in axes else base
