@@ -46,7 +46,8 @@ class Family:
     """One `model_type`: `sizes` make it small, `published` has the further keys of public configurations.
 
     `given(values)` are inputs of the spec, `call(model, given)` what the peer makes of them. Results count where the
-    input `keep` is true. `idle` are keys that change nothing, `steps` the deviation of random weights.
+    input `kept` is true, or all. `idle` are keys that change nothing, `std` is the deviation of random weights, and
+    `change(model, values)` gives the peer what only checkpoints have.
     """
 
     spec: str
@@ -58,6 +59,7 @@ class Family:
     added: Values = field(default_factory=dict)
     std: float = 0.3
     kept: str = "keep"
+    change: Callable[[nn.Module, Values], None] = lambda model, values: None
 
     def configuration(self, k: int = 0) -> Values:
         return merged(self.sizes, self.published[k])
@@ -77,18 +79,19 @@ def theirs(family: Family, values: Values) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.add_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0)
+        family.change(model, values)
     return model
 
 
 def assert_equal(family: Family, values: Values, ours: nn.Module, model: nn.Module) -> None:
     given = family.given(values)
     with torch.no_grad():
-        for masked in (True, False) if family.kept in given else (False,):
+        for masked in (True, False) if "keep" in given else (False,):
             inputs = {name: x for name, x in given.items() if masked or not name.endswith("keep")}
             expected, found = family.call(model, inputs), ours(**inputs)
             assert expected.shape == found.shape, (expected.shape, found.shape)
             away = (found - expected).abs()
-            seen = away[given[family.kept]] if masked else away
+            seen = away[given[family.kept]] if masked and family.kept else away
             assert seen.max() <= 1e-5 * max(1, expected.abs().max()), f"{seen.max():.1e} of {expected.abs().max():.1e}"
             assert expected.std() > 1e-3, "the result is nearly constant"
 
@@ -236,3 +239,9 @@ def text(values: Values, length: int = 13, most: int | None = None) -> Named:
     keep[1, :4] = False
     keep[2, length - 4 :] = False
     return {"ids": ids, "keep": keep}
+
+
+def pairs(values: Values) -> Named:
+    """Texts, and shorter ones that answer them, each with padding."""
+    asked, answered = text(values), text(values, 9)
+    return asked | {"answer": answered["ids"].flip(0), "answer_keep": answered["keep"].flip(0)}

@@ -155,7 +155,8 @@ class Rules:
         known = {key.text: rule for key, rule in rules.rules}
         ignored = IDLE | {key.text for key in rules.ignore}
         for key in config.values:
-            if key not in known and config.spelled.get(key, key) not in ignored and key not in ignored:
+            idle = key in ignored or config.spelled.get(key, key) in ignored or key.rpartition(".")[2] in IDLE
+            if key not in known and not idle:
                 message = f"{config.says(key)}, and `{self.name}` has no rule for it: it may change what is computed"
                 wrong("key", message, key, did_you_mean(key, known, "if it changes nothing, remove it from the file"))
         given: dict[str, Value] = {}
