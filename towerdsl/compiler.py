@@ -218,9 +218,8 @@ def files_read(spec: str | Path) -> tuple[Path, ...]:
 
     Raises TowerError.
     """
-    folder = configs.source_folder(spec)
-    beside = () if folder is None else (folder / configs.NAME,)
-    return (*_resolved(spec)[0].files, *beside, library.STANDARD)
+    file = configs.public_file(spec)
+    return (*_resolved(spec)[0].files, *(() if file is None else (file,)), library.STANDARD)
 
 
 @bounded()
@@ -235,10 +234,10 @@ def _resolved(spec: str | Path) -> tuple[Resolved, Mapping[str, Setting]]:
 
 def _read(spec: str | Path, errors: Diagnostics) -> tuple[Resolved | None, Mapping[str, Setting]]:
     """A spec with its names resolved, and the sizes that it gets where a public configuration stands for it."""
-    folder = configs.source_folder(spec)
-    if folder is None:
+    file = configs.public_file(spec)
+    if file is None:
         return resolve(library.read(spec, errors), errors), {}
-    return configs.found(folder)
+    return configs.found(file)
 
 
 @bounded()
@@ -249,7 +248,8 @@ def understand(spec: str | Path, sizes: Mapping[str, Setting]) -> tuple[Resolved
     resolved, given = _read(spec, errors)
     model = None
     if resolved is not None:
-        configs.check(resolved, errors)
+        if not resolved.spec.is_library:  # rules may be about sizes of the specs that use them
+            configs.check(resolved, errors)
         resolved, settings = spread(resolved, {**given, **sizes}, errors)
         model = infer(resolved, settings, errors)
     with _said(resolved):
@@ -273,8 +273,9 @@ def _checkpoints(resolved: Resolved, model: n.Model, overridden: bool) -> tuple[
         if len(errors):
             continue
         for d in check(parsed, shapes):
-            # a part that a rule is about may be gone with these sizes, or be there only with others
-            other = d.code == "checkpoint-unmatched" and (overridden or _is_choice(d, resolved, built))
+            # a part that a rule is about may be gone with these sizes, or be there only with others; or in another spec
+            shared = d.span is not None and d.span.source != resolved.spec.source
+            other = d.code == "checkpoint-unmatched" and (overridden or shared or _is_choice(d, resolved, built))
             if not other:
                 errors.add(d.code, d.message, d.span, d.notes, d.help)
     errors.raise_if_any()

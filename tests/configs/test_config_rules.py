@@ -218,8 +218,9 @@ def test_commands_and_overridden_sizes(tmp_path, capsys):
 
 def test_a_spec_of_ones_own(tmp_path):
     (tmp_path / "small.yaml").write_text(SPEC)
-    assert sizes_for(tmp_path / "small.yaml", folder(tmp_path, {"model_type": "two", "hidden_size": 6}))["tied"] is True
-    assert sizes_for("gpt2", tmp_path) == {}  # it has no rules
+    config = folder(tmp_path, {"model_type": "two", "hidden_size": 6}) / "config.json"
+    assert sizes_for(tmp_path / "small.yaml", config)["tied"] is True
+    assert sizes_for("gpt2", config) == {}  # it has no rules
 
 
 def test_no_folder_and_no_hub(monkeypatch):

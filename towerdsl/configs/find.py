@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from towerdsl.configs.rules import FAMILY, OUTPUTS, Config, Read, Rules, families
+from towerdsl.configs.metadata import metadata
+from towerdsl.configs.rules import OUTPUTS, Config, Read, Rules, families
 from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, TowerError, visible
 from towerdsl.lang import library
 from towerdsl.passes.resolve import Resolved, resolve
+from towerdsl.weights.gguf import SUFFIX
 
 NAME = "config.json"
 #: A name on the Hugging Face hub, and the files of a checkpoint there.
@@ -28,31 +30,40 @@ def _fail(code: str, message: str, help: str | None = None, notes: tuple[str, ..
     return TowerError([Diagnostic(f"config-{code}", message, None, notes, help)])
 
 
-def source_folder(source: object) -> Path | None:
-    """The folder with a public configuration that a source is, one on the hub without its weights; None for others.
+def public_file(source: object) -> Path | None:
+    """The file that says what a source is: a `config.json` or a GGUF file, itself or in a folder, or on the hub.
 
-    Raises TowerError where the hub does not give it.
+    None for other sources. Raises TowerError where the hub does not give it, or a folder has several.
     """
     if not isinstance(source, str | os.PathLike) or (isinstance(source, str) and "\n" in source):
         return None
     try:
         path = Path(source)
-        path = path.parent if path.name == NAME else path
+        if path.name == NAME or path.suffix == SUFFIX:
+            return path if path.is_file() else None
         if (path / NAME).is_file():
-            return path
+            return path / NAME
+        files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else []
         named = HUB.fullmatch(path.as_posix()) and not path.exists() and not path.parent.exists()
     except (OSError, ValueError):
         return None
-    return _downloaded(path.as_posix(), weights=False) if named else None
+    if len(files) > 1:
+        few = ", ".join(file.name for file in files[:SHOWN])
+        raise _fail("which", f"`{path}` has {len(files)} GGUF files", f"give one: {few}")
+    if files:
+        return files[0]
+    return _downloaded(path.as_posix(), weights=False) / NAME if named else None
 
 
 def fetched(source: str | os.PathLike[str]) -> Path:
-    """The folder with a public configuration and weights that a source is. Raises TowerError."""
-    folder = source_folder(source)
-    if folder is None:
-        message = f"`{visible(os.fspath(source), '')}` is no folder with a `{NAME}`"
-        raise _fail("source", message, "give such a folder; or a spec, and its checkpoint as second argument")
-    return folder if Path(source).exists() else _downloaded(Path(source).as_posix(), weights=True)
+    """The GGUF file, or the folder with a public configuration and weights, that a source is. Raises TowerError."""
+    file = public_file(source)
+    if file is None:
+        message = f"`{visible(os.fspath(source), '')}` is no folder with a `{NAME}`, and no GGUF file"
+        raise _fail("source", message, "give one of these; or a spec, and its checkpoint as second argument")
+    if file.suffix == SUFFIX:
+        return file
+    return file.parent if Path(source).exists() else _downloaded(Path(source).as_posix(), weights=True)
 
 
 def _downloaded(name: str, weights: bool) -> Path:
@@ -77,9 +88,10 @@ def _downloaded(name: str, weights: bool) -> Path:
     return folder
 
 
-def read_config(folder: Path) -> Config:
-    """The configuration in a folder. Raises TowerError."""
-    path = folder / NAME
+def read_config(path: Path) -> Config:
+    """The configuration in a file. Raises TowerError."""
+    if path.suffix == SUFFIX:
+        return metadata(path)
     try:
         if path.stat().st_size > MOST:
             raise _fail("file", f"`{path}` has more than {MOST:,} bytes, which no configuration has")
@@ -93,39 +105,41 @@ def read_config(folder: Path) -> Config:
     return Config(values, Source(NAME, text))
 
 
-def rules_of(spec: str | Path) -> Rules | None:
-    """The rules of a spec, None where it has none. Raises TowerError."""
+def rules_of(spec: str | Path, file: Path = Path(NAME)) -> Rules | None:
+    """The rules of a spec for a kind of file, None where it has none. Raises TowerError."""
     errors = Diagnostics()
     resolved = resolve(library.read(spec, errors), errors)
     errors.raise_if_any()
-    return Rules(resolved) if resolved is not None and resolved.config.rules else None
+    if resolved is None:
+        return None
+    rules = Rules(resolved, resolved.gguf if file.suffix == SUFFIX else resolved.config)
+    return rules if rules.rules.rules else None
 
 
-def sizes_for(spec: str | Path, folder: Path) -> dict[str, Any]:
-    """The sizes that the configuration in a folder gives a spec; none where the spec has no rules for one.
+def sizes_for(spec: str | Path, file: Path) -> dict[str, Any]:
+    """The sizes that a configuration gives a spec; none where the spec has no rules for one.
 
     Raises TowerError with every key that does not fit.
     """
-    rules = rules_of(spec)
-    return {} if rules is None else _taken(rules.read(read_config(folder)))
+    rules = rules_of(spec, file)
+    return {} if rules is None else _taken(rules.read(read_config(file)))
 
 
-def found(folder: Path) -> tuple[Resolved, dict[str, Any]]:
+def found(file: Path) -> tuple[Resolved, dict[str, Any]]:
     """The spec of the library that a configuration is of, its names resolved, and its sizes: `said` has their keys.
 
     Raises TowerError with every key that does not fit, or with the closest spec and what differs.
     """
-    config = read_config(folder)
-    family, outputs = config.values.get(FAMILY), config.values.get(OUTPUTS)
+    config = read_config(file)
+    family, outputs = config.values.get(config.family), config.values.get(OUTPUTS)
+    texts = [(path, path.read_text(encoding="utf-8")) for path in library.library().values()]
+    models = [(path, text) for path, text in texts if re.search(r"^config:", text, re.M) and "tower:" in text]
     candidates: list[Rules] = []
-    for path in library.library().values():
-        text = path.read_text(encoding="utf-8")
-        if not re.search(r"^config:", text, re.MULTILINE) or not re.search(r"^tower:", text, re.MULTILINE):
-            continue
-        rules = rules_of(path)
+    for path, _ in sorted(models, key=lambda x: str(family) not in x[1]):  # those that speak of it first
+        rules = rules_of(path, file)
         if rules is None:
             continue
-        if family in families(rules.rules) or (family is None and rules.has(outputs)):
+        if family in families(rules.rules, config.family) or (family is None and rules.has(outputs)):
             read = rules.read(config)
             return replace(rules.resolved, said=read.said), _taken(read)
         candidates.append(rules)
@@ -140,21 +154,22 @@ def _taken(read: Read) -> dict[str, Any]:
 
 def _closest(config: Config, candidates: list[Rules]) -> TowerError:
     """The mistake that no spec is for a configuration, with the one that comes closest."""
-    family = config.values.get(FAMILY)
-    said = config.says(FAMILY) if FAMILY in config.values else f"it has no `{FAMILY}`"
+    key = config.family
+    family = config.values.get(key)
+    said = config.says(key) if key in config.values else f"it has no `{key}`"
     tried = [
         (len(read.mistakes), -read.used, rules.name, name, read)
         for rules in candidates
-        for name in families(rules.rules)
-        for read in [rules.read(Config({**config.values, FAMILY: name, OUTPUTS: None}, config.source))]
+        for name in families(rules.rules, key)
+        for read in [rules.read(replace(config, values={**config.values, key: name, OUTPUTS: None}))]
     ]
     message = f"no spec of the library is for this configuration: {said}"
     if not tried or family is None:
-        known = ", ".join(f"`{name}`" for rules in candidates for name in families(rules.rules))
+        known = ", ".join(f"`{name}`" for rules in candidates for name in families(rules.rules, key))
         return _fail("family", message, f"the library knows {known}" if known else None)
     _, _, spec, name, read = min(tried, key=lambda x: x[:4])
     notes = [d.message for d in read.mistakes[:SHOWN]]
     notes += [f"and {len(read.mistakes) - SHOWN} more"] if len(read.mistakes) > SHOWN else []
-    help = f"if it is that, write `{name}` for `{FAMILY}`; otherwise write a spec with `config:` rules for it"
+    help = f"if it is that, write `{name}` for `{key}`; otherwise write a spec with `config:` rules for it"
     closest = f"the closest is `{name}` of `{spec}`" + (", from which it differs:" if notes else "")
     return _fail("family", message, help, (closest, *notes))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 #: Who wrote the file, and with what.
 _ORIGIN = """
-transformers_version _name_or_path name_or_path _commit_hash auto_map dtype torch_dtype use_bfloat16 model_name
-_attn_implementation _attn_implementation_autoset attn_implementation _flash_attn_2_enabled
+transformers_version _name_or_path _model_name_or_path name_or_path _commit_hash auto_map dtype torch_dtype
+use_bfloat16 model_name _attn_implementation _attn_implementation_autoset attn_implementation _flash_attn_2_enabled
 """
 #: Tokens that have a meaning: for a tokenizer, and for what is fed to the model.
 _TOKENS = """

@@ -21,6 +21,8 @@ from towerdsl.passes.static import StaticError
 
 #: The key that says which family of models a configuration is of, and the one that says with which outputs.
 FAMILY, OUTPUTS = "model_type", "architectures"
+#: The first of a GGUF file.
+ARCHITECTURE = "general.architecture"
 SHOWN = 80
 
 
@@ -29,9 +31,9 @@ def origin(said: Mapping[str, str]) -> str:
     return f"in the configuration {', '.join(said.values())}"
 
 
-def families(rules: t.ConfigRules) -> list[str]:
-    """The values of `model_type` that rules are for."""
-    return [family for key, rule in rules.rules if key.text == FAMILY for family in _cases(rule)]
+def families(rules: t.ConfigRules, family: str = FAMILY) -> list[str]:
+    """The values of the key for the family that rules are for."""
+    return [x for key, rule in rules.rules if key.text == family for x in _cases(rule)]
 
 
 def _cases(rule: t.ConfigRule) -> dict[str, t.ConfigRules]:
@@ -58,11 +60,16 @@ class Read:
 
 @dataclass(frozen=True)
 class Config:
-    """A public configuration, as JSON has it. `spelled` has the keys that are renamed, as the file spells them."""
+    """A public configuration, as JSON has it. `spelled` has the keys that are renamed, as the file spells them.
+
+    `family` is the key for the family. What `more` has counts only where rules speak of it.
+    """
 
     values: Mapping[str, Value]
     source: Source | None = None
     spelled: Mapping[str, str] = field(default_factory=dict)
+    family: str = FAMILY
+    more: Mapping[str, Value] = field(default_factory=dict)
 
     def place(self, key: str) -> Span | None:
         """Where the file has a key."""
@@ -105,7 +112,7 @@ class Config:
                 old, new = next((x for x in spellings if f"{key}.".startswith(f"{x[0]}.")), (key, key))
                 key = f"{new}{key[len(old) :]}"
             if values.get(key) is None:
-                values[key], spelled[key] = value, original
+                values[key], spelled[key] = value, self.spelled.get(original, original)
             elif value is not None and not same(value, values[key]):
                 twice.append((spelled[key], original))
         return replace(self, values=values, spelled=spelled), twice
@@ -127,10 +134,10 @@ def _names(rules: t.ConfigRules) -> tuple[set[str], set[tuple[str, str]]]:
 
 
 class Rules:
-    """The rules of a spec."""
+    """The rules of a spec: those of its `config:`, or others."""
 
-    def __init__(self, resolved: Resolved) -> None:
-        self.resolved, self.rules = resolved, resolved.config
+    def __init__(self, resolved: Resolved, rules: t.ConfigRules | None = None) -> None:
+        self.resolved, self.rules = resolved, resolved.config if rules is None else rules
         self.name = resolved.spec.tower.text if resolved.spec.tower else resolved.spec.source.name
         self.defaults = self.all_sizes({})
 
@@ -200,16 +207,18 @@ class Rules:
         rules, done = self.rules, set[str]()
         while True:
             now, twice = config.renamed(rules.rename)
+            more = {key.text: config.more[key.text] for key, _ in rules.rules if key.text in config.more}
+            now = replace(now, values={**now.values, **more})
             left = [(key.text, _cases(rule)) for key, rule in rules.rules if _cases(rule) and key.text not in done]
             if not left:
                 break
-            key, by = next((x for x in left if x[0] == FAMILY), left[0])
+            key, by = next((x for x in left if x[0] == config.family), left[0])
             done.add(key)
             value = now.values.get(key)
             if isinstance(value, list) and len(value) == 1:
                 value = value[0]
             if value is None:
-                value = self._family(by, now) if key == FAMILY else next(iter(by))
+                value = self._family(by, now) if key == config.family else next(iter(by))
             if isinstance(value, str) and value in by:
                 rules = rules.joined(by[value])
                 continue
@@ -357,7 +366,8 @@ def _number(value: Value) -> bool:
 
 def check(resolved: Resolved, errors: Diagnostics) -> None:
     """Report rules that speak of what the spec has not."""
-    _check(resolved, resolved.config, errors)
+    for rules in (resolved.config, resolved.gguf):
+        _check(resolved, rules, errors)
 
 
 def _check(resolved: Resolved, rules: t.ConfigRules, errors: Diagnostics) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a file that speak of public names: `checkpoints:` and `config:`."""
+"""The parts of a file that speak of public names: `checkpoints:`, `config:` and `gguf:`."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class PublicNames(Nodes):
             found.append(t.CheckpointSection(name, tuple(rules), lists["ignore"], lists["prefix"], tuple(rename)))
         return tuple(found)
 
-    def config(self, node: Node | None) -> t.ConfigRules:
+    def config(self, node: Node | None, what: str) -> t.ConfigRules:
         """The rules of a mapping, and of those inside it."""
         rules: list[tuple[t.Text, t.ConfigRule]] = []
         sizes: list[tuple[t.Text, t.Expr]] = []
         ignore: list[t.Text] = []
         rename: list[tuple[t.Text, t.Text]] = []
-        for key, value in self.mapping(node, "config"):
+        for key, value in self.mapping(node, what):
             if key.text == "sizes":
                 pairs = [(name, self.parse(parser.parse_expression, x)) for name, x in self.mapping(value, "sizes")]
                 sizes += [(name, e) for name, e in pairs if e is not None]
@@ -59,7 +59,7 @@ class PublicNames(Nodes):
                 texts = [(old, self.text(new)) for old, new in self.mapping(value, "rename")]
                 rename += [(old, new) for old, new in texts if new]
             elif isinstance(value, yaml.MappingNode):
-                cases = [(case, self.config(x)) for case, x in self.mapping(value, key.text)]
+                cases = [(case, self.config(x, key.text)) for case, x in self.mapping(value, key.text)]
                 rules.append((key, tuple(cases)))
             elif empty(value):
                 help = f"write the size that it gives, or `ignore: [{key.text}]`"

@@ -26,7 +26,7 @@ from towerdsl.lang.yaml_nodes import NAME, Node, Reported, compose, empty
 DTYPES = ("int", "float", "bool", "relation")
 
 TOP_KEYS = (  # in this order
-    "tower paper about sizes use define inputs params modules blocks flow outputs checkpoints config".split()
+    "tower paper about sizes use define inputs params modules blocks flow outputs checkpoints config gguf".split()
 )
 ATTENTION_KEYS = (
     "about let params modules query key value over features heads score mask locality normalize dropout message "
@@ -100,7 +100,8 @@ class _Reader(PublicNames):
             flow=self.statements(nodes.get("flow"), "flow"),
             outputs=self.outputs(nodes.get("outputs")),
             checkpoints=self.checkpoints(nodes.get("checkpoints")),
-            config=self.config(nodes.get("config")),
+            config=self.config(nodes.get("config"), "config"),
+            gguf=self.config(nodes.get("gguf"), "gguf"),
             broken=frozenset(),
         )
         return replace(spec, broken=frozenset(self.broken))

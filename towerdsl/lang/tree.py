@@ -324,9 +324,10 @@ class CheckpointSection:
 
     def joined(self, later: CheckpointSection) -> CheckpointSection:
         """This map and a later one of its name: of two rules about one public name, the later one counts."""
+        replaced = {left.text for left, _ in later.rules}
         return CheckpointSection(
             later.name,
-            tuple(({k.text: (k, x) for k, x in (*self.rules, *later.rules)}).values()),
+            (*(rule for rule in self.rules if rule[0].text not in replaced), *later.rules),
             (*self.ignore, *later.ignore),
             (*self.prefix, *later.prefix),
             tuple(({k.text: (k, x) for k, x in (*self.rename, *later.rename)}).values()),
@@ -344,7 +345,7 @@ class ConfigRead:
 
 @dataclass(frozen=True)
 class ConfigRules:
-    """What the keys of a public configuration mean, and the sizes that stand fixed beside them.
+    """What the keys of a public configuration, or of a file's metadata, mean, and the sizes that stand fixed beside.
 
     A rule is a `ConfigRead`, the only value that the spec computes, or a mapping from values to further rules.
     """
@@ -385,6 +386,7 @@ class SpecFile:
     outputs: tuple[tuple[Text | None, Expr], ...]
     checkpoints: tuple[CheckpointSection, ...]
     config: ConfigRules
+    gguf: ConfigRules
     broken: frozenset[str]  # names of what could not be read, so that nobody reports them as unknown
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
 
 import networkx as nx
@@ -53,7 +52,8 @@ class Resolved:
     lists: Mapping[str, tuple[t.Expr, ...]] = field(default_factory=dict)  # sizes that are lists, once they are put in
     files: tuple[Path, ...] = ()  # what was read: the spec, and all files that it uses
     config: t.ConfigRules = field(default_factory=t.ConfigRules)  # of the spec, and of all files that it uses
-    checkpoints: tuple[t.CheckpointSection, ...] = ()  # of the spec, with what libraries have under the same names
+    gguf: t.ConfigRules = field(default_factory=t.ConfigRules)
+    checkpoints: tuple[t.CheckpointSection, ...] = ()  # of the spec, and of the libraries that it uses
     #: sizes that come from a public configuration, and what that says
     said: Mapping[str, str] = field(default_factory=dict)
 
@@ -96,12 +96,12 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
             errors.add("name-reused", f"`{key.text}` is a size and an input", key.span, [note], "rename one of them")
         _check_free(key.text, key.span, errors)
     broken = frozenset(name for file in files for name in file.spec.broken) | reused
-    config = t.ConfigRules()
+    config, gguf = t.ConfigRules(), t.ConfigRules()
     for file in files:
-        config = config.joined(file.spec.config)
+        config, gguf = config.joined(file.spec.config), gguf.joined(file.spec.gguf)
     paths = tuple(f.spec.path for f in files if f.spec.path)
     maps = _maps(spec, files)
-    resolved = Resolved(spec, sizes, choices.of, definitions, blocks, broken, {}, paths, config, maps)
+    resolved = Resolved(spec, sizes, choices.of, definitions, blocks, broken, {}, paths, config, gguf, maps)
     _check_functions(resolved, errors)
     for roots, hidden in _expressions(resolved):
         choices.check(roots, hidden)
@@ -109,12 +109,13 @@ def resolve(spec: t.SpecFile, errors: Diagnostics) -> Resolved | None:
 
 
 def _maps(spec: t.SpecFile, files: Sequence[_File]) -> tuple[t.CheckpointSection, ...]:
-    """The checkpoint maps of a spec, each with that of the same name of all libraries that it uses."""
-    found = []
-    for own in spec.checkpoints:
-        parts = [m for f in files if f.spec.is_library for m in f.spec.checkpoints if m.name.text == own.name.text]
-        found.append(reduce(t.CheckpointSection.joined, (*parts, own)))
-    return tuple(found)
+    """The checkpoint maps of a spec and of all libraries that it uses, those of one name joined; its own come first."""
+    maps: dict[str, t.CheckpointSection] = {}
+    for source in (file.spec for file in reversed(files)):
+        for section in source.checkpoints if source is spec or source.is_library else ():
+            known = maps.get(section.name.text)
+            maps[section.name.text] = section if known is None else section.joined(known)
+    return tuple(maps.values())
 
 
 def _check_free(name: str, span: Span, errors: Diagnostics) -> None:

@@ -236,7 +236,7 @@ def _join(tree: Tree, tensors: Mapping[str, Tensor]) -> Tensor:
     if isinstance(tree, Stacked):
         return torch.stack([_join(item, tensors) for item in tree.items], tree.dim)
     item = _join(tree.item, tensors)
-    return item.transpose(-1, -2) if isinstance(tree, Transposed) else item.reshape(tree.shape)
+    return item.transpose(*tree.dims) if isinstance(tree, Transposed) else item.reshape(tree.shape)
 
 
 def _split(tree: Tree, whole: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -251,7 +251,7 @@ def _split(tree: Tree, whole: Tensor) -> Iterator[tuple[str, Tensor]]:
         for item, piece in zip(tree.items, whole.unbind(tree.dim), strict=True):
             yield from _split(item, piece)
     else:
-        inner = whole.transpose(-1, -2) if isinstance(tree, Transposed) else whole.reshape(tree.item.shape)
+        inner = whole.transpose(*tree.dims) if isinstance(tree, Transposed) else whole.reshape(tree.item.shape)
         yield from _split(tree.item, inner)
 
 

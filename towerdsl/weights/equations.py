@@ -35,9 +35,10 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Transposed:
-    """`item` with its last two dims swapped."""
+    """`item` with two dims swapped."""
 
     item: Tree
+    dims: tuple[int, int]
     shape: Shape
 
 
@@ -306,7 +307,7 @@ class _Expander:
             return Leaf(name, tuple(self.shapes[name]))
         if isinstance(expr, Transpose):
             item = self.ours(expr.item, values)
-            return Transposed(item, self.swapped(item.shape, expr))
+            return Transposed(item, expr.dims, self.swapped(item.shape, expr))
         if isinstance(expr, Reshape):
             item = self.ours(expr.item, values)
             count, shape = math.prod(item.shape), expr.shape
@@ -325,11 +326,11 @@ class _Expander:
                 if item.shape != piled[0].shape:
                     text = "stack needs tensors of one shape"
                     raise self.wrong("checkpoint-shape", text, expr, *made_of(piled[0]), *made_of(item))
-            dim = self.dim(expr, len(piled[0].shape) + 1)
+            dim = self.dim(expr, len(piled[0].shape) + 1, expr.dim)
             shape = (*piled[0].shape[:dim], len(piled), *piled[0].shape[dim:])
             return Stacked(tuple(piled), dim, shape)
         items = tuple(self.ours(item, values) for item in expr.items)
-        dim = self.dim(expr, len(items[0].shape))
+        dim = self.dim(expr, len(items[0].shape), expr.dim)
         for item in items:
             if without(item.shape, dim) != without(items[0].shape, dim) or len(item.shape) != len(items[0].shape):
                 text = f"concat needs tensors that differ in dim {dim} only"
@@ -345,9 +346,9 @@ class _Expander:
         if isinstance(expr, Name):
             return Leaf(expr.fill(values), shape)
         if isinstance(expr, Transpose):
-            return Transposed(self.public(expr.item, self.swapped(shape, expr), values), shape)
+            return Transposed(self.public(expr.item, self.swapped(shape, expr), values), expr.dims, shape)
         assert not isinstance(expr, Reshape), "rules have no reshape on the left"
-        dim = self.dim(expr, len(shape))
+        dim = self.dim(expr, len(shape), expr.dim)
         if isinstance(expr, Stack):
             rest = without(shape, dim)
             each = [{**values, expr.over: str(x)} for x in range(min(shape[dim], MAX_NAMES))]
@@ -364,17 +365,20 @@ class _Expander:
             items.append(self.public(item, (*shape[:dim], unit * part, *shape[dim + 1 :]), values))
         return Joined(tuple(items), dim, shape)
 
-    def swapped(self, shape: Shape, expr: Expr) -> Shape:
+    def swapped(self, shape: Shape, expr: Transpose) -> Shape:
         if len(shape) < 2:
             text = f"transpose needs a tensor of two dims or more, this one is {show(shape)}"
             raise self.wrong("checkpoint-shape", text, expr)
-        return (*shape[:-2], shape[-1], shape[-2])
+        found = list(shape)
+        first, second = (self.dim(expr, len(shape), dim) for dim in expr.dims)
+        found[first], found[second] = shape[second], shape[first]
+        return tuple(found)
 
-    def dim(self, expr: Concat | Stack, rank: int) -> int:
-        if not -rank <= expr.dim < rank:
-            text = f"there is no dim {expr.dim} in a tensor of {rank} dim{'s' * (rank != 1)}"
+    def dim(self, expr: Expr, rank: int, dim: int) -> int:
+        if not -rank <= dim < rank:
+            text = f"there is no dim {dim} in a tensor of {rank} dim{'s' * (rank != 1)}"
             raise self.wrong("checkpoint-shape", text, expr)
-        return expr.dim % rank
+        return dim % rank
 
     def unique(self, equations: list[Equation]) -> None:
         """No public tensor is made twice: nothing would say which is saved."""

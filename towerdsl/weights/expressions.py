@@ -12,13 +12,15 @@ from towerdsl.weights.names import Name
 
 @dataclass(frozen=True)
 class Transpose:
-    """`item` with its last two dims swapped."""
+    """`item` with two dims swapped, the last two if none are said."""
 
     item: Expr
+    dims: tuple[int, int] = (-2, -1)
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return f"transpose({self.item})"
+        dims = "" if self.dims == (-2, -1) else f", dims={list(self.dims)}"
+        return f"transpose({self.item}{dims})"
 
 
 @dataclass(frozen=True)

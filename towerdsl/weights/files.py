@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import warnings
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean
+from towerdsl.weights import gguf
 from towerdsl.weights.report import printable
 
 USUAL = (
@@ -24,9 +26,13 @@ USUAL = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", gguf.SUFFIX)
 WRAPS = ("state_dict", "model_state_dict", "model")
 _UNSAFE = ("Can only create", "Can only build", "Trying to", "Unsupported global", "Unsupported class")
+#: The format whose files say that they are of it.
+FILES_OWN = "gguf"
+#: What is not packed in a GGUF file.
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 MAX_INDEX = 64 * 2**20
 MAX_NAME = 1000
 
@@ -34,8 +40,9 @@ MAX_NAME = 1000
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """All tensors of a checkpoint, on the CPU, mapped into memory where the format allows it.
 
-    `path` is a .safetensors file, a PyTorch file (whatever it is called), an index of shards, or a folder with one
-    of these. Raises TowerError with one sentence if it is not there, not whole, not a checkpoint, or would run code.
+    `path` is a .safetensors file, a PyTorch file or a GGUF file (whatever they are called), an index of shards, or a
+    folder with one of these. Quantized tensors of GGUF become float32. Raises TowerError with one sentence if it is not
+    there, not whole, not a checkpoint, or would run code.
     """
     try:
         file = find(Path(path))
@@ -45,6 +52,14 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if file.name.endswith(".index.json") or (file.suffix == ".json" and head.lstrip()[:1] == b"{"):
         return _read_shards(file)
     return _read_one(file, head)
+
+
+def format_of(path: str | os.PathLike[str]) -> str | None:
+    """The format that a file says it is of: `gguf.llama`; None for others than GGUF files. Raises TowerError."""
+    file = find(Path(path))
+    if not _head(file).startswith(gguf.MAGIC):
+        return None
+    return f"{FILES_OWN}.{gguf.read_header(file).architecture}"
 
 
 def find(path: Path) -> Path:
@@ -100,8 +115,8 @@ def _read_one(file: Path, head: bytes) -> dict[str, Tensor]:
         found = _read_torch(file, zipped=False)
     elif head.startswith(b"version https://git-lfs"):
         _fail("pointer", f"`{file}` is a Git LFS pointer, not the checkpoint itself", help="run `git lfs pull` there")
-    elif head.startswith(b"GGUF"):
-        _fail("format", f"`{file}` is a GGUF file, which is not read", help="give it as safetensors")
+    elif head.startswith(gguf.MAGIC):
+        found = _read_gguf(file)
     elif not head:
         _fail("format", f"`{file}` is empty")
     elif file.suffix == ".safetensors":
@@ -148,6 +163,32 @@ def _read_torch(file: Path, zipped: bool) -> dict[str, Tensor]:
             )
         _fail("corrupt", f"`{file}` is damaged, cut short or not a PyTorch checkpoint")
     return _unwrap(file, content)
+
+
+def _read_gguf(file: Path) -> dict[str, Tensor]:
+    header = gguf.read_header(file)
+    foreign = sorted({t.packed for t in header.tensors.values() if t.size is None})
+    if foreign:
+        read = ", ".join(name for name, *_ in gguf.PACKED.values())
+        _fail("format", f"`{file}` has tensors packed as {foreign[0]}, which is not read", help=f"read are {read}")
+    data = torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
+    return {name: _unpacked(file, data, tensor) for name, tensor in header.tensors.items()}
+
+
+def _unpacked(file: Path, data: Tensor, tensor: gguf.Stored) -> Tensor:
+    """A tensor of a GGUF file: its bytes themselves where they are floats."""
+    assert tensor.size is not None
+    packed = data[tensor.start : tensor.start + tensor.size]
+    dtype = PLAIN.get(tensor.packed)
+    if dtype is not None:
+        return packed.view(dtype).reshape(tensor.shape)
+    try:
+        from gguf import GGMLQuantizationType, dequantize
+    except ImportError:
+        message = f"`{file}` has tensors packed as {tensor.packed}, which needs the package gguf"
+        _fail("gguf", message, help="pip install gguf, or give a file in F32, F16 or BF16")
+    rows = packed.reshape(math.prod(tensor.shape[:-1]), -1)
+    return torch.from_numpy(dequantize(rows.numpy(), GGMLQuantizationType[tensor.packed])).reshape(tensor.shape)
 
 
 def _refuse_bomb(file: Path) -> None:

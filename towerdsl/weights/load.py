@@ -20,7 +20,7 @@ from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean, expect
 from towerdsl.emit.module import COMPILED_AS
 from towerdsl.files import replacing
 from towerdsl.weights.apply import covered, equal, to_model, to_public
-from towerdsl.weights.files import read
+from towerdsl.weights.files import FILES_OWN, format_of, read
 from towerdsl.weights.report import CheckpointError, Report, printable
 from towerdsl.weights.rules import CheckpointMap
 from towerdsl.weights.wrapped import held, inside, plain
@@ -38,14 +38,15 @@ def load_checkpoint(
     With `strict=True` every parameter must be found, and no layer may be left over (a name that the model needs with
     another number); other names that it does not need, such as a head's, are only reported. `strict="all"` refuses
     those too; `strict=False` lets parameters that the checkpoint lacks keep their values, and leaves layers out.
+    A GGUF file is used whole or not at all: every tensor must have a place, unless `strict=False`.
     A table that the checkpoint has twice, with different values, and the model once is refused unless `strict=False`.
     Tensors are converted to the model's dtypes and copied, values too large for these are refused; parameters on the
     meta device are put on the CPU. Until all are in, the old values are kept, in as much memory as the model has: what
     stops it half way, such as Ctrl-C, leaves the model as it was.
     Raises CheckpointError (a TowerError with `.report`) if the checkpoint does not fit, TowerError if it is unreadable.
     """
-    public, where = _tensors(source)
-    return _load(model, public, where, format, strict, keep=True)
+    public, where, own = _tensors(source)
+    return _load(model, public, where, format, strict, own, keep=True)
 
 
 def load_new(
@@ -61,13 +62,13 @@ def load_new(
     What `make` gives is made on the meta device, and gets the tensors of the file themselves, mapped into memory. The
     model has the dtype that most of the checkpoint's numbers have, or `dtype`. Raises as `load_checkpoint` does.
     """
-    public, where = _tensors(source)
+    public, where, written = _tensors(source)
     with torch.device("meta"):
         model = make()
     wanted = _dtype(dtype) or _usual(public.values())
     if wanted is not None:
         model.to(wanted)
-    report = _load(model, public, where, format, strict, keep=False, own=not isinstance(source, Mapping))
+    report = _load(model, public, where, format, strict, written, keep=False, own=not isinstance(source, Mapping))
     slots = [(m, of, key) for m in model.modules() for of in (m._parameters, m._buffers) for key in of]
     if any((held := of[key]) is not None and held.is_meta for _, of, key in slots):  # what no checkpoint has
         whole = make().to(wanted)
@@ -78,12 +79,12 @@ def load_new(
     return model, report
 
 
-def _tensors(source: Checkpoint) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a checkpoint, and what it is called."""
+def _tensors(source: Checkpoint) -> tuple[Mapping[str, Tensor], str, str | None]:
+    """The tensors of a checkpoint, what it is called, and the format that it is of, where the file says so."""
     expect("source", source, (str, os.PathLike, Mapping), "a path, or a mapping from names to tensors")
     if isinstance(source, Mapping):
-        return _check_mapping(source), "the checkpoint"
-    return read(source), f"`{os.fspath(source)}`"
+        return _check_mapping(source), "the checkpoint", None
+    return read(source), f"`{os.fspath(source)}`", format_of(source)
 
 
 def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:
@@ -112,10 +113,14 @@ def _load(
     where: str,
     format: str | None,
     strict: bool | Literal["all"],
+    written: str | None,
     keep: bool,
     own: bool = False,
 ) -> Report:
-    """Fill a model; with `keep`, what stops that is undone; tensors that are `own` need no copy."""
+    """Fill a model; with `keep`, what stops that is undone; tensors that are `own` need no copy.
+
+    `written` is the format of which the file says that it is.
+    """
     expect("strict", strict, (bool, str), 'true, false or "all"')
     if isinstance(strict, str) and strict != "all":
         raise _error("strict", f'`strict` is true, false or "all", not `{strict}`')
@@ -123,7 +128,11 @@ def _load(
     maps = _maps(model, format)
     holders = _holders(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in holders.items()}
-    map = maps[format] if format is not None else _choose(maps, public, shapes, prefixes)
+    if written is not None and format in (None, FILES_OWN):
+        map = _said(maps, where, written)
+    else:
+        map = maps[format] if format is not None else _choose(maps, public, shapes, prefixes)
+    strict = "all" if written is not None and strict is True else strict
     state, report = to_model(
         map,
         public,
@@ -176,7 +185,9 @@ def checkpoint_maps(model: nn.Module) -> dict[str, CheckpointMap]:
     data = getattr(model, "checkpoints", None) or {}
     if not isinstance(data, Mapping):
         raise _error("map", "`checkpoints` of this model is not a mapping from formats to maps")
-    return {str(name): CheckpointMap.from_data(str(name), entry) for name, entry in data.items()}
+    maps = {str(name): CheckpointMap.from_data(str(name), entry) for name, entry in data.items()}
+    return {name: maps[base].joined(map) if (base := name.partition(".")[0]) in maps and base != name else map
+            for name, map in maps.items()}  # fmt: skip
 
 
 def _maps(model: nn.Module, format: str | None) -> dict[str, CheckpointMap]:
@@ -228,6 +239,14 @@ def _ties(holders: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: first[id(t)] for name, t in holders.items() if first.setdefault(id(t), name) != name}
 
 
+def _said(maps: Mapping[str, CheckpointMap], where: str, written: str) -> CheckpointMap:
+    """The map of a format that a file says it is of: `gguf.llama`, or `gguf` where that has none of its own."""
+    found = maps.get(written, maps.get(FILES_OWN))
+    if found is None:
+        raise _error("format", f"{where} is a GGUF file, and the model has no names for one", "give it as safetensors")
+    return found
+
+
 def _choose(
     maps: Mapping[str, CheckpointMap],
     public: Mapping[str, Tensor],
@@ -236,6 +255,7 @@ def _choose(
 ) -> CheckpointMap:
     """The map that finds most parameters under these names; the model's own names if none finds more."""
     own = CheckpointMap.identity()
+    maps = {name: map for name, map in maps.items() if name.partition(".")[0] != FILES_OWN}
     if all(name in public for name in shapes):
         return own
     candidates = [own, *maps.values()]

@@ -33,14 +33,17 @@ _WORDS = {
 }
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
-    "transpose": (),
+    "transpose": ("dims",),
     "concat": ("dim", "parts"),
     "stack": ("dim", "over"),
     "reshape": (),
 }
 
+#: The options that are lists, and of what.
+LISTS = {"parts": "lengths", "dims": "dims"}
+
 _FORMS = {
-    "transpose": "transpose(a)",
+    "transpose": "transpose(a, dims=[-2, -1])",
     "concat": "concat(a, b, ..., dim=0)",
     "stack": "stack(a, dim=0)",
     "reshape": "reshape(a, [8, -1])",
@@ -154,7 +157,10 @@ class _Reader:
                 "checkpoint-arguments", f"`{function}` is written `{_FORMS[function]}`, this one has {got}", span
             )
         elif function == "transpose":
-            return Transpose(items[0], span)
+            dims = options.get("dims", (-2, -1))
+            if isinstance(dims, tuple) and len(dims) == 2:
+                return Transpose(items[0], (dims[0], dims[1]), span)
+            self.found.add("checkpoint-arguments", "`dims` needs the two dims that are swapped", span)
         elif function == "stack":
             return Stack(items[0], dim, str(options.get("over", "")), span)
         elif function == "concat":
@@ -189,12 +195,12 @@ class _Reader:
             else:
                 self.found.add("checkpoint-option", "`over` needs the name of a placeholder", span)
         elif isinstance(value, Tree) and value.data == "list":
-            if key == "parts":
+            if key in LISTS:
                 options[key] = self.lengths(value)
             else:
                 self.found.add("checkpoint-option", f"`{key}` needs one number", span)
-        elif key == "parts":
-            self.found.add("checkpoint-option", "`parts` needs a list of lengths", span)
+        elif key in LISTS:
+            self.found.add("checkpoint-option", f"`{key}` needs a list of {LISTS[key]}", span)
         else:
             options[key] = self.number(value)
 

@@ -71,6 +71,13 @@ class CheckpointMap:
             parts = parts[len(old) :]
         return ".".join(found)
 
+    def joined(self, later: CheckpointMap) -> CheckpointMap:
+        """These rules and later ones, under their name: of two for one public name the later one counts."""
+        replaced = {str(rule.public) for rule in later.rules}
+        rules = (*(rule for rule in self.rules if str(rule.public) not in replaced), *later.rules)
+        more = (self.ignore + later.ignore, self.prefix + later.prefix, self.rename + later.rename)
+        return CheckpointMap(later.name, rules, *more)
+
     @classmethod
     def identity(cls) -> CheckpointMap:
         """The map whose public names are the model's own; it has no name."""
