@@ -37,6 +37,7 @@ SMALL = {
 #: The same for one spec, where those do not fit.
 OF_SPEC: dict[str, dict[str, Any]] = {
     "bahdanau": {"n": 6, "m": 4, "l": 3, "K_x": 5, "K_y": 5},
+    "bart": {"decoder_heads": 4, "decoder_ff": 20, "decoder_depth": 1},
     "clip": {"image_d": 12, "image_ff": 20, "image_heads": 3, "image_depth": 1, "features": 6},
     "danet": {"features": 64},
     "detr": {"d": 8, "width": 2, "depths": [2, 1, 1, 1], "queries": 3},
@@ -50,6 +51,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "swin": {"d": 4, "heads": [2, 1, 2, 4], "depths": [2, 2, 1, 1], "image": 16, "patch": 1, "win": 3},
     "t5": {"head_size": 6, "decoder_depth": 1},
     "vit": {"image": 2, "patch": 1},
+    "whisper": {"channels": 3, "frames": 5},
 }
 MOST_PARAMETERS = 200_000
 

@@ -27,6 +27,7 @@ config:
   act: act = silu
   parts: parts = [1]
   bias: == false
+  act_too: == act = 'silu'
   kinds: == each(d, 'near' if l < window else 'far')
   rope.kind:
     plain, scaled: {}
@@ -62,7 +63,17 @@ def mistakes(rules, **values):
 
 def test_values_and_defaults(rules):
     assert sizes(rules) == {"d": 4, "ff": 12, "window": 4, "eps": 1e-6, "act": "silu", "parts": [1]}
-    found = sizes(rules, inner_size=5, sliding=None, act="relu", eps=1, parts=[2, 0.5], kinds=["far"] * 4, bias=False)
+    found = sizes(
+        rules,
+        inner_size=5,
+        sliding=None,
+        act="relu",
+        act_too="relu",
+        eps=1,
+        parts=[2, 0.5],
+        kinds=["far"] * 4,
+        bias=False,
+    )
     assert found == {"d": 4, "ff": 5, "window": 0, "eps": 1, "act": "relu", "parts": [2, 0.5]}
 
 
@@ -103,6 +114,9 @@ def test_what_changes_nothing(rules):
         ({"sliding": 0}, "`sliding` is 0, which `small` has for null"),
         ({"bias": True}, "`bias` is true, `small` computes false only"),
         ({"bias": 0}, "`bias` is 0, `small` computes false only"),
+        ({"act": "relu"}, '`act_too` is absent, which means "silu", `small` computes "relu" only'),
+        ({"act": "relu", "act_too": None}, '`act_too` is null, which means "silu", `small` computes "relu" only'),
+        ({"act_too": "relu"}, '`act_too` is "relu", `small` computes "silu" only'),
         ({"kinds": ["far"] * 4}, 'computes ["near", "near", "near", "near"] only'),
         ({"rope": 3}, "`rope` is 3"),
         ({"rope": {"kind": "scaled"}}, "the configuration has no `rope.factor`"),
@@ -127,7 +141,7 @@ def test_what_is_missing(rules):
     "values",
     [
         {},
-        {"sliding": None, "act": "relu", "inner_size": 6},
+        {"sliding": None, "act": "relu", "act_too": "relu", "inner_size": 6},
         {"model_type": "two"},
         {"rope": {"kind": "scaled", "factor": 2.0}, "parts": [0.5, 2]},
     ],

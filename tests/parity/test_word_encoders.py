@@ -1,4 +1,4 @@
-"""RoBERTa, ELECTRA and DistilBERT equal transformers, from `config.json` and weights alone.
+"""RoBERTa, ELECTRA, DistilBERT and ModernBERT equal transformers, from `config.json` and weights alone.
 
 `TOWERDSL_CONFIGS=50 pytest -m slow tests/parity/test_word_encoders.py` tries 50 changes of each.
 """
@@ -10,6 +10,7 @@ from .configured import Family, Named, Values, checks_of, text
 
 BERT = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
 BERT |= {"vocab_size": 23, "max_position_embeddings": 20, "pad_token_id": 1}
+MODERN = {key: BERT[key] for key in BERT if key != "max_position_embeddings"} | {"pad_token_id": 0}
 DISTILLED = {"dim": 24, "hidden_dim": 20, "n_layers": 2, "n_heads": 4, "vocab_size": 23, "max_position_embeddings": 20}
 
 
@@ -70,6 +71,24 @@ FAMILIES = {
         texts,
         call,
         frozenset({"qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds"}),
+    ),
+    "modernbert": Family(
+        "modernbert",
+        {"model_type": "modernbert", **MODERN, "num_hidden_layers": 4, "local_attention": 6},
+        (
+            {"architectures": ["ModernBertForMaskedLM"], "global_attn_every_n_layers": 3, "local_rope_theta": 50.0},
+            {"architectures": ["ModernBertModel"], "attention_bias": True, "mlp_bias": True, "norm_bias": True},
+            {"architectures": ["ModernBertForMaskedLM"], "classifier_bias": True, "decoder_bias": False},
+            {"architectures": ["ModernBertModel"], "global_attn_every_n_layers": 2, "global_rope_theta": 80.0},
+            {"architectures": ["ModernBertForMaskedLM"], "local_attention": 3, "reference_compile": None},
+        ),
+        texts,
+        call,
+        frozenset(
+            "max_position_embeddings classifier_pooling classifier_dropout deterministic_flash_attn sparse_prediction "
+            "sparse_pred_ignore_index initializer_cutoff_factor".split()
+        ),
+        {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_theta": 50.0, "head_dim": 4},
     ),
 }
 

@@ -184,7 +184,7 @@ class Rules:
                 formulas[size] = formula
                 said[size] = config.says(key) if key in config.values else f"`{key}` is not given"
             elif key in config.values:
-                wrong("value", f"`{key}` is null, `{self.name}` takes {self._kind(size)}", key)
+                wrong("value", f"{config.says(key)}, `{self.name}` takes {self._kind(size)}", key)
             else:
                 wrong("missing", f"the configuration has no `{key}`, which `{self.name}` needs")
         used = sum(key in known for key in config.values)
@@ -193,10 +193,14 @@ class Rules:
         try:
             sizes, expected_of = self._evaluated(given, formulas)
             for key, rule in known.items():
-                if config.values.get(key) is None or isinstance(rule, t.ConfigRead | tuple):
+                if not isinstance(rule, t.ConfigOnly):
                     continue
-                if not same(config.values[key], only := expected_of(rule)):
-                    wrong("value", f"{config.says(key)}, `{self.name}` computes {_shown(only)} only", key)
+                value, text = config.values.get(key), config.says(key) if key in config.values else f"`{key}` is absent"
+                if value is None and rule.absent is not None:
+                    value = expected_of(rule.absent)
+                    text += f", which means {_shown(value)}"
+                if value is not None and not same(value, only := expected_of(rule.value)):
+                    wrong("value", f"{text}, `{self.name}` computes {_shown(only)} only", key)
         except StaticError as error:
             message = f"sizes that `{self.name}` makes of this configuration cannot be computed: {error}"
             return Read(given, said, (Diagnostic("config-value", message, None, (origin(said),)),), used)
@@ -243,8 +247,8 @@ class Rules:
         for family, rules in by.items():
             for key, rule in rules.rules:
                 outputs = list(_cases(rule))
-                if isinstance(rule, t.List):
-                    outputs = [e.value for e in rule.items if isinstance(e, t.String)]
+                if isinstance(rule, t.ConfigOnly) and isinstance(rule.value, t.List):
+                    outputs = [e.value for e in rule.value.items if isinstance(e, t.String)]
                 if key.text == OUTPUTS and isinstance(asked, list) and set(asked) & set(outputs):
                     return family
         return None
@@ -338,9 +342,9 @@ class Rules:
                 now = sizes[rule.size.text]
                 none = isinstance(rule.null, t.Number | t.Bool) and same(rule.null.value, now)
                 flat[name.text] = None if none else now
-            elif not isinstance(rule, tuple):
+            elif isinstance(rule, t.ConfigOnly):
                 with suppress(StaticError):
-                    flat[name.text] = value(rule)
+                    flat[name.text] = value(rule.value)
         nested: dict[str, Value] = {}
         for dotted, x in flat.items():
             *outer, last = dotted.split(".")
@@ -396,4 +400,6 @@ def _check(resolved: Resolved, rules: t.ConfigRules, errors: Diagnostics) -> Non
             for _, inner in rule:
                 _check(resolved, inner, errors)
         else:
-            expression(rule)
+            expression(rule.value)
+            if rule.absent is not None:
+                expression(rule.absent)

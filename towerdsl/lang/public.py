@@ -12,6 +12,8 @@ from towerdsl.lang import tree as t
 from towerdsl.lang.mistakes import error
 from towerdsl.lang.yaml_nodes import Node, Nodes, empty
 
+#: What stands behind the only value of a key: what it is where it is absent.
+_ABSENT = re.compile(r"(?<![=!<>])=(?!=)")
 #: What stands behind the value of an absent key: the value of one that is null.
 _NULL = re.compile(r",\s*null\s*=(?!=)")
 
@@ -70,10 +72,15 @@ class PublicNames(Nodes):
         return t.ConfigRules(tuple(rules), tuple(sizes), tuple(ignore), tuple(rename))
 
     @staticmethod
-    def config_rule(text: str, span: Span) -> t.ConfigRead | t.Expr:
-        """`size`, `size = absent`, `size = absent, null = value`, or `== value`, the only one."""
+    def config_rule(text: str, span: Span) -> t.ConfigRead | t.ConfigOnly:
+        """`size`, `size = absent`, `size = absent, null = value`, or `== value`, the only one, `== value = absent`."""
+
+        def part(start: int, end: int) -> t.Expr:
+            return parser.parse_expression(text[start:end], Span(span.source, span.start + start, span.start + end))
+
         if text.startswith("=="):
-            return parser.parse_expression(text[2:], Span(span.source, span.start + 2, span.end))
+            at = _ABSENT.search(text, 2)
+            return t.ConfigOnly(part(2, at.start() if at else len(text)), part(at.end(), len(text)) if at else None)
         found = _NULL.search(text)
         end = found.start() if found else len(text)
         left, absent = parser.parse_declaration(text[:end], Span(span.source, span.start, span.start + end))

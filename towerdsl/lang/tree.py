@@ -344,10 +344,18 @@ class ConfigRead:
 
 
 @dataclass(frozen=True)
+class ConfigOnly:
+    """`== value = absent`: the only value that the spec computes, and what the key is where it is absent or null."""
+
+    value: Expr
+    absent: Expr | None
+
+
+@dataclass(frozen=True)
 class ConfigRules:
     """What the keys of a public configuration, or of a file's metadata, mean, and the sizes that stand fixed beside.
 
-    A rule is a `ConfigRead`, the only value that the spec computes, or a mapping from values to further rules.
+    A rule is a `ConfigRead`, a `ConfigOnly`, or a mapping from values to further rules.
     """
 
     rules: tuple[tuple[Text, ConfigRule], ...] = ()
@@ -365,7 +373,7 @@ class ConfigRules:
         )
 
 
-ConfigRule = ConfigRead | Expr | tuple[tuple[Text, ConfigRules], ...]
+ConfigRule = ConfigRead | ConfigOnly | tuple[tuple[Text, ConfigRules], ...]
 
 
 @dataclass(frozen=True)
