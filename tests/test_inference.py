@@ -14,6 +14,7 @@ from towerdsl import cli
 from towerdsl.compiler import compile_spec
 from towerdsl.ir.verify import verify
 from towerdsl.ops import ELEMENTWISE
+from towerdsl.runtime import linear
 from towerdsl.runtime.linear import PackedLinear, together
 
 from .agreement.test_specs import SPECS, draw_inputs, small
@@ -47,6 +48,12 @@ flow:
       - x = layer(x, memory, keep)
 outputs: dot(x, words.weight)
 """
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Layers of any size are packed."""
+    monkeypatch.setattr(linear, "MANY", 0)
 
 
 def pair(spec=ENCODER, seed=0, **sizes):
@@ -134,6 +141,16 @@ def test_a_packed_layer(activation, shape, bias):
     plain = PackedLinear.activations[activation][0]
     torch.testing.assert_close(layer(x, activation).double(), plain(wide), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(layer(x, plus=plus).double(), wide + plus, rtol=1e-5, atol=1e-6)
+    assert layer.packing.made is not None
+
+
+def test_a_small_product_is_torchs_own(monkeypatch):
+    monkeypatch.undo()
+    layer = PackedLinear(64, 64).requires_grad_(False)
+    few, many = torch.randn(255, 64), torch.randn(256, 64)
+    assert torch.equal(layer(few), nn.functional.linear(few, layer.weight, layer.bias))
+    assert layer.packing.made is None
+    torch.testing.assert_close(layer(many), nn.functional.linear(many, layer.weight, layer.bias))
     assert layer.packing.made is not None
 
 
@@ -365,7 +382,7 @@ sys.path.insert(0, sys.argv[1])
 from alone import Encoder
 torch.manual_seed(0)
 model = Encoder()
-ids, memory = torch.arange(6).view(2, 3), torch.randn(2, 5, 16)
+ids, memory = torch.arange(30).repeat(2, 20), torch.randn(2, 5, 16)
 y = model(ids, memory)
 assert model.layer[0].up.packing.made is not None
 assert torch.allclose(y, model.double()(ids, memory.double()).float(), atol=1e-5)

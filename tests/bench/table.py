@@ -21,7 +21,7 @@ import torch
 from document import put
 from rows import Call, Row
 
-from towerdsl.bench.timing import in_turns, machine, peak_memory
+from towerdsl.bench.timing import in_turns, machine, peak_memory, share_of_products
 from towerdsl.explain.show import human, table
 
 #: The files that have rows, in the order of the table.
@@ -35,13 +35,15 @@ class Figure:
     ours: str
     ratio: float
     target: float
+    products: float | None = None  # the part of our time that is products of matrices
 
     @property
     def missed(self) -> bool:
         return self.ratio > self.target
 
     def __str__(self) -> str:
-        return f"{f'**{self.ratio:.2f}**' if self.missed else f'{self.ratio:.2f}'} ({self.ours})"
+        products = f", {self.products:.0%}" if self.missed and self.products is not None else ""
+        return f"{f'**{self.ratio:.2f}**' if self.missed else f'{self.ratio:.2f}'} ({self.ours}{products})"
 
 
 def timed(pair: tuple[Call, Call | None], row: Row, target: float, seconds: float) -> Figure:
@@ -49,7 +51,7 @@ def timed(pair: tuple[Call, Call | None], row: Row, target: float, seconds: floa
     calls = [call for call in pair if call is not None]
     ours, *peer = in_turns(calls, rounds=3 if seconds else 1, warm=1 if seconds else 0, seconds=seconds)
     text = f"{ours * 1e3:.3g} ms" if ours < 1 else f"{ours:.3g} s"
-    return Figure(text, ours / row.times / peer[0] if peer else ours, target)
+    return Figure(text, ours / row.times / peer[0] if peer else ours, target, share_of_products(pair[0]))
 
 
 def held(pair: tuple[Call, Call | None], row: Row, target: float) -> Figure:

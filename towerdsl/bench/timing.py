@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import sys
 import time
@@ -48,6 +49,24 @@ def peak_memory(call: Call) -> int:
         most = max(most, now)
     del result
     return most
+
+
+#: What torch's operations are called that are products of matrices, or attention, whose time is that of its products.
+PRODUCTS = re.compile(
+    r"aten::(mm|bmm|addmm|baddbmm|_scaled_dot_product\w+_for_cpu\w*|mkldnn_convolution|convolution_backward|"
+    r"_slow_conv2d_\w+)|mkldnn::_linear_pointwise"
+)
+
+
+def share_of_products(call: Call) -> float:
+    """Which part of the time that torch's operations take in a call is that of products of matrices, from 0 to 1."""
+    from torch.profiler import ProfilerActivity, profile
+
+    call()
+    with _silent_stderr(), profile(activities=[ProfilerActivity.CPU]) as profiler:
+        call()
+    times = {e.key: e.self_cpu_time_total for e in profiler.key_averages()}
+    return sum(t for name, t in times.items() if PRODUCTS.fullmatch(name)) / sum(times.values())
 
 
 @contextmanager

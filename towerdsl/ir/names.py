@@ -16,7 +16,7 @@ BUILTINS = frozenset("abs bool float int len max min next range round slice supe
 #: Classes of `towerdsl.runtime`: a file that stands alone has copies of them.
 RUNTIME = frozenset(
     """Attend GradientsOfAttend InferenceModel Interval Normalizer PackedLinear Packing PairDot Pairs Reading
-    SoftmaxOfRows Stack Tiles WeightedSum CACHED FEW KEPT_BYTES KEPT_RESULTS SPREAD STACKED TOGETHER""".split()
+    SoftmaxOfRows Stack Tiles WeightedSum CACHED FEW KEPT_BYTES KEPT_RESULTS MANY SPREAD STACKED TOGETHER""".split()
 )
 #: What a method calls what it is given first.
 METHOD = frozenset({"self"})

@@ -22,6 +22,15 @@ class InferenceModel(nn.Module):
         return super().train(mode)
 
 
+#: How many multiply-adds win back what a call of oneDNN costs more than one of torch, some 20 microseconds.
+MANY = 2**20
+
+
+def packing_pays(x: Tensor, width: int) -> bool:
+    """Whether a linear layer of x, [..., in] -> [..., width], has the work that packed weights make shorter."""
+    return captured() or x.numel() * width >= MANY  # while torch reads the code, nothing depends on lengths
+
+
 def on_onednn(*tensors: Tensor | None) -> bool:
     """Whether oneDNN's fused operations take these: float32 on a CPU, no gradients, not while torch reads the code."""
     if captured() or plain() or torch.is_autocast_enabled("cpu"):
@@ -90,7 +99,7 @@ class PackedLinear(nn.Linear):
     def forward(self, x: Tensor, activation: str = "none", plus: Tensor | None = None) -> Tensor:
         weight, bias = self.weight, self.bias
         plain, name, numbers, algorithm = self.activations[activation]
-        if not on_onednn(x, plus, weight):
+        if not packing_pays(x, self.out_features) or not on_onednn(x, plus, weight):
             y: Tensor = plain(F.linear(x, weight, bias))
             return y if plus is None else y + plus
         packed = self.packing.of(weight, bias) or self.packing.keep([weight], [bias])
@@ -108,6 +117,7 @@ def together(x: Tensor, *layers: PackedLinear) -> tuple[Tensor, ...]:
     one = len({bias is None for bias in biases}) == 1
     for layer in layers:  # those that were replaced, or have hooks that may change what they get, are called alone
         one = one and type(layer) is PackedLinear and not layer._forward_pre_hooks
+    one = one and packing_pays(x, sum(layer.out_features for layer in layers))
     if not one or not on_onednn(x, *weights):
         return tuple(layer(x) for layer in layers)
     joint = layers[0].joint
@@ -130,7 +140,7 @@ def _seen(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def unpacked_linear(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T for a weight that other parts of the model read too: [..., in] -> [..., out]."""
-    if not on_onednn(x, weight):
+    if not packing_pays(x, weight.shape[0]) or not on_onednn(x, weight):
         return F.linear(x, weight)
     y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight.detach(), None, "none", (), "")
     return y
