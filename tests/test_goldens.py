@@ -17,6 +17,8 @@ HERE = Path(__file__).parent
 GOLDENS = HERE / "goldens"
 ORACLE = HERE / "oracle" / "specs"
 SMALL_BERT = {"d": 16, "heads": 2, "depth": 2, "vocab": 50, "context": 16}
+SMALL_GEMMA = {"d": 16, "heads": 2, "head_size": 8, "depth": 2, "vocab": 50, "ff": 24, "window": 4, "bound": 50.0}
+SMALL_GEMMA |= {"kinds": ["sliding_attention", "full_attention"]}
 
 #: name of the golden file: the spec, sizes that are overridden, whether it stands alone
 CASES = {
@@ -24,6 +26,7 @@ CASES = {
     "swin": ("swin", {"d": 8, "heads": [2, 2, 4, 4], "depths": [2, 2, 3, 1], "image": 48, "patch": 2, "win": 3}, False),
     "modernbert": ("modernbert", {"d": 16, "heads": 2, "ff": 24, "depth": 2, "vocab": 50, "masked": True}, False),
     "t5": ("t5", {"d": 16, "head_size": 4, "heads": 2, "ff": 24, "depth": 2, "decoder_depth": 1, "vocab": 50}, False),
+    "gemma": ("gemma", SMALL_GEMMA, False),
     "multi_head_attention": ("multi_head_attention", {"d": 16, "heads": 2}, False),
     "bert_layer": (ORACLE / "bert.yaml", {}, False),
     "bert_layer_inference": (ORACLE / "bert.yaml", {"inference": True}, False),

@@ -94,6 +94,35 @@ def test_on_the_command_line(tmp_path, capsys):
     assert "the size `space` is a list" in capsys.readouterr().err
 
 
+WORDS = """
+tower: words
+sizes: {d: 4, kinds: "['near', 'far', 'near']", depth: 5}
+inputs: {x: "float[b, d]"}
+flow:
+  - for l in depth:
+      - if kinds[l % len(kinds)] == 'near':
+          - x = linear(x, d, name=near)
+        else:
+          - x = linear(x, d, name=far)
+outputs: x
+"""
+
+
+def names(text: str, **sizes) -> list[str]:
+    return [name.removesuffix(".weight") for name in towerdsl.compile(text, **sizes)().state_dict() if "weight" in name]
+
+
+def test_words():
+    assert sorted(names(WORDS)) == ["far.1", "far.4", "near.0", "near.2", "near.3"]
+    assert names(WORDS, kinds=["far"], depth=2) == ["far.0", "far.1"]
+    with pytest.raises(TowerError, match="the size `kinds` is a list of 'near', 'far'"):
+        towerdsl.compile(WORDS, kinds=["near", "fair"])
+    with pytest.raises(TowerError, match="the size `kinds` is a list of 'near', 'far'"):
+        towerdsl.compile(WORDS, kinds=["near", 1])
+    with pytest.raises(TowerError, match="is never 'nears'"):
+        towerdsl.compile(WORDS.replace("== 'near'", "== 'nears'"))
+
+
 def test_data():
     sizes = to_data(explain(SPEC, {"space": ["h"], "kernel_size": [3]}))["sizes"]
     assert list(sizes["space"]) == ["h"] and list(sizes["depths"]) == [2, 1]

@@ -391,6 +391,7 @@ POWERS = {
     "a dot product": "outputs: x * rsqrt(dot(x, x) + 1e-12)",
     "named": "flow:\n  - length = sqrt(sum(x ** 2) + 1e-12)\noutputs: x / length",
     "rmsnorm": "outputs: rmsnorm(x, name=norm)",
+    "rmsnorm, offset": "outputs: rmsnorm(x, offset=1, name=norm)",
     "rmsnorm by hand": "outputs: x * rsqrt(mean(x ** 2) + 1e-6)",
     "layernorm by hand": "flow:\n  - c = x - mean(x)\noutputs: c / sqrt(mean(c ** 2) + 1e-5)",
     "in a loop": "flow:\n  - h = zeros([b])\n  - for t along n:\n      - h = h + sum(x[n=t] ** 2) / 1e7\noutputs: h",

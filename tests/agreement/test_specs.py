@@ -41,6 +41,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "clip": {"image_d": 12, "image_ff": 20, "image_heads": 3, "image_depth": 1, "features": 6},
     "danet": {"features": 64},
     "detr": {"d": 8, "width": 2, "depths": [2, 1, 1, 1], "queries": 3},
+    "gemma": {"key_heads": 1, "head_size": 8},
     "hard_attention": {"m": 4, "n": 5},
     "llama": {"key_heads": 1},
     "non_local": {"c": 6, "pool": 1},

@@ -16,7 +16,7 @@ SPEC = """
 tower: small
 sizes:
   {d: 8, ff: 4 * d, act: "one_of('silu', 'relu')", window: 3, eps: 1e-5, tied: false, parts: [1.0], factor: 1.0,
-  kind: "one_of('a', 'b')"}
+  kind: "one_of('a', 'b')", words: "['near', 'far']"}
 inputs: {x: "float[b, d]"}
 outputs: linear(linear(x, ff), d)
 config:
@@ -35,6 +35,8 @@ config:
   model_type:
     one: {architectures: "== ['OneModel']"}
     two: {sizes: {tied: true}, tie: == true, ignore: [noise]}
+    three: {layer_types: "words = each(d, 'near' if l < window else 'far')", within: {rope: rope.full},
+      rope.near.base: "factor = 5"}
   rename: {rope_scaling: rope, rope.type: rope.kind}
 """
 
@@ -85,6 +87,17 @@ def test_cases(rules):
     assert "kind" not in sizes(rules, rope={})
 
 
+def test_lists_of_words(rules):
+    assert sizes(rules, model_type="three", sliding=3)["words"] == ["near"] * 3 + ["far"]
+    assert sizes(rules, model_type="three", layer_types=["far"] * 4)["words"] == ["far"] * 4
+
+
+def test_keys_within_another(rules):
+    assert sizes(rules, model_type="three", rope={"full": {"kind": "scaled", "factor": 2.0}})["kind"] == "b"
+    assert sizes(rules, model_type="three", rope_scaling={"type": "scaled", "factor": 2.0})["kind"] == "b"
+    assert sizes(rules, model_type="three", rope={"near": {"base": 7.0}})["factor"] == 7
+
+
 def test_the_family_of_an_architecture(rules):
     read = rules.read(Config({"architectures": ["OneModel"], "hidden_size": 4}))
     assert not read.mistakes
@@ -123,7 +136,12 @@ def test_what_changes_nothing(rules):
         ({"rope": {"factor": 2.0}}, "`rope.factor` is 2.0"),
         ({"rope_scaling": {"type": "other"}}, '`rope_scaling.type` is "other", `small` takes "plain", "scaled"'),
         ({"rope_scaling": {"type": "plain", "kind": "scaled"}}, "are one, and have different values"),
-        ({"model_type": "three"}, '`model_type` is "three", `small` takes "one", "two"'),
+        ({"model_type": "four"}, '`model_type` is "four", `small` takes "one", "two", "three"'),
+        ({"model_type": "three", "rope": {"kind": "scaled"}}, '`rope.kind` is "scaled"'),
+        ({"rope": {"full": {"kind": "scaled"}}}, '`rope.full.kind` is "scaled"'),
+        ({"model_type": "three", "layer_types": ["near"]}, "`small` takes 4 of these"),
+        ({"model_type": "three", "layer_types": ["close"] * 4}, '`small` takes a list of "near", "far"'),
+        ({"model_type": "three", "layer_types": [["near"]] * 4}, '`small` takes a list of "near", "far"'),
         ({"model_type": "two", "tie": False}, "`tie` is false, `small` computes true only"),
         ({"architectures": ["OneClassifier"]}, '`architectures` is ["OneClassifier"]'),
         ({"\x1b[31m": 1}, "`\\x1b[31m` is 1"),
@@ -143,6 +161,11 @@ def test_what_is_missing(rules):
         {},
         {"sliding": None, "act": "relu", "act_too": "relu", "inner_size": 6},
         {"model_type": "two"},
+        {
+            "model_type": "three",
+            "layer_types": ["far", "near", "near", "far"],
+            "rope": {"full": {"kind": "scaled", "factor": 3.0}},
+        },
         {"rope": {"kind": "scaled", "factor": 2.0}, "parts": [0.5, 2]},
     ],
 )
@@ -203,6 +226,7 @@ def test_the_place_of_a_mistake(tmp_path, capsys):
 
 def test_the_closest(tmp_path):
     values = {"model_type": "granite", "vocab_size": 5, "hidden_size": 8, "intermediate_size": 8, "logits_scaling": 3}
+    values |= {"hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "num_key_value_heads": 2}
     with pytest.raises(TowerError) as error:
         towerdsl.load(folder(tmp_path, values | {"num_hidden_layers": 1, "num_attention_heads": 2}))
     text = str(error.value)

@@ -46,6 +46,11 @@ def test_embed(ids: str) -> None:
         ("layernorm", {}, "nn.LayerNorm({in})"),
         ("layernorm", {"eps": 1e-12, "bias": False}, "nn.LayerNorm({in}, eps={eps}, bias=False)"),
         ("rmsnorm", {}, "nn.RMSNorm({in}, eps={eps})"),
+        (
+            "rmsnorm",
+            {"offset": 1.0},
+            "nn.RMSNorm({in}, eps={eps}).apply(lambda norm: nn.init.constant_(norm.weight, {start}))",
+        ),
     ],
 )
 def test_norms(op: str, options: dict, code: str, x: str) -> None:

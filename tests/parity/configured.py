@@ -6,7 +6,7 @@ by name.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -46,8 +46,9 @@ class Family:
     """One `model_type`: `sizes` make it small, `published` has the further keys of public configurations.
 
     `given(values)` are inputs of the spec, `call(model, given)` what the peer makes of them. Results count where the
-    input `kept` is true, or all. `idle` are keys that change nothing, `std` is the deviation of random weights, and
-    `change(model, values)` gives the peer what only checkpoints have.
+    input `kept` is true, or all. `idle` are keys that change nothing, `std` is the deviation of random weights,
+    `change(model, values)` gives the peer what only checkpoints have, and `more(values)` changes several keys at once:
+    each time with a word that a refusal has.
     """
 
     spec: str
@@ -60,6 +61,7 @@ class Family:
     std: float = 0.3
     kept: str = "keep"
     change: Callable[[nn.Module, Values], None] = lambda model, values: None
+    more: Callable[[Values], Iterable[tuple[str, Values]]] = lambda values: ()
 
     def configuration(self, k: int = 0) -> Values:
         return merged(self.sizes, self.published[k])
@@ -132,6 +134,7 @@ def changed(family: Family) -> Iterator[tuple[str, Values]]:
             yield name, (values if not key else base | {key: values})
     for key, value in (ADDED | family.added).items():
         yield key, base | {key: value}
+    yield from family.more(base)
 
 
 def _changed(base: Values) -> Iterator[tuple[str, Values]]:
@@ -165,7 +168,7 @@ def check_no_key_is_passed_over(family: Family) -> None:
     for key, values in changed(family):
         read = rules(family.spec).read(Config(values))
         if read.mistakes:
-            assert any(key in d.message for d in read.mistakes), (key, values, read.mistakes)
+            assert any(key in line for d in read.mistakes for line in (d.message, *d.notes)), (key, read.mistakes)
             continue
         given = next((v[key] for v in (values, *values.values()) if isinstance(v, dict) and key in v), None)
         before = [v.get(key, defaults.get(key)) for v in (config, *nested)]

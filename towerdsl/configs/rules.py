@@ -15,7 +15,7 @@ from towerdsl.configs.values import INDEX, Value, evaluate, same
 from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, Span, did_you_mean, visible
 from towerdsl.lang import tree as t
 from towerdsl.passes.infer import all_sizes
-from towerdsl.passes.lists import spread, written
+from towerdsl.passes.lists import spread, words, written
 from towerdsl.passes.resolve import Resolved, walk
 from towerdsl.passes.static import StaticError
 
@@ -127,6 +127,7 @@ def _names(rules: t.ConfigRules) -> tuple[set[str], set[tuple[str, str]]]:
     """Every key that rules speak of, in any case, and every new spelling of one."""
     renames = {(old.text, new.text) for old, new in rules.rename}
     names = {key.text for key in rules.ignore} | {key.text for key, _ in rules.rules} | {x for y in renames for x in y}
+    names |= {f"{new.text}." for _, new in rules.within}
     for inner in (x for _, rule in rules.rules for x in _cases(rule).values()):
         more = _names(inner)
         names, renames = names | more[0], renames | more[1]
@@ -171,6 +172,9 @@ class Rules:
         formulas = {name.text: e for name, e in rules.sizes}
         for key, rule in known.items():
             value = config.values.get(key)
+            only = rule.value if isinstance(rule, t.ConfigOnly) else None
+            if isinstance(only, t.Number | t.Bool | t.String) and value is not None and not same(value, only.value):
+                wrong("value", f"{config.says(key)}, `{self.name}` computes {_shown(only.value)} only", key)
             if not isinstance(rule, t.ConfigRead):
                 continue
             size = rule.size.text
@@ -193,9 +197,13 @@ class Rules:
         try:
             sizes, expected_of = self._evaluated(given, formulas)
             for key, rule in known.items():
+                value, text = config.values.get(key), config.says(key) if key in config.values else f"`{key}` is absent"
+                if isinstance(rule, t.ConfigRead) and isinstance(rule.absent, t.Call) and isinstance(value, list):
+                    wanted = expected_of(rule.absent)
+                    if isinstance(wanted, list) and len(value) != len(wanted):
+                        wrong("value", f"{text}, `{self.name}` takes {len(wanted)} of these", key)
                 if not isinstance(rule, t.ConfigOnly):
                     continue
-                value, text = config.values.get(key), config.says(key) if key in config.values else f"`{key}` is absent"
                 if value is None and rule.absent is not None:
                     value = expected_of(rule.absent)
                     text += f", which means {_shown(value)}"
@@ -291,13 +299,19 @@ class Rules:
         choice = self.resolved.choices.get(size)
         return e.id if choice is not None and isinstance(e, t.Name) and choice.find(e.id) is not None else None
 
+    def _words(self, size: str) -> list[str]:
+        """The words that the items of a list may be; none where they are numbers."""
+        e = self.resolved.sizes[size][1]
+        return words(e.items) if isinstance(e, t.List) else []
+
     def _kind(self, size: str) -> str:
         """What a size may be, in words."""
         choice, default = self.resolved.choices.get(size), self.defaults.get(size)
         if choice is not None:
             return choice.shown
         if isinstance(default, list):
-            return "a list of numbers"
+            known = self._words(size)
+            return f"a list of {', '.join(map(_shown, known))}" if known else "a list of numbers"
         if isinstance(default, bool):
             return "true or false"
         return "a whole number" if isinstance(default, int) else "a number"
@@ -308,7 +322,8 @@ class Rules:
         if choice is not None:
             fits = isinstance(value, str | int | float) and choice.find(value) is not None
         elif isinstance(default, list):
-            fits = isinstance(value, list) and bool(value) and all(_number(x) for x in value)
+            known = self._words(size)
+            fits = isinstance(value, list) and bool(value) and all(x in known if known else _number(x) for x in value)
         elif isinstance(default, bool):
             fits = isinstance(value, bool)
         else:

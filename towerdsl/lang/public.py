@@ -50,16 +50,16 @@ class PublicNames(Nodes):
         rules: list[tuple[t.Text, t.ConfigRule]] = []
         sizes: list[tuple[t.Text, t.Expr]] = []
         ignore: list[t.Text] = []
-        rename: list[tuple[t.Text, t.Text]] = []
+        pairs: dict[str, list[tuple[t.Text, t.Text]]] = {"rename": [], "within": []}
         for key, value in self.mapping(node, what):
             if key.text == "sizes":
-                pairs = [(name, self.parse(parser.parse_expression, x)) for name, x in self.mapping(value, "sizes")]
-                sizes += [(name, e) for name, e in pairs if e is not None]
+                fixed = [(name, self.parse(parser.parse_expression, x)) for name, x in self.mapping(value, "sizes")]
+                sizes += [(name, e) for name, e in fixed if e is not None]
             elif key.text == "ignore":
                 ignore += [x for x in (self.text(n) for n in self.sequence(value, "ignore")) if x]
-            elif key.text == "rename":
-                texts = [(old, self.text(new)) for old, new in self.mapping(value, "rename")]
-                rename += [(old, new) for old, new in texts if new]
+            elif key.text in pairs:
+                texts = [(old, self.text(new)) for old, new in self.mapping(value, key.text)]
+                pairs[key.text] += [(old, new) for old, new in texts if new]
             elif isinstance(value, yaml.MappingNode):
                 cases = [(case, self.config(x, key.text)) for case, x in self.mapping(value, key.text)]
                 rules.append((key, tuple(cases)))
@@ -69,7 +69,7 @@ class PublicNames(Nodes):
             else:
                 rule = self.parse(self.config_rule, value)
                 rules += [(key, rule)] if rule is not None else []
-        return t.ConfigRules(tuple(rules), tuple(sizes), tuple(ignore), tuple(rename))
+        return t.ConfigRules(tuple(rules), tuple(sizes), tuple(ignore), *map(tuple, pairs.values()))
 
     @staticmethod
     def config_rule(text: str, span: Span) -> t.ConfigRead | t.ConfigOnly:

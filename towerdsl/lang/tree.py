@@ -7,7 +7,8 @@ thing compare equal.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 
 from towerdsl.diagnostics import Source, Span
@@ -362,14 +363,35 @@ class ConfigRules:
     sizes: tuple[tuple[Text, Expr], ...] = ()
     ignore: tuple[Text, ...] = ()
     rename: tuple[tuple[Text, Text], ...] = ()
+    within: tuple[tuple[Text, Text], ...] = ()
 
     def joined(self, later: ConfigRules) -> ConfigRules:
         """These rules and later ones: of two about one key, or one size, the later one counts."""
+        first = reduce(ConfigRules._moved, later.within, self)
         return ConfigRules(
-            tuple(({k.text: (k, x) for k, x in (*self.rules, *later.rules)}).values()),
+            tuple(({k.text: (k, x) for k, x in (*first.rules, *later.rules)}).values()),
             tuple(({k.text: (k, x) for k, x in (*self.sizes, *later.sizes)}).values()),
-            (*self.ignore, *later.ignore),
-            tuple(({k.text: (k, x) for k, x in (*self.rename, *later.rename)}).values()),
+            (*first.ignore, *later.ignore),
+            tuple(({k.text: (k, x) for k, x in (*first.rename, *later.rename)}).values()),
+            (*self.within, *later.within),
+        )
+
+    def _moved(self, within: tuple[Text, Text]) -> ConfigRules:
+        """These rules, with what they say of keys inside one key said of keys inside another one."""
+        old, new = within
+
+        def key(text: Text) -> Text:
+            inside = f"{text.text}.".startswith(f"{old.text}.")
+            return replace(text, text=f"{new.text}{text.text[len(old.text) :]}") if inside else text
+
+        def rule(x: ConfigRule) -> ConfigRule:
+            return tuple((value, inner._moved(within)) for value, inner in x) if isinstance(x, tuple) else x
+
+        return ConfigRules(
+            tuple((key(k), rule(x)) for k, x in self.rules),
+            self.sizes,
+            tuple(map(key, self.ignore)),
+            tuple((key(k), key(x)) for k, x in self.rename),
         )
 
 

@@ -114,17 +114,20 @@ def layernorm(call: OpCall) -> OpResult:
     )
 
 
-@op("rmsnorm", statics="eps:float=1e-6", weights=True)
+@op("rmsnorm", statics="eps:float=1e-6 offset:float=0", imports=FUNCTIONAL, weights=True)
 def rmsnorm(call: OpCall) -> OpResult:
-    """Mean square 1 along the last axis, then scale."""
+    """Mean square 1 along the last axis, then scale: by the weight, and an offset that is no part of it."""
     x = tensor_argument(call, "float")
     features = Size.of(known_length(call, last_axis(call, x), "a feature size"))
     eps, attrs = _eps(call, None)
+    offset = float(call.statics["offset"])
+    start = ".apply(lambda norm: nn.init.constant_(norm.weight, {start}))" if offset else ""
+    shifted = f"F.rms_norm({{x}}, ({{in}},), {{offset}} + {{self}}.weight{eps})"
     return OpResult(
         x,
-        "{self}({x})",
-        f"nn.RMSNorm({{in}}{eps})",
-        attrs=(("in", features), *attrs),
+        shifted if offset else "{self}({x})",
+        f"nn.RMSNorm({{in}}{eps}){start}",
+        attrs=(("in", features), *attrs, *((("offset", offset), ("start", 1 - offset)) if offset else ())),
         parameters=(("weight", (features,)),),
         moves=staying(x, Move(len(x.axes) - 1, len(x.axes) - 1, DENSE)),
     )

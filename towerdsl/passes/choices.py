@@ -59,9 +59,13 @@ class Choices:
     def __init__(self, errors: Diagnostics) -> None:
         self.errors = errors
         self.of: dict[str, Choice] = {}
+        self.items: dict[str, Choice] = {}  # of lists of words
 
     def size(self, name: str, e: t.Expr) -> t.Expr:
         """The value of a size: of `one_of`, the first; a later file's word may stand without its quotes."""
+        if isinstance(e, t.List) and (words := [x.value for x in e.items if isinstance(x, t.String)]):
+            known = self.items[name].compared if name in self.items else []
+            self.items[name] = Choice(tuple(dict.fromkeys(words)), e.span, [*known, *words])
         if not (isinstance(e, t.Call) and e.func == t.Name(e.span, "one_of")):
             return _words(e) if name in self.of else e
         values: list[Static] = []
@@ -91,12 +95,12 @@ class Choices:
         for e in (x for root in roots for x in _comparisons(root)):
             for op, a, b in zip(e.ops, e.operands, e.operands[1:], strict=False):
                 for left, right in ((a, b), (b, a)) if op in ("==", "!=") else ():
-                    value = literal(right)
-                    if not isinstance(left, t.Name) or left.id in hidden or left.id not in self.of or value is None:
+                    value, base = literal(right), left.base if isinstance(left, t.Index) else left
+                    if not isinstance(base, t.Name) or base.id in hidden or value is None:
                         continue
-                    choice = self.of[left.id]
-                    if not any(same(value, v) for v in choice.compared):
-                        message = f"`{left.id}` is never {show(value)}"
+                    choice = (self.of if base is left else self.items).get(base.id)
+                    if choice is not None and not any(same(value, v) for v in choice.compared):
+                        message = f"`{left.span.text}` is never {show(value)}"
                         note = f"it is one of {choice.shown}, {choice.span}"
                         self.errors.add("choice", message, right.span, [note], choice.near(value))
 

@@ -1,4 +1,4 @@
-"""Sizes that are lists, of axes or numbers: `space: [h, w]` is put in wherever `space` stands."""
+"""Sizes that are lists, of axes, numbers or words: `space: [h, w]` is put in wherever `space` stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from towerdsl.diagnostics import Diagnostics, Source, Span
 from towerdsl.lang import tree as t
 from towerdsl.lang.yaml_nodes import NAME
 from towerdsl.passes.resolve import Resolved
-from towerdsl.passes.static import LIMIT, Setting, Static
+from towerdsl.passes.static import LIMIT, Setting, Static, show
 
 Lists = Mapping[str, tuple[t.Expr, ...]]
 
@@ -28,8 +28,7 @@ def spread(
         if value is None:
             continue
         if name in lists:
-            span = resolved.sizes[name][1].span
-            found = _given(name, value, span, errors)
+            found = _given(name, value, resolved.sizes[name][1].span, lists[name], errors)
             lists[name] = lists[name] if found is None else found
         elif isinstance(value, list | tuple):
             known = "is no list" if name in resolved.sizes else "is no size"
@@ -38,9 +37,17 @@ def spread(
             left[name] = value
     for name, items in lists.items():
         for item in items:
-            if isinstance(item, t.String | t.List | t.Cond):
-                message = f"`{name}` lists axes or numbers, this is neither"
-                errors.add("form", message, item.span, help=f"write `{name}: [h, w]` or `{name}: [2, 2, 6]`")
+            of_words = isinstance(items[0], t.String)
+            if isinstance(item, t.List | t.Cond) or isinstance(item, t.String) != of_words:
+                message = (
+                    f"`{name}` lists words, this is none"
+                    if of_words
+                    else f"`{name}` lists axes or numbers, this is neither"
+                )
+                help = (
+                    f"write `{name}: \"['a', 'b']\"`" if of_words else f"write `{name}: [h, w]` or `{name}: [2, 2, 6]`"
+                )
+                errors.add("form", message, item.span, help=help)
     if not lists:
         return resolved, left
     writer = _Spread(lists, errors)
@@ -82,18 +89,29 @@ def _shown(value: object) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
-def _given(name: str, value: Setting, span: Span, errors: Diagnostics) -> tuple[t.Expr, ...] | None:
+def words(items: tuple[t.Expr, ...]) -> list[str]:
+    """The words that the items of a list may be, in their first order; none of a list of axes or numbers."""
+    return list(dict.fromkeys(e.value for e in items if isinstance(e, t.String)))
+
+
+def _given(
+    name: str, value: Setting, span: Span, own: tuple[t.Expr, ...], errors: Diagnostics
+) -> tuple[t.Expr, ...] | None:
     """A list from outside as expressions, which stand where the spec has its own."""
     items: list[t.Expr] = []
+    known = words(own)
     for item in value if isinstance(value, list | tuple) else ():
-        if isinstance(item, str) and NAME.fullmatch(item):
+        if known:
+            items += [t.String(span, item)] if isinstance(item, str) and item in known else []
+        elif isinstance(item, str) and NAME.fullmatch(item):
             items.append(t.Name(span, item))
         elif isinstance(item, bool):
             items.append(t.Bool(span, item))
         elif isinstance(item, int | float):
             items.append(t.Number(span, item))
     if not isinstance(value, list | tuple) or len(items) < len(value):
-        message = f"`{name}={_shown(value)}`: the size `{name}` is a list of axes or numbers"
+        of = f"of {', '.join(map(show, known))}" if known else "of axes or numbers"
+        message = f"`{name}={_shown(value)}`: the size `{name}` is a list {of}"
         errors.add("setting", message, None, help=f'write `--set "{name}=[...]"`, with commas between')
         return None
     return tuple(items)
@@ -156,6 +174,6 @@ def written(items: tuple[t.Expr, ...]) -> tuple[Static, ...]:
 
 
 def _value(e: t.Expr) -> Static:
-    if isinstance(e, t.Number | t.Bool):
+    if isinstance(e, t.Number | t.Bool | t.String):
         return e.value
     return e.id if isinstance(e, t.Name) else " ".join(e.span.text.split())

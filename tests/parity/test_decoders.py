@@ -1,0 +1,165 @@
+"""Today's decoder-only models equal transformers, from `config.json` and weights alone.
+
+`TOWERDSL_CONFIGS=50 pytest -m slow tests/parity/test_decoders.py` tries 50 changes of each.
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from .configured import Family, Named, Values, checks_of, text
+
+SIZES = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"num_key_value_heads": 2, "vocab_size": 23, "max_position_embeddings": 40, "pad_token_id": 0}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0], "long_factor": [2.0, 3.0, 4.0]}
+PART = {"rope_type": "longrope", "short_factor": [1.0, 2.0], "long_factor": [2.0, 4.0]}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 10}
+ROPES = [
+    {"rope_type": "linear", "factor": 2.0},
+    {"rope_type": "linear"},
+    {"rope_type": "dynamic", "factor": 2.0},
+    {"rope_type": "yarn", "factor": 2.0, "beta_fast": 8.0, "attention_factor": 0.7},
+    {"rope_type": "yarn", "factor": 2.0, "truncate": False, "original_max_position_embeddings": 8},
+    {"type": "su", **{key: LONG[key] for key in ("short_factor", "long_factor")}},
+    LLAMA3,
+    LONG | {"original_max_position_embeddings": 8},
+    {"rope_type": "proportional", "partial_rotary_factor": 0.5},
+    {"rope_type": "default", "rope_theta": 77.0},
+    {"rope_type": "default", "partial_rotary_factor": 0.5},
+    {"rope_type": "llama4", "factor": 2.0},
+    {},
+    {"full_attention": {"rope_type": "linear", "factor": 2.0}, "sliding_attention": {"rope_type": "default"}},
+    {"full_attention": {"rope_type": "yarn", "factor": 2.0}, "sliding_attention": {"rope_theta": 50.0}},
+    {"sliding_attention": {"rope_type": "linear", "factor": 2.0}},
+    {"full_attention": {"rope_theta": 77.0}},
+]
+#: Keys of other families, which are added to each.
+ADDED = {
+    "attn_logit_softcapping": 50.0,
+    "query_pre_attn_scalar": 64,
+    "residual_multiplier": 0.5,
+    "no_rope_layers": [1, 0],
+    "num_local_experts": 4,
+    "rope_theta": 40.0,
+    "partial_rotary_factor": 0.5,
+    "original_max_position_embeddings": 8,
+    "per_layer_config": {"1": {"num_attention_heads": 2}},
+}
+
+
+def positions(values: Values) -> Iterator[tuple[str, Values]]:
+    """Other positions, in the spelling of today and in that of before."""
+    base = {key: value for key, value in values.items() if not key.startswith("rope_")}
+    for rope in ROPES:
+        yield "rope", base | {"rope_parameters": rope}
+        yield "rope", base | {"rope_scaling": rope, "rope_theta": 50.0}
+    yield "layer_types", values | {"layer_types": ["sliding_attention", "sliding_attention"]}
+
+
+def words(values: Values) -> Named:
+    return text(values, most=20)
+
+
+def call(model: nn.Module, given: Named) -> Tensor:
+    """Padding counts for nothing: positions are those of the texts without it."""
+    if "keep" not in given:
+        return model(input_ids=given["ids"]).logits
+    keep = given["keep"].long()
+    return model(input_ids=given["ids"], attention_mask=keep, position_ids=(keep.cumsum(-1) - 1).clamp(min=0)).logits
+
+
+def decoder(spec: str, output: str, name: str, *published: Values, idle: str = "", **sizes: object) -> Family:
+    """A family whose models write the next word."""
+    sizes = {"model_type": name, "architectures": [output], **SIZES, **sizes}
+    return Family(spec, sizes, published, words, call, frozenset(idle.split()), ADDED, more=positions)
+
+
+FAMILIES = {
+    "llama": decoder(
+        "llama",
+        "LlamaForCausalLM",
+        "llama",
+        {"head_dim": 6, "rope_scaling": LLAMA3 | {"original_max_position_embeddings": 16}, "rope_theta": 500.0},  # 3.1
+        {"num_key_value_heads": 4, "rms_norm_eps": 1e-5, "pretraining_tp": 1},  # Llama 2
+        {"tie_word_embeddings": True, "rope_interleaved": False, "is_llama_config": True},  # SmolLM2
+        {"attention_bias": True, "mlp_bias": True, "head_dim": 10, "hidden_act": "gelu"},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_scaling": {"type": "dynamic", "factor": 4.0}, "max_position_embeddings": 8},
+        {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.5}},
+    ),
+    "mistral": decoder(
+        "llama",
+        "MistralForCausalLM",
+        "mistral",
+        {"sliding_window": 5, "rope_theta": 300.0, "head_dim": 6},  # 0.1
+        {"sliding_window": None, "head_dim": 8},  # 0.3, Nemo
+        {"num_key_value_heads": 4, "hidden_act": "relu"},
+        {"sliding_window": 1, "tie_word_embeddings": True},
+        {"rope_scaling": YARN},
+    ),
+    "qwen2": decoder(
+        "llama",
+        "Qwen2ForCausalLM",
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "use_mrope": False},
+        {"use_sliding_window": False, "sliding_window": 4, "rope_theta": 1000000.0, "tie_word_embeddings": True},  # 2.5
+        {"use_mrope": False, "max_window_layers": 21, "rms_norm_eps": 1e-5},
+        {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 10}},
+        {"layer_types": ["full_attention", "full_attention"], "sliding_window": None},
+    ),
+    "qwen3": decoder(
+        "llama",
+        "Qwen3ForCausalLM",
+        "qwen3",
+        {"head_dim": 6, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
+        {"head_dim": 8, "rope_theta": 1000000.0, "tie_word_embeddings": True},  # 0.6B
+        {"head_dim": 10, "attention_bias": True},
+        {"head_dim": 6, "rope_scaling": None, "use_sliding_window": False, "sliding_window": None},
+        {"head_dim": 8, "rope_scaling": YARN},
+    ),
+    "phi3": decoder(
+        "llama",
+        "Phi3ForCausalLM",
+        "phi3",
+        {"sliding_window": 5, "original_max_position_embeddings": 40, "rope_scaling": None},  # mini-4k
+        {"rope_scaling": PART, "original_max_position_embeddings": 9, "partial_rotary_factor": 0.67},  # Phi-4 mini
+        {"attention_bias": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "num_key_value_heads": 4},
+        {"rope_scaling": LONG, "original_max_position_embeddings": 20},  # mini-128k: short, in 13 positions
+        {"lm_head_bias": False, "mlp_bias": False, "full_attn_mod": 1, "interpolate_factor": 1},
+        idle="resid_pdrop embd_pdrop",
+    ),
+    "gemma2": decoder(
+        "gemma",
+        "Gemma2ForCausalLM",
+        "gemma2",
+        {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "hidden_act": "gelu_pytorch_tanh"},
+        {"query_pre_attn_scalar": 6, "cache_implementation": "hybrid", "sliding_window_size": 3},  # 2b
+        {"attn_logit_softcapping": None, "final_logit_softcapping": None, "num_hidden_layers": 3},
+        {"layer_types": ["full_attention", "sliding_attention"], "attention_bias": True, "tie_word_embeddings": False},
+        {"rope_scaling": YARN},
+        head_dim=6,
+        sliding_window=3,
+        query_pre_attn_scalar=40,
+    ),
+    "gemma3_text": decoder(
+        "gemma",
+        "Gemma3ForCausalLM",
+        "gemma3_text",
+        {"sliding_window_pattern": 2, "rope_local_base_freq": 50.0, "rope_theta": 1000.0},
+        {"layer_types": ["sliding_attention", "full_attention"], "rope_local_base_freq": 50.0},  # 270m
+        {"num_hidden_layers": 7, "sliding_window_pattern": 6, "_sliding_window_pattern": 6},  # 1b
+        {"num_hidden_layers": 3, "sliding_window_pattern": 3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 21, "num_key_value_heads": 4, "rope_theta": 99.0},
+        {
+            "rope_parameters": {"full_attention": YARN, "sliding_attention": {"rope_theta": 20.0}},
+            "sliding_window_pattern": 2,
+        },
+        idle="_sliding_window_pattern",
+        head_dim=6,
+        sliding_window=3,
+        query_pre_attn_scalar=40,
+    ),
+}
+
+test_from_a_folder, test_no_key_is_passed_over, test_published, test_every_key = checks_of(FAMILIES)
