@@ -24,6 +24,7 @@ SMALL_GEMMA |= {"kinds": ["sliding_attention", "full_attention"]}
 CASES = {
     "bert": ("bert", SMALL_BERT, False),
     "swin": ("swin", {"d": 8, "heads": [2, 2, 4, 4], "depths": [2, 2, 3, 1], "image": 48, "patch": 2, "win": 3}, False),
+    "deberta": ("deberta", {"d": 16, "heads": 2, "depth": 1, "vocab": 50, "context": 16, "buckets": 8}, False),
     "modernbert": ("modernbert", {"d": 16, "heads": 2, "ff": 24, "depth": 2, "vocab": 50, "masked": True}, False),
     "t5": ("t5", {"d": 16, "head_size": 4, "heads": 2, "ff": 24, "depth": 2, "decoder_depth": 1, "vocab": 50}, False),
     "gemma": ("gemma", SMALL_GEMMA, False),

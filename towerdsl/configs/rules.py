@@ -227,8 +227,8 @@ class Rules:
             key, by = next((x for x in left if x[0] == config.family), left[0])
             done.add(key)
             value = now.values.get(key)
-            if isinstance(value, list) and len(value) == 1:
-                value = value[0]
+            if isinstance(value, list) and all(isinstance(x, str) for x in value):
+                value = "|".join(value)
             if value is None:
                 value = self._family(by, now) if key == config.family else next(iter(by))
             if isinstance(value, str) and value in by:
