@@ -45,6 +45,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "gemma": {"key_heads": 1, "head_size": 8},
     "hard_attention": {"m": 4, "n": 5},
     "llama": {"key_heads": 1},
+    "mixtral": {"key_heads": 1, "experts": 4, "chosen": 2, "expert_ff": 12},
     "non_local": {"c": 6, "pool": 1},
     "dinov2": {"image": 2, "patch": 1},
     "feed_forward_only": {"image": 8, "patch": 4},

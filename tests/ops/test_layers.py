@@ -216,6 +216,16 @@ def test_along_an_axis_of_other_dtypes(op: str, dtype: str) -> None:
     runs(op, f"{dtype} b n", **({"shift": -1} if op == "roll" else {}))
 
 
+@pytest.mark.parametrize(("along", "dim"), [("b", 0), ("n", 1), ("d=6", 2), (None, 2)])
+def test_largest(along: str | None, dim: int) -> None:
+    for run in runs("largest", "b n d=6", axis=along and axis(along), k=2):
+        x = run.inputs[0]
+        larger = (x.unsqueeze(dim) > x.unsqueeze(dim + 1)).sum(dim + 1)  # than an entry, so many others are
+        assert torch.equal(run.output, larger < 2)
+    assert error("largest", "b d=6", k=7).code == "value-range"
+    assert error("largest", "bool b n", k=1).code == "dtype-mismatch"
+
+
 def test_argmax_of_whole_numbers() -> None:
     for run in runs("argmax", "int b n d=6", axis=axis("n")):
         assert torch.equal(run.output, run.inputs[0].argmax(1))

@@ -10,7 +10,7 @@ from towerdsl.ops import BUILT_IN, ELEMENTWISE, OPS, OpCall, OpResult, python, r
 
 from .running import runs
 
-DOCUMENTED = """linear embed layernorm rmsnorm batchnorm groupnorm conv lstm gru softmax cumsum flip argmax
+DOCUMENTED = """linear embed layernorm rmsnorm batchnorm groupnorm conv lstm gru softmax cumsum flip argmax largest
     rearrange concat dropout drop_path max_pool avg_pool roll resize lookup"""
 FOLDER = Path(towerdsl.ops.__file__).parent
 

@@ -34,6 +34,8 @@ ROPES = [
     {"sliding_attention": {"rope_type": "linear", "factor": 2.0}},
     {"full_attention": {"rope_theta": 77.0}},
 ]
+#: Losses of training, and what is given beside the result.
+ROUTED = "output_router_logits router_aux_loss_coef"
 #: Keys of other families, which are added to each.
 ADDED = {
     "attn_logit_softcapping": 50.0,
@@ -72,7 +74,7 @@ def call(model: nn.Module, given: Named) -> Tensor:
 def decoder(spec: str, output: str, name: str, *published: Values, idle: str = "", **sizes: object) -> Family:
     """A family whose models write the next word."""
     sizes = {"model_type": name, "architectures": [output], **SIZES, **sizes}
-    return Family(spec, sizes, published, words, call, frozenset(idle.split()), ADDED, more=positions)
+    return Family(spec, sizes, published, words, call, frozenset(f"{ROUTED} {idle}".split()), ADDED, more=positions)
 
 
 FAMILIES = {
@@ -159,6 +161,31 @@ FAMILIES = {
         head_dim=6,
         sliding_window=3,
         query_pre_attn_scalar=40,
+    ),
+    "mixtral": decoder(
+        "mixtral",
+        "MixtralForCausalLM",
+        "mixtral",
+        {"num_local_experts": 4, "head_dim": 6, "router_aux_loss_coef": 0.02, "router_jitter_noise": 0.0},
+        {"num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 4, "rope_theta": 500.0},
+        {"num_local_experts": 5, "num_experts_per_tok": 3, "num_key_value_heads": 4, "tie_word_embeddings": True},
+        {"num_local_experts": 4, "hidden_act": "gelu", "rms_norm_eps": 1e-6},
+        {"num_local_experts": 4, "rope_scaling": YARN},
+    ),
+    "qwen3_moe": decoder(
+        "mixtral",
+        "Qwen3MoeForCausalLM",
+        "qwen3_moe",
+        {"norm_topk_prob": True, "use_sliding_window": False, "mlp_only_layers": [], "decoder_sparse_step": 1},  # 30B
+        {"norm_topk_prob": False, "num_experts_per_tok": 3, "attention_bias": True},
+        {"norm_topk_prob": True, "num_experts_per_tok": 5, "tie_word_embeddings": True, "max_window_layers": 28},
+        {"num_experts": 2, "num_experts_per_tok": 1, "rope_theta": 100.0},
+        {"norm_topk_prob": True, "rope_scaling": YARN, "hidden_act": "relu"},
+        idle="sliding_window intermediate_size",
+        num_experts=5,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        head_dim=6,
     ),
 }
 

@@ -7,7 +7,7 @@ from towerdsl.ir.reach import DENSE, Comb, Reach, unknown
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType, shown
 from towerdsl.ops.base import dim_code, op, staying
-from towerdsl.ops.checks import last_axis, tensor_argument
+from towerdsl.ops.checks import in_range, last_axis, tensor_argument
 
 
 def _along(call: OpCall, x: TensorType) -> int:
@@ -62,6 +62,21 @@ def argmax(call: OpCall) -> OpResult:
     moves = [Move(k, k - (k > dim), None) if k != dim else Move(k, None, DENSE) for k in range(len(x.axes))]
     kind = TensorType("int", (*x.axes[:dim], *x.axes[dim + 1 :]))
     return OpResult(kind, f"{{x}}.argmax({dim_code(x, dim)})", moves=tuple(moves))
+
+
+@op("largest", statics="k:int axis:axis=none")
+def largest(call: OpCall) -> OpResult:
+    """Whether an entry is one of the k largest along an axis, of equal ones any; no gradient passes it."""
+    x = tensor_argument(call, None if call.x.dtype == "int" else "float")
+    k = in_range(call, "k", 1)
+    dim = _along(call, x)
+    length = x.axes[dim].size.integer
+    if length is not None and k > length:
+        message = f"`largest` picks {k} entries, and the axis {x.axes[dim].shown} has {length}"
+        call.fail("value-range", message, help=f"`k` is at most {length}", argument="k")
+    many = "{k}" if length is not None else f"min({{k}}, {{x}}.shape[{dim}])"
+    code = f"torch.zeros_like({{x}}, dtype=torch.bool).scatter({dim}, {{x}}.topk({many}, {dim}).indices, True)"
+    return OpResult(TensorType("bool", x.axes), code, attrs=(("k", k),), moves=_moving(call, x, DENSE))
 
 
 @op("flip", statics="axis:axis=none")
