@@ -368,6 +368,13 @@ def test_calls_of_a_block_have_names(name):
     assert model(torch.randn(2, 4)).shape == (2, 4)
 
 
+def test_modules_of_a_loop_in_a_loop():
+    text = "tower: t\nsizes: {d: 4}\ninputs: {x: 'float[b, d]'}\nflow:\n  - for a in 2:\n      - for c in 3:\n"
+    model = towerdsl.compile(f"{text}          - x = linear(x, d, name=_)\noutputs: x\n")()
+    assert len(model.state_dict()) == 12
+    assert model(torch.randn(2, 4)).shape == (2, 4)
+
+
 def test_what_an_attention_is_given_may_be_called_as_what_it_makes():
     look = """
 blocks:

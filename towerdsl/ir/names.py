@@ -57,6 +57,7 @@ def free(name: str, taken: Container[str] = ()) -> str:
 def unused(name: str, taken: Container[str], between: str = "_") -> str:
     """The name, with a number behind it where it is taken: `size`, `size_2`."""
     base, number = name, 1
+    between = "" if base.endswith("_") else between  # what begins with two underscores would be changed in a class
     while name in taken:
         number += 1
         name = f"{base}{between}{number}"

@@ -140,13 +140,16 @@ def _features(typer: Typer, body: t.Attention, value: n.Value, span: Span, scope
         return (value.axes[-1],)
     e = alternative(typer, e, scope, "the features", values=True)
     items = e.items if isinstance(e, t.List) else (e,)
-    names = []
+    names: list[Axis] = []
     for item in items:
         if not isinstance(item, t.Name):
             raise Fault("axis", "`features` names axes", item.span, (), "write `features: [h, w]`")
         wanted = scope.axes.get(item.id)
         found = named(value.axes, item.id)
-        names += [a for a in value.axes if a == found or (wanted is not None and a == wanted)]
+        own = [a for a in value.axes if a == found or (wanted is not None and a == wanted)]
+        if any(a in names for a in own):
+            raise Fault("axis", "an axis is named twice in `features`", e.span)
+        names += own
     if not names:
         message = f"none of the `features` is an axis of {shown(value.axes)}"
         raise Fault("axis", message, e.span, (f"the source stands at {span}",), "name axes that the sources have")
