@@ -38,7 +38,7 @@ with torch.inference_mode():
 
 @pytest.fixture(scope="module")
 def ours(minilm):
-    return towerdsl.load("bert", checkpoint=minilm / "model.safetensors", format="huggingface", **SIZES).eval()
+    return towerdsl.load(minilm)
 
 
 @pytest.fixture(scope="module")

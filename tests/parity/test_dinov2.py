@@ -30,8 +30,7 @@ def peer() -> Dinov2Model:
 
 @pytest.fixture(scope="module")
 def trained(dinov2):
-    ours = towerdsl.load("dinov2", checkpoint=dinov2 / "model.safetensors", format="huggingface", d=384, heads=6)
-    return ours, Dinov2Model.from_pretrained(dinov2).eval()
+    return towerdsl.load(dinov2), Dinov2Model.from_pretrained(dinov2).eval()
 
 
 def photo(name: str, height: int, width: int) -> torch.Tensor:

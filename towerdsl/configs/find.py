@@ -133,7 +133,7 @@ def found(file: Path) -> tuple[Resolved, dict[str, Any]]:
     config = read_config(file)
     family, outputs = config.values.get(config.family), config.values.get(OUTPUTS)
     texts = [(path, path.read_text(encoding="utf-8")) for path in library.library().values()]
-    models = [(path, text) for path, text in texts if re.search(r"^config:", text, re.M) and "tower:" in text]
+    models = [(path, text) for path, text in texts if re.search("^tower:", text, re.MULTILINE)]
     candidates: list[Rules] = []
     for path, _ in sorted(models, key=lambda x: str(family) not in x[1]):  # those that speak of it first
         rules = rules_of(path, file)

@@ -21,6 +21,8 @@ from towerdsl.passes.static import StaticError
 
 #: The key that says which family of models a configuration is of, and the one that says with which outputs.
 FAMILY, OUTPUTS = "model_type", "architectures"
+#: The names of classes, and their number.
+LABELS, CLASSES = "id2label", "num_labels"
 #: The first of a GGUF file.
 ARCHITECTURE = "general.architecture"
 SHOWN = 80
@@ -98,7 +100,10 @@ class Config:
                 elif value:
                     yield from walk(value, f"{key}.")
 
-        return replace(self, values=dict(walk(self.values, "")))
+        values = dict(walk(self.values, ""))
+        if isinstance(named := values.get(LABELS), Mapping):  # they say how many classes there are
+            values.setdefault(CLASSES, len(named))
+        return replace(self, values=values)
 
     def renamed(self, rename: Iterable[tuple[t.Text, t.Text]]) -> tuple[Config, list[tuple[str, str]]]:
         """With keys in the spelling of the rules, and the pairs of keys that are one and have different values."""
@@ -208,7 +213,16 @@ class Rules:
                     value = expected_of(rule.absent)
                     text += f", which means {_shown(value)}"
                 if value is not None and not same(value, only := expected_of(rule.value)):
-                    wrong("value", f"{text}, `{self.name}` computes {_shown(only)} only", key)
+                    made = {x.id: said[x.id] for x in walk(rule.value) if isinstance(x, t.Name) and x.id in said}
+                    origins = f", as {', '.join(made.values())}" if made else ""
+                    wrong("value", f"{text}, `{self.name}` computes {_shown(only)} only{origins}", key)
+            for needed in rules.needs:
+                met = False
+                with suppress(StaticError):
+                    met = bool(expected_of(needed))
+                if not met:
+                    about = {x.id: said[x.id] for x in walk(needed) if isinstance(x, t.Name) and x.id in said}
+                    wrong("needs", f"{', '.join(about.values())}, and `{self.name}` needs `{needed.span.text}`")
         except StaticError as error:
             message = f"sizes that `{self.name}` makes of this configuration cannot be computed: {error}"
             return Read(given, said, (Diagnostic("config-value", message, None, (origin(said),)),), used)
@@ -407,6 +421,8 @@ def _check(resolved: Resolved, rules: t.ConfigRules, errors: Diagnostics) -> Non
 
     for name, e in rules.sizes:
         known(name, e)
+    for e in rules.needs:
+        expression(e)
     for _, rule in rules.rules:
         if isinstance(rule, t.ConfigRead):
             known(rule.size, rule.absent)

@@ -50,11 +50,15 @@ class PublicNames(Nodes):
         rules: list[tuple[t.Text, t.ConfigRule]] = []
         sizes: list[tuple[t.Text, t.Expr]] = []
         ignore: list[t.Text] = []
+        needs: list[t.Expr] = []
         pairs: dict[str, list[tuple[t.Text, t.Text]]] = {"rename": [], "within": []}
         for key, value in self.mapping(node, what):
             if key.text == "sizes":
                 fixed = [(name, self.parse(parser.parse_expression, x)) for name, x in self.mapping(value, "sizes")]
                 sizes += [(name, e) for name, e in fixed if e is not None]
+            elif key.text == "needs":
+                conditions = [self.parse(parser.parse_expression, x) for x in self.sequence(value, "needs")]
+                needs += [e for e in conditions if e is not None]
             elif key.text == "ignore":
                 ignore += [x for x in (self.text(n) for n in self.sequence(value, "ignore")) if x]
             elif key.text in pairs:
@@ -69,7 +73,8 @@ class PublicNames(Nodes):
             else:
                 rule = self.parse(self.config_rule, value)
                 rules += [(key, rule)] if rule is not None else []
-        return t.ConfigRules(tuple(rules), tuple(sizes), tuple(ignore), *map(tuple, pairs.values()))
+        renamed, within = map(tuple, pairs.values())
+        return t.ConfigRules(tuple(rules), tuple(sizes), tuple(ignore), renamed, within, tuple(needs))
 
     @staticmethod
     def config_rule(text: str, span: Span) -> t.ConfigRead | t.ConfigOnly:

@@ -364,6 +364,7 @@ class ConfigRules:
     ignore: tuple[Text, ...] = ()
     rename: tuple[tuple[Text, Text], ...] = ()
     within: tuple[tuple[Text, Text], ...] = ()
+    needs: tuple[Expr, ...] = ()
 
     def joined(self, later: ConfigRules) -> ConfigRules:
         """These rules and later ones: of two about one key, or one size, the later one counts."""
@@ -374,6 +375,7 @@ class ConfigRules:
             (*first.ignore, *later.ignore),
             tuple(({k.text: (k, x) for k, x in (*first.rename, *later.rename)}).values()),
             (*self.within, *later.within),
+            (*self.needs, *later.needs),
         )
 
     def _moved(self, within: tuple[Text, Text]) -> ConfigRules:
@@ -392,6 +394,7 @@ class ConfigRules:
             self.sizes,
             tuple(map(key, self.ignore)),
             tuple((key(k), key(x)) for k, x in self.rename),
+            needs=self.needs,
         )
 
 
