@@ -66,7 +66,7 @@ class Look(nn.Module):
         visible_6 = None if keep is None else keep[:, None, None, None, :]
         visible_7 = self.visible_4(n, q.device)
         part_3 = attend_with_lse(
-            q[:, :, :1], k, v, 128, visible=(visible_6, visible_7), dropout=0.1 if self.training else 0.0
+            q[:, :, :1], k, v, 1, visible=(visible_6, visible_7), dropout=0.1 if self.training else 0.0
         )
         y = merged(part, part_2, part_3).transpose(1, 2).flatten(-2)
         return self.output(y)
@@ -90,7 +90,7 @@ class Look(nn.Module):
     @kept
     def visible_4(self, n: int, device: torch.device) -> Tensor:
         i = j = torch.arange(n, device=device)
-        return blocked(~(torch.abs(i[:1][:, None] - j) < 257), 0, (128,))
+        return blocked(~(torch.abs(i[:1][:, None] - j) < 257), 0, (1,))
 
 
 class FeedForward(nn.Module):

@@ -113,7 +113,9 @@ def _part(average: Average, locality: Locality, end: End | None) -> low.Attended
         return n.Pick(kind, x.span, x, axis, None, stop, True)
 
     few = restricted(average, axis, short, first)
-    return _attended(few, n.Cut(few.positions[0], None, Size.of(sizes.TURN)))
+    queries = few.positions[0]
+    most = stop.integer if queries == short else None
+    return _attended(few, n.Cut(queries, None, Size.of(min(sizes.TURN, most or sizes.TURN))))
 
 
 def _attended(average: Average, cut: n.Cut) -> low.Attended:
