@@ -11,9 +11,12 @@ import pytest
 
 from towerdsl.compiler import compile_spec
 from towerdsl.ir import nodes as n
-from towerdsl.kernels.base import Facts, lowered
+from towerdsl.ir.size import Size
+from towerdsl.kernels.base import Facts
 from towerdsl.kernels.catalog import CATALOG
 from towerdsl.kernels.choose import attentions
+from towerdsl.kernels.sizes import TURN
+from towerdsl.lowered import amounts
 from towerdsl.lowered import nodes as low
 from towerdsl.lowered.printer import show
 from towerdsl.lowered.verify import verify
@@ -38,7 +41,8 @@ FIELDS = {
 
 def spec(name: str, source: str = "x", **more: str) -> str:
     """A spec whose attention a kernel computes."""
-    fields = "\n".join(f"    {field}: {value}" for field, value in {**FIELDS[name], **more}.items())
+    sources = dict.fromkeys(("query", "key", "value"), source)
+    fields = "\n".join(f"    {field}: {value}" for field, value in {**sources, **FIELDS[name], **more}.items())
     return f"""
 tower: sample
 sizes: {{d: 8}}
@@ -50,21 +54,18 @@ inputs:
 blocks:
   look(x, keep, table, edges):
     params: {{a: "float[{"dk" if name == "edges" else 1}]", slope: "float[2]"}}
-    query: {source}
-    key: {source}
-    value: {source}
 {fields}
 outputs: look(x, keep, table, edges)
 """
 
 
-def tree(name: str) -> low.Lowered:
+def tree(name: str, **more: str) -> low.Lowered:
     """The attention of a kernel, on it."""
-    compiled = compile_spec(spec(name))
+    compiled = compile_spec(spec(name, **more))
     (block,) = attentions(compiled.model.root)
     kernel, facts = next(k for k in CATALOG if k.name == name), Facts.of(block.average, "cuda")
     assert kernel.refuse(block.average, facts) is None
-    return lowered(kernel, block.average, facts)
+    return facts.lowered(kernel, block.average)
 
 
 def test_trees_are_golden():
@@ -121,6 +122,75 @@ def test_what_a_tree_is_made_of_can_be_walked():
     for name in FIELDS:
         found = list(tree(name).body.walk())
         assert any(isinstance(v, n.Local) and v.name == "v" for v in found), name
+
+
+# --- amounts ----------------------------------------------------------------------------------------------------
+
+#: Attentions on each kernel: the pairs that are computed for each head, and the numbers that are held, of a batch of b,
+#: n positions and e edges.
+AMOUNTS = [
+    ("diagonal", {}, lambda b, n, e: (n, 2 * b * n)),
+    ("diagonal", {"score": "i", "dropout": "0.1"}, lambda b, n, e: (n, 2 * b * n)),
+    ("factored", {}, lambda b, n, e: (4 * n + (4 + 64) * n, 2 * (n // 64) * b * 8 * 8 + b * n * 64)),
+    ("factored", {"locality": "true"}, lambda b, n, e: (4 * n + 4 * n, b * 8 * 8)),
+    ("factored", {"score": "1", "locality": "true"}, lambda b, n, e: (n, b * 8)),
+    ("static", {}, lambda b, n, e: (n * n, 2 * n * n)),
+    ("edges", {}, lambda b, n, e: (e + n, (e + n) * (2 * b * 4 + 5))),
+    ("edges", {"locality": "edges[i, j]"}, lambda b, n, e: (e, e * (2 * b * 4 + 5))),
+    ("partition", {}, lambda b, n, e: (((n + 3) // 4) * 4 * 4, b * ((n + 3) // 4) * 4)),
+    ("partition", {"normalize": "sigmoid"}, lambda b, n, e: (((n + 3) // 4) * 4 * 4, 3 * b * ((n + 3) // 4) * 4 * 4)),
+    ("banded", {}, lambda b, n, e: (n * min(80, n), 2 * 2 * b * 64 * 80)),
+    ("banded", {"mask": "keep[i] == keep[j]"}, lambda b, n, e: (n * min(80, n), 2 * 2 * b * 64 * 80 + b * n * 80)),
+    (
+        "banded",
+        {"normalize": "sigmoid"},
+        lambda b, n, e: (((n + 63) // 64) * 64 * 80, 3 * 2 * b * ((n + 63) // 64) * 64 * 80),
+    ),
+    (
+        "merged",
+        {},
+        lambda b, n, e: (n * min(96, n) + n * min(2, n), 2 * b * 64 * 96 + 2 * b * TURN * min(2, n) + n * min(2, n)),
+    ),
+    (
+        "merged",
+        {"locality": "abs(i - j) < 4 or i < 2"},
+        lambda b, n, e: (n * min(96, n) + min(2, n) * n, 2 * b * 64 * 96 + 2 * b * 2 * n + min(2, n) * n),
+    ),
+    ("gather", {}, lambda b, n, e: (n * n, 5 * b * n * n + b * n * 8)),
+    ("gather", {"normalize": "topk(k=3)"}, lambda b, n, e: (n * n, 6 * b * n * n + b * n * 3 * 8)),
+    ("flex", {}, lambda b, n, e: (n * min(8, n), 0)),
+    ("flex", {"locality": "true"}, lambda b, n, e: (n * n, 0)),
+    ("sdpa", {}, lambda b, n, e: (n * n, b * n)),
+    ("sdpa", {"mask": "causal"}, lambda b, n, e: (n * n, 0)),
+    ("sdpa", {"mask": "causal", "score": "dot(q, k) + slope[head] * i"}, lambda b, n, e: (n * n, 2 * n * n)),
+    ("sdpa", {"value": "linear(x, 4)"}, lambda b, n, e: (n * n, b * n + 2 * 2 * b * n * n)),
+    ("chunked", {}, lambda b, n, e: (n * n, 4 * b * TURN * n)),
+    ("chunked", {"score": "dot(q, k)", "mask": "i % 3 <= j % 3"}, lambda b, n, e: (n * n, TURN * n)),
+    ("chunked", {"score": "dot(q, k)", "mask": "keep[j]"}, lambda b, n, e: (n * n, 2 * b * TURN * n)),
+    ("reference", {}, lambda b, n, e: (n * n, 2 * b * n * n)),
+    ("reference", {"normalize": "softmax", "locality": "causal"}, lambda b, n, e: (n * n, 4 * b * n * n)),
+]
+
+
+@pytest.mark.parametrize(("name", "more", "expected"), AMOUNTS, ids=lambda x: x if isinstance(x, str) else "")
+def test_amounts_are_those_of_the_tree(name, more, expected):
+    found = tree(name, **more)
+    for lengths in ((2, 1000, 77), (3, 40, 500), (1, 1, 1)):
+        known = dict(zip(("b", "n", "edges"), map(Size.of, lengths), strict=True))
+        sizes = amounts.pairs(found), amounts.peak(found)
+        assert tuple(x.substitute(known).integer for x in sizes) == expected(*lengths)
+
+
+def test_of_other_values_those_of_pairs_are_held():
+    found = tree("sdpa")
+    scaled = found.average.score
+    assert [type(v) for v in scaled.walk()][:2] == [n.Pointwise, n.Dot]
+    found = replace(found, body=scaled)
+    assert (str(amounts.pairs(found)), str(amounts.peak(found))) == ("n ** 2", "4 * b * n ** 2")
+
+
+def test_every_kernel_has_its_amounts():
+    assert {name for name, *_ in AMOUNTS} == {k.name for k in CATALOG}
 
 
 # --- common parts -----------------------------------------------------------------------------------------------

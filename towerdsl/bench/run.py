@@ -27,6 +27,7 @@ from towerdsl.ir.types import RelationType
 from towerdsl.kernels import cost
 from towerdsl.kernels.base import Kernel
 from towerdsl.kernels.catalog import CATALOG
+from towerdsl.lowered import amounts
 from towerdsl.passes.static import Setting
 
 #: Where the numbers that a kernel holds would take more than this part of the machine's memory, it is not run: with
@@ -157,7 +158,7 @@ def _measured(
     rows = {k.name: Timed(k.name, estimates[k.name] / min(estimates.values())) for k in able}
     runs: dict[str, tuple[Run, Run | None]] = {}
     for k in able:
-        needed = cost.At(average, own)(k.peak(average, plan.facts)) * FLOAT_BYTES
+        needed = cost.At(average, own)(amounts.peak(plan.facts.lowered(k, average))) * FLOAT_BYTES
         if needed > _memory() * PART_OF_MEMORY:
             rows[k.name] = replace(rows[k.name], failed=f"it would hold {needed / 1e9:.3g} GB for the weights")
             continue

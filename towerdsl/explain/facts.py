@@ -27,6 +27,7 @@ from towerdsl.kernels.near import near_miss
 from towerdsl.kernels.work import ZERO, Work, pairs_work, walk
 from towerdsl.lang import tree as t
 from towerdsl.lang.words import statement_lines, words
+from towerdsl.lowered import amounts
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.choices import Choice
 from towerdsl.passes.locality import Classes, End, Locality, Related, Residue, Same, Sided, Union, analyze
@@ -230,7 +231,7 @@ def explain_compiled(compiled: Compiled, given: Mapping[str, int]) -> Explained:
     """Explain a compiled spec, counting with the lengths given."""
     model, follower = compiled.model, Follower()
     computed = {
-        id(block.average): plan.kernel.pairs(block.average, plan.facts)
+        id(block.average): amounts.pairs(plan.facts.lowered(plan.kernel, block.average))
         for block in attentions(model.root)
         if block.average is not None and (plan := compiled.plans[id(block)])
     }
@@ -374,7 +375,7 @@ def attention_facts(
         near=_near(average, plan, numbers(lengths, given), spell),
         parameters=_own_parameters(block),
         work=work.outside(lengths),
-        peak=plan.kernel.peak(average, plan.facts).substitute(lengths),
+        peak=amounts.peak(plan.facts.lowered(plan.kernel, average)).substitute(lengths),
     )
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
-from towerdsl.ir.size import Size, product
+from towerdsl.ir.size import Size
 from towerdsl.kernels import sizes
-from towerdsl.kernels.base import BLOCKS, Facts, Kernel, lengths_differ, no_common_axis, of_each_head
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel, lengths_differ, no_common_axis
 from towerdsl.kernels.dense import dense
 from towerdsl.lowered import build
 from towerdsl.lowered import nodes as low
@@ -27,29 +27,17 @@ class Banded(Kernel):
         if not bounded(average, facts.locality):
             return unbounded(average, facts.locality)
         try:
-            tiled(average, _cuts(average, facts))
+            facts.lowered(self, average)
         except Untileable as reason:
             return str(reason)
         return None
 
     def lower(self, average: Average, facts: Facts) -> n.Value:
-        cuts = _cuts(average, facts)
+        bands = bounded(average, facts.locality)
+        cuts = every_cut(average, [cut_of(b, len(bands)) for b in bands])
         if len(cuts) == 1 and average.is_softmax_of_values and not isinstance(facts.score, str):
             return build.attended(average, facts.score, cuts[0])
         return low.InBlocks(low.result_type(average, lead=True), average.span, cuts, False, dense(tiled(average, cuts)))
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        cuts = _cuts(average, facts)
-        if len(cuts) > 1:
-            return product([c.count * c.length("i") * c.length("j") for c in cuts])
-        (i,), (j,) = average.positions, average.over
-        return i.size * cuts[0].length("j").opaque("min", j.size)
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        cuts = _cuts(average, facts)
-        pairs = product([c.length("i") * c.length("j") for c in cuts]) * of_each_head(average)
-        in_turn = len(cuts) == 1 and average.is_softmax_of_values and not isinstance(facts.score, str)
-        return pairs * 2 if in_turn else pairs * product([c.count for c in cuts]) * 4
 
 
 def bounded(average: Average, locality: Locality) -> list[Band]:
@@ -81,11 +69,6 @@ def _too_wide(band: Band, average: Average) -> str | None:
     if max(abs(band.low.integer), abs(band.high.integer)) >= 2**31:
         return f"{band} is wider than any tensor"
     return None
-
-
-def _cuts(average: Average, facts: Facts) -> tuple[n.Cut, ...]:
-    bands = bounded(average, facts.locality)
-    return every_cut(average, [cut_of(b, len(bands)) for b in bands])
 
 
 def cut_of(band: Band, count: int = 1) -> n.Cut:

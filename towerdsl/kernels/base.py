@@ -1,4 +1,4 @@
-"""What a kernel is: a reason to refuse, or code that computes an attention, and what that costs.
+"""What a kernel is: a reason to refuse, or a tree that computes an attention; and how fast that is.
 
 Kernels see algebra (the `Average`, its locality, its score split in terms), never names.
 """
@@ -6,19 +6,14 @@ Kernels see algebra (the `Average`, its locality, its score split in terms), nev
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from towerdsl.ir.nodes import Average, Value
-from towerdsl.ir.size import Size, product
 from towerdsl.lowered.common import common_parts
 from towerdsl.lowered.nodes import Lowered
 from towerdsl.lowered.once import made_once
 from towerdsl.passes.locality import Band, Classes, Locality, analyze
 from towerdsl.passes.score import DotScore, split
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,20 +23,20 @@ class Facts:
     locality: Locality
     score: DotScore | str  # the reason where the score is no dot product
     device: str = "cpu"  # what the code is for
-    _made: dict[str, tuple[Average, Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _trees: dict[str, Lowered] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
     def of(cls, average: Average, device: str = "cpu") -> Facts:
         """The analysis of an attention."""
         return cls(analyze(average.visible), split(average.score), device)
 
-    def once(self, kernel: Kernel, average: Average, make: Callable[[], T]) -> T:
-        """What a kernel makes of the attention, to decide whether it refuses, to count its pairs, and to write."""
-        known = self._made.get(kernel.name)
-        if known is None or known[0] is not average:
-            known = self._made[kernel.name] = average, make()
-        found: T = known[1]
-        return found
+    def lowered(self, kernel: Kernel, average: Average) -> Lowered:
+        """The attention on a kernel, made once: to see whether it can be, to count its pairs, and to write it."""
+        tree = self._trees.get(kernel.name)
+        if tree is None or tree.average is not average:
+            full = self.locality.has_empty_rows() is False
+            tree = self._trees[kernel.name] = Lowered(kernel.name, average, full, kernel.lower(average, self))
+        return tree
 
 
 @dataclass(frozen=True)
@@ -82,14 +77,6 @@ class Kernel(ABC):
     def lower(self, average: Average, facts: Facts) -> Value:
         """How it computes y, with the axes [batch..., head, positions..., feature]: see `towerdsl.lowered`."""
 
-    @abstractmethod
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        """How many pairs of a query and a key it computes, for each head of each batch: what its work grows with."""
-
-    @abstractmethod
-    def peak(self, average: Average, facts: Facts) -> Size:
-        """Numbers held at once for the weights, beside the sources and the result."""
-
 
 def not_one_axis(average: Average) -> str | None:
     """Why an attention does not go along one axis of queries and one of keys, if it does not."""
@@ -112,21 +99,6 @@ def lengths_differ(found: Band | Classes) -> str:
     return f"the axes of i and j have different lengths, {found.query.size} and {found.key.size}"
 
 
-def all_pairs(average: Average) -> Size:
-    """The pairs of every query and every key."""
-    return product([a.size for a in (*average.positions, *average.over)])
-
-
-def of_each_head(average: Average) -> Size:
-    """How many averages there are for each query: heads of each entry of the batch."""
-    return product([a.size for a in average.lead])
-
-
-def lowered(kernel: Kernel, average: Average, facts: Facts) -> Lowered:
-    """An attention on a kernel."""
-    return Lowered(kernel.name, average, facts.locality.has_empty_rows() is False, kernel.lower(average, facts))
-
-
 @dataclass(frozen=True)
 class Plan:
     """The kernel chosen for one attention, and why each of the others was not."""
@@ -138,4 +110,4 @@ class Plan:
 
     def lowered(self, average: Average) -> Lowered:
         """How the chosen kernel computes the attention, common parts once, and what no data goes into for all calls."""
-        return made_once(common_parts(lowered(self.kernel, average, self.facts)))
+        return made_once(common_parts(self.facts.lowered(self.kernel, average)))

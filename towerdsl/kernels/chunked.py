@@ -12,7 +12,7 @@ from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels import sizes
-from towerdsl.kernels.base import PASSES, TURNS, Facts, Kernel, Speed, all_pairs, of_each_head
+from towerdsl.kernels.base import PASSES, TURNS, Facts, Kernel, Speed
 from towerdsl.kernels.dense import dense
 from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.lowered import build
@@ -52,13 +52,6 @@ class Chunked(Kernel):
         body = dense(_turn(average, axis, held))
         kind = low.result_type(average, lead=True)
         return low.InTurn(kind, average.span, axis, sizes.TURN, tuple(held.items()), body)
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        return all_pairs(average)
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        _, *rest = average.positions
-        return product([Size.of(2 * sizes.TURN), *(a.size for a in (*rest, *average.over))]) * of_each_head(average)
 
 
 def _same_for_all_queries(average: Average, facts: Facts) -> bool:

@@ -2,9 +2,9 @@
 
     time = call + multiply_adds * multiply_add + pairs * pair + elements * ELEMENT
 
-`call`, `multiply_add` and `pair` are the kernel's `Speed`; `pairs` are those that it computes, for every head of every
-batch; `multiply_adds` are those of the score and of the weighted sum over them; `elements` are the numbers that the
-formulas of score, condition and message make for them beside dot products. One forward pass is meant.
+`call`, `multiply_add` and `pair` are the kernel's `Speed`; `pairs` are those that its tree computes, for every head of
+every batch; `multiply_adds` are those of the score and of the weighted sum over them; `elements` are the numbers that
+the formulas of score, condition and message make for them beside dot products. One forward pass is meant.
 
 Free lengths are not known when a model is compiled, so the choice assumes nominal ones: it is the same for the same
 spec. Numbers are nanoseconds on the machine of docs/performance.md; only their ratios matter.
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs, of_each_head
+from towerdsl.kernels.base import Facts, Kernel, Speed
 from towerdsl.kernels.work import pairs_work, walk
+from towerdsl.lowered.amounts import all_pairs, of_each_head
+from towerdsl.lowered.amounts import pairs as pairs_of
 
 #: How many queries, and how many keys, an attention is assumed to have where their number is free: along one axis, or
 #: along several of the same length (64 x 64).
@@ -51,7 +53,7 @@ class Counts:
 def counts(kernel: Kernel, average: Average, facts: Facts, lengths: Mapping[str, int] | None = None) -> Counts:
     """What a kernel computes of an attention, at nominal lengths or at some that are given."""
     at = At(average, lengths or {})
-    pairs = kernel.pairs(average, facts)
+    pairs = pairs_of(facts.lowered(kernel, average))
     share = at(pairs) / at(all_pairs(average))
     return Counts(
         multiply_adds=at(pairs_work(average, pairs).pairs),
@@ -75,15 +77,13 @@ class At:
     """Sizes as numbers."""
 
     def __init__(self, average: Average, lengths: Mapping[str, int]) -> None:
-        self.lengths = {**nominal(average), **lengths}
-        self.queries = [a.size for a in average.positions]
+        self.known = {name: Size.of(length) for name, length in {**nominal(average), **lengths}.items()}
+        # the pairs of a relation are a length of its name, which no axis has
+        self.related = product([a.size for a in average.positions]).substitute(self.known) * RELATED
 
     def __call__(self, size: Size) -> float:
-        known = {name: Size.of(length) for name, length in self.lengths.items()}
-        # the pairs of a relation are a length of its name, which no axis has
-        related = product(self.queries).substitute(known) * RELATED
-        known |= dict.fromkeys(size.free_names - set(known), related)
-        constant = size.substitute(known).constant
+        relations = size.free_names - self.known.keys()
+        constant = size.substitute(self.known | dict.fromkeys(relations, self.related)).constant
         assert constant is not None
         return float(constant)
 

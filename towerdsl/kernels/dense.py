@@ -5,20 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from towerdsl.ir.nodes import Average
-from towerdsl.kernels.base import Facts, Kernel, lowered
+from towerdsl.kernels.base import Facts
 from towerdsl.kernels.reference import Reference
 from towerdsl.kernels.sdpa import Sdpa
 from towerdsl.lowered.nodes import Lowered
 
 
-def chosen(average: Average) -> tuple[Kernel, Facts]:
-    """The kernel for all pairs, and what it sees."""
-    facts = Facts.of(average)
-    return (Sdpa() if Sdpa().refuse(average, facts) is None else Reference()), facts
-
-
 def dense(average: Average, whole: bool = False) -> Lowered:
     """The average, dense; its sources are those of one head each, where they are not `whole`."""
     average = average if whole else replace(average, key_heads=None)
-    kernel, facts = chosen(average)
-    return lowered(kernel, average, facts)
+    facts = Facts.of(average)
+    return facts.lowered(Sdpa() if Sdpa().refuse(average, facts) is None else Reference(), average)

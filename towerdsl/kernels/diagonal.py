@@ -10,7 +10,7 @@ from dataclasses import replace
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.rewrite import moved
-from towerdsl.ir.size import Size, product
+from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, no_common_axis
 from towerdsl.lowered import build
@@ -43,14 +43,6 @@ class Diagonal(Kernel):
         weights = build.weights(alone)
         kind = low.result_type(average, weights, alone.message)
         return low.Scaled(kind, average.span, weights, alone.message)
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        return product([a.size for a in average.positions])
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        alone = _alone(average, facts)
-        present = {*alone.score.axes, *(alone.visible.axes if alone.visible is not None else ())}
-        return product([a.size for a in present]) * 2
 
 
 def _untied(axis: Axis, average: Average, facts: Facts) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
-from towerdsl.ir.size import Size, product
+from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed
 from towerdsl.lowered import build
@@ -79,18 +79,6 @@ class Edges(Kernel):
         relations = tuple((r.relation, r.forward) for r in sorted(lists.relations, key=str))
         itself = _both(average) if lists.itself else None
         return low.Listed(kind, average.span, i, j, relations, itself, low.PAIRS, sums)
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        lists = _all_lists(average, facts)
-        return sum((Size.free(r.relation) for r in lists.relations), _both(average) if lists.itself else ZERO)
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        """Scores and weights, and what the normalizer makes in between; five numbers say what a pair is."""
-        present = {*average.score.axes, *(average.visible.axes if average.visible else ())}
-        if average.dropout:
-            present |= {*average.lead}
-        lead = product([a.size for a in average.lead if a in present])
-        return self.pairs(average, facts) * (lead * 4 + 5)
 
 
 # --- the lists -------------------------------------------------------------------------------------------------

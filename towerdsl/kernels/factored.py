@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
-from towerdsl.ir.size import Size, product
+from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
-from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, not_one_axis, of_each_head
+from towerdsl.kernels.base import Facts, Kernel, Speed, lengths_differ, not_one_axis
 from towerdsl.lowered import nodes as low
 from towerdsl.passes.locality import Locality
-from towerdsl.passes.score import Product, separate, sides
+from towerdsl.passes.score import separate, sides
 
 #: Normalizers whose weights are linear in the score, up to a factor for each query.
 LINEAR = ("none", "count", "sum")
@@ -53,37 +53,9 @@ class Factored(Kernel):
 
     def lower(self, average: Average, facts: Facts) -> n.Value:
         kind = low.result_type(average, average.score, average.message, *facts.locality.rest)
-        products, running = self._products(average), causal(average, facts.locality)
-        return low.Factored(kind, average.span, even(average), products, running, BLOCK)
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        """As many as have its multiply-adds: a pair has `rank + width`, and each position here `rank * width`."""
-        rank, width = self._rank(average).integer, average.message.axes[-1].size.integer
-        each = max(1, rank * width // (rank + width)) if rank and width else rank or width or 1
-        queries = product([a.size for a in average.positions])
-        keys = product([a.size for a in average.over])
-        if causal(average, facts.locality):
-            return keys * each + queries * (each + BLOCK)
-        return keys * each + queries * each if any(p.left is not None for p in self._products(average)) else keys
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        """The sums over the keys; where it is causal those of each block, and the weights inside the blocks."""
-        lead = of_each_head(average)
-        sums = lead * self._rank(average) * average.message.axes[-1].size
-        if not causal(average, facts.locality):
-            return sums
-        length = product([a.size for a in average.positions])
-        return sums * length.opaque("//", BLOCK) * 2 + lead * length * BLOCK
-
-    def _products(self, average: Average) -> tuple[Product, ...]:
         products = separate(even(average).score)
         assert not isinstance(products, str)
-        return products
-
-    def _rank(self, average: Average) -> Size:
-        """How many features the factors of the score have, in all."""
-        ones = [p.left.axes[-1].size if p.dot and p.left else Size.of(1) for p in self._products(average)]
-        return sum(ones[1:], ones[0])
+        return low.Factored(kind, average.span, even(average), products, causal(average, facts.locality), BLOCK)
 
 
 def even(average: Average) -> Average:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
-from towerdsl.ir.size import Size
-from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs, not_one_axis
+from towerdsl.kernels.base import Facts, Kernel, Speed, not_one_axis
 from towerdsl.lowered import build
 from towerdsl.lowered.paired import Unpaired, paired
 
@@ -60,12 +59,3 @@ class Flex(Kernel):
     def lower(self, average: Average, facts: Facts) -> n.Value:
         assert not isinstance(facts.score, str)
         return build.paired(average, facts.score)
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        """Those within reach, where a band bounds the distance on both sides."""
-        (query,), (key,) = average.positions, average.over
-        reaches = [b.high - b.low + 1 for b in facts.locality.bands if b.low is not None and b.high is not None]
-        return query.size * reaches[0].opaque("min", key.size) if reaches else all_pairs(average)
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        return Size.of(0)

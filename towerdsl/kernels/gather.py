@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
-from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import Facts, Kernel, all_pairs
-from towerdsl.kernels.reference import Reference
+from towerdsl.kernels.base import Facts, Kernel
 from towerdsl.lowered import build
 from towerdsl.lowered import nodes as low
 from towerdsl.ops.normalizers import NORMALIZERS
@@ -34,12 +32,3 @@ class Gather(Kernel):
         picks = build.picks(average)
         kind = low.result_type(average, picks, average.message)
         return low.Gathered(kind, average.span, picks, average.message)
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        return all_pairs(average)
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        """The scores and what the normalizer makes of them, and the messages that are picked."""
-        queries = product([a.size for a in (*average.lead, *average.positions)])
-        rows = queries * dict(average.options).get("k", 1) * average.message.axes[-1].size
-        return Reference().peak(average, facts) + rows

@@ -16,7 +16,7 @@ from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels import sizes
 from towerdsl.kernels.banded import bounded, cut_of, unbounded
-from towerdsl.kernels.base import BLOCKS, Facts, Kernel, not_one_axis, of_each_head
+from towerdsl.kernels.base import BLOCKS, Facts, Kernel, not_one_axis
 from towerdsl.lowered import build
 from towerdsl.lowered import nodes as low
 from towerdsl.lowered.tiling import Untileable, restricted
@@ -40,38 +40,17 @@ class Merged(Kernel):
         if (reason := not_one_axis(average)) is not None:
             return reason
         try:
-            self.parts(average, facts)
+            facts.lowered(self, average)
         except Untileable as why:
             return str(why)
         return None
 
-    def parts(self, average: Average, facts: Facts) -> tuple[low.Attended, ...]:
-        """The parts of the union, wide ones last; what is common to all holds in each. Raises Untileable."""
-        return facts.once(self, average, lambda: _parts(average, facts))
-
     def lower(self, average: Average, facts: Facts) -> n.Value:
-        return low.Merged(low.result_type(average, lead=True), average.span, self.parts(average, facts))
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        total = Size.of(0)
-        for part in self.parts(average, facts):
-            (i,), (j,) = part.average.positions, part.average.over
-            total = total + i.size * (j.size if part.cut.key is None else part.cut.length("j"))
-        return total
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        """The scores of a block of each band, and what is hidden of few keys or queries."""
-        total = Size.of(0)
-        for part in self.parts(average, facts):
-            (i,), (j,) = part.average.positions, part.average.over
-            if part.cut.key is None:
-                total = total + i.size * j.size
-            else:
-                total = total + part.cut.length("i") * part.cut.length("j") * of_each_head(average) * 2
-        return total
+        return low.Merged(low.result_type(average, lead=True), average.span, _parts(average, facts))
 
 
 def _parts(average: Average, facts: Facts) -> tuple[low.Attended, ...]:
+    """The parts of the union, those with fewer queries last; what is common to all holds in each. Raises Untileable."""
     assert average.visible is not None
     union = facts.locality.unions[0]
     common = facts.locality.without(union).condition

@@ -11,7 +11,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import FUSED, Facts, Kernel, lengths_differ, no_common_axis
-from towerdsl.kernels.dense import chosen, dense
+from towerdsl.kernels.dense import dense
 from towerdsl.lowered import nodes as low
 from towerdsl.lowered.tiling import Untileable, every_cut, padded, tiled
 from towerdsl.passes.locality import Band, Classes, Locality
@@ -25,47 +25,38 @@ class Partition(Kernel):
     speed = FUSED
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
-        cuts = [c for c in self.cuts(average, facts) if not c.whole]
-        if not cuts:
+        cuts = _cuts(average, facts)
+        if all(c.whole for c in cuts):
             return _unclassed(average, facts.locality)
-        if product([c.length("j") for c in self.cuts(average, facts)]) == Size.of(1):
+        if product([c.length("j") for c in cuts]) == Size.of(1):
             return "each query sees its own position alone"
         try:
-            self.inside(average, facts)
+            facts.lowered(self, average)
         except Untileable as reason:
             return str(reason)
         return None
 
-    def cuts(self, average: Average, facts: Facts) -> tuple[n.Cut, ...]:
-        """One cut for each axis along which the condition makes classes."""
-        found: dict[object, n.Cut] = {}
-        for b in facts.locality.bands:
-            if b.low == b.high == ZERO and b.query.size == b.key.size:
-                found.setdefault(b.query, n.Cut(b.query, b.key, Size.of(1)))
-        for c in facts.locality.classes:
-            width, shift = c.width.integer, c.shift.integer
-            if width is None or shift is None or c.query.size != c.key.size:
-                continue  # `_unclassed` says so
-            full = c.query.size.opaque("%", c.width).integer == 0
-            found.setdefault(c.query, n.Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
-        return every_cut(average, list(found.values()))
-
-    def inside(self, average: Average, facts: Facts) -> Average:
-        """The average of one class, with one more batch axis. Raises Untileable."""
-        return facts.once(self, average, lambda: _inside(average, facts, self.cuts(average, facts)))
-
     def lower(self, average: Average, facts: Facts) -> n.Value:
-        cuts, inner = self.cuts(average, facts), self.inside(average, facts)
-        padding = any(padded(c) for c in cuts)
-        body = replace(dense(inner, whole=True), full=facts.locality.has_empty_rows() is False and not padding)
+        cuts = _cuts(average, facts)
+        inner = dense(_inside(average, facts, cuts), whole=True)
+        full = facts.locality.has_empty_rows() is False and not any(map(padded, cuts))
+        body = replace(inner, full=full)
         return low.InBlocks(low.result_type(average, lead=True), average.span, cuts, True, body)
 
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        return product([c.count * c.length("i") * c.length("j") for c in self.cuts(average, facts)])
 
-    def peak(self, average: Average, facts: Facts) -> Size:
-        kernel, inner = chosen(self.inside(average, facts))
-        return kernel.peak(self.inside(average, facts), inner)
+def _cuts(average: Average, facts: Facts) -> tuple[n.Cut, ...]:
+    """One cut for each axis along which the condition makes classes."""
+    found: dict[object, n.Cut] = {}
+    for b in facts.locality.bands:
+        if b.low == b.high == ZERO and b.query.size == b.key.size:
+            found.setdefault(b.query, n.Cut(b.query, b.key, Size.of(1)))
+    for c in facts.locality.classes:
+        width, shift = c.width.integer, c.shift.integer
+        if width is None or shift is None or c.query.size != c.key.size:
+            continue  # `_unclassed` says so
+        full = c.query.size.opaque("%", c.width).integer == 0
+        found.setdefault(c.query, n.Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
+    return every_cut(average, list(found.values()))
 
 
 def _unclassed(average: Average, locality: Locality) -> str:
@@ -92,6 +83,7 @@ def _placed(value: n.Value) -> bool:
 
 
 def _inside(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Average:
+    """The average of one class, with one more batch axis. Raises Untileable."""
     made = {(c.query, c.key): c for c in cuts}
     exact = [c for c in facts.locality.classes if (x := made.get((c.query, c.key))) and _exact(x, c)]
     same = [

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
-from towerdsl.ir.size import Size, product
-from towerdsl.kernels.base import FUSED, PASSES, Facts, Kernel, Speed, all_pairs
+from towerdsl.kernels.base import FUSED, PASSES, Facts, Kernel, Speed
 from towerdsl.lowered import build
+from towerdsl.lowered import nodes as low
 
 
 class Sdpa(Kernel):
@@ -18,10 +18,9 @@ class Sdpa(Kernel):
     speed = FUSED
 
     def speed_of(self, average: Average, facts: Facts) -> Speed:
-        """Keys and values of different sizes are none of torch's fast cases."""
-        assert not isinstance(facts.score, str)
-        same = facts.score.left.axes[-1].size == average.message.axes[-1].size
-        return FUSED if same else PASSES
+        body = facts.lowered(self, average).body
+        assert isinstance(body, low.Fused)
+        return FUSED if body.fast else PASSES
 
     def refuse(self, average: Average, facts: Facts) -> str | None:
         if average.normalize != "softmax":
@@ -39,15 +38,3 @@ class Sdpa(Kernel):
     def lower(self, average: Average, facts: Facts) -> n.Value:
         assert not isinstance(facts.score, str)
         return build.fused(average, facts.score)
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        return all_pairs(average)
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        """Blocks of the scores are made and dropped; a mask or bias is held whole."""
-        assert not isinstance(facts.score, str)
-        masks = [t.value for t in facts.score.biases]
-        if average.visible is not None and not facts.locality.causal(average):
-            masks.append(average.visible)
-        axes = {a for v in masks for a in v.axes}
-        return product(tuple(a.size for a in axes)) if masks else Size.of(0)

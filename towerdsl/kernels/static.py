@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
-from towerdsl.ir.size import Size
-from towerdsl.kernels.base import Facts, Kernel, Speed, all_pairs
-from towerdsl.kernels.reference import Reference
+from towerdsl.kernels.base import Facts, Kernel, Speed
 from towerdsl.lowered import build
 from towerdsl.ops.normalizers import NORMALIZERS
 from towerdsl.passes.score import sides
@@ -36,12 +34,6 @@ class Static(Kernel):
 
     def lower(self, average: Average, facts: Facts) -> n.Value:
         return build.summed(average)
-
-    def pairs(self, average: Average, facts: Facts) -> Size:
-        return all_pairs(average)
-
-    def peak(self, average: Average, facts: Facts) -> Size:
-        return Reference().peak(average, facts)
 
 
 def _given(source: n.Value) -> bool:

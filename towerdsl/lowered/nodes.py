@@ -140,6 +140,11 @@ class Fused(Value):
         biases = (t.value for t in self.score.biases)
         return (self.score.left, self.score.right, self.average.message, *visible, *biases)
 
+    @property
+    def fast(self) -> bool:
+        """Whether scores are made and dropped block by block: of keys and values of different sizes they are not."""
+        return self.score.left.axes[-1].size == self.average.message.axes[-1].size
+
 
 @dataclass(frozen=True)
 class Paired(Fused):

@@ -184,6 +184,10 @@ class Locality:
 
     def hull(self) -> tuple[Band, ...]:
         """For each axis the tightest known band that has all visible pairs: what must hold, whatever else has to."""
+        return self._hull
+
+    @cached_property
+    def _hull(self) -> tuple[Band, ...]:
         if self.source is None:
             return self.bands
         try:
