@@ -29,7 +29,7 @@ drawing bench compare api cli
 """.split()
 #: The same inside a package; packages without an entry have no cycles, which is checked for all.
 INSIDE = {
-    "towerdsl.ir": "names size reach types operation nodes rewrite liveness parameters printer verify".split(),
+    "towerdsl.ir": "names size reach types operation nodes placed rewrite liveness parameters printer verify".split(),
     "towerdsl.passes.infer": """
         assigned reading scope axes mistakes reads tables names axis_names values positions typer branches shown needs
         index functions operations modules expression declared statements weighting sources attention binding blocks

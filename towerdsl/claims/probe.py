@@ -17,6 +17,7 @@ from towerdsl.emit.source import write_source
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements
 from towerdsl.ir.names import class_name, free
+from towerdsl.ir.placed import Rows
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Plan
@@ -102,7 +103,7 @@ def _of_rows(average: n.Average, axis: Axis, short: Axis, name: str) -> n.Averag
 
     def part(value: n.Value, kind: TensorType) -> n.Value:
         if not any(isinstance(v, n.Local) and v.name == "q" for v in value.walk()):
-            return n.Rows(kind, value.span, value, axis, name)
+            return Rows(kind, value.span, value, axis, name)
         # the source of `q` has these queries alone, and so has what is made of it
         return replace(value, **{f.name: made(getattr(value, f.name)) for f in fields(value) if f.name != "span"})
 
@@ -118,7 +119,7 @@ def _of_rows(average: n.Average, axis: Axis, short: Axis, name: str) -> n.Averag
     if query is None or plain not in query.axes:
         return found
     kind = query.type.with_axes(short.on("") if a == plain else a for a in query.axes)
-    return replace(found, query=n.Rows(kind, query.span, query, plain, name))
+    return replace(found, query=Rows(kind, query.span, query, plain, name))
 
 
 def pairs(compiled: Compiled, block: n.BlockInstance) -> Probe | None:

@@ -13,6 +13,7 @@ from towerdsl.emit.products import ProductWriter
 from towerdsl.emit.values import ValueWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.names import unused
+from towerdsl.ir.placed import Cut
 from towerdsl.ir.types import Axis
 from towerdsl.lowered import nodes as low
 from towerdsl.ops import python
@@ -91,22 +92,22 @@ class AverageWriter(DenseWriter):
 
     # --- in blocks --------------------------------------------------------------------------------------------
 
-    def _heads_joined(self, code: Code, outer: AverageWriter, cuts: Sequence[n.Cut]) -> Code:
+    def _heads_joined(self, code: Code, outer: AverageWriter, cuts: Sequence[Cut]) -> Code:
         """[batch..., block, head, place, feature] --> [batch..., head, positions..., feature]."""
         return self._rejoined(self.each_head(code), outer, cuts, self.average.message.axes[-1:])
 
-    def _log_prob_joined(self, outer: AverageWriter, cuts: Sequence[n.Cut]) -> None:
+    def _log_prob_joined(self, outer: AverageWriter, cuts: Sequence[Cut]) -> None:
         """Write the log of the probability of what was chosen in blocks for all queries, if it is wanted."""
         if self.average.log_prob:
             self.frame.assign("log_prob", self._rejoined(Code("log_prob"), outer, cuts).text)
 
-    def _rejoined(self, code: Code, outer: AverageWriter, cuts: Sequence[n.Cut], features: Sequence[Axis] = ()) -> Code:
+    def _rejoined(self, code: Code, outer: AverageWriter, cuts: Sequence[Cut], features: Sequence[Axis] = ()) -> Code:
         """[batch..., block, head, place, features...] --> [batch..., head, positions..., features...]."""
         (place,), block = self.average.positions, self.average.batch[-1]
         order = [*outer.lead, block, place, *features]
         return self._joined(permuted(code, [*self.lead, place, *features], order), len(outer.lead), cuts)
 
-    def _joined(self, code: Code, dim: int, cuts: Sequence[n.Cut]) -> Code:
+    def _joined(self, code: Code, dim: int, cuts: Sequence[Cut]) -> Code:
         """[..., block, place, ...] at `dim` --> the positions that were cut."""
         if all(c.query is None for c in cuts):
             return Code(f"{code.atom}.squeeze({dim}).squeeze({dim})")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from towerdsl.emit.attention import AttentionWriter
 from towerdsl.emit.code import PRODUCT, Code, Letters, full, spread
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import AtPairs
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
 from towerdsl.lowered import nodes as low
@@ -184,7 +185,7 @@ class DenseWriter(AttentionWriter):
         feature = message.axes[-1]
         self.kept = (*lead, *self.average.positions, feature)
         by_weight = spread(Code(weights), axes, (*lead, pair))
-        if isinstance(message, n.AtPairs) and self.average.over[0] in message.arg.axes:
+        if isinstance(message, AtPairs) and self.average.over[0] in message.arg.axes:
             function, values = "weighted_sum", self.values.aligned(message.arg, (*lead, *self.average.over, feature))
         else:
             function, values = "sum_of_messages", self.values.aligned(message, (*lead, pair, feature))

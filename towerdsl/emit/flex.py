@@ -8,6 +8,7 @@ from functools import partial
 from towerdsl.emit.code import BITAND, PRODUCT, Code
 from towerdsl.emit.dot import DotWriter
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import Entry
 from towerdsl.ir.types import TensorType
 from towerdsl.lowered.paired import paired
 from towerdsl.passes.score import Term, sides
@@ -39,7 +40,7 @@ class FlexWriter(DotWriter):
                     name = f"of_{''.join(sorted(sides(value))) or 'head'}"
                 known[text] = text if text.isidentifier() else frame.assign(frame.fresh(name), text)
             entry = n.Local(kind, None, known[text])
-            return n.Entry(kind, None, entry, (n.Const(TensorType("int", (), True), None, 0),)) if alone else entry
+            return Entry(kind, None, entry, (n.Const(TensorType("int", (), True), None, 0),)) if alone else entry
 
         def pair(value: n.Value, learns: bool = False) -> n.Value:
             return paired(value, self.average, partial(held, learns=learns), names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import values
+from towerdsl.ir.placed import Entry
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, RelationType
 from towerdsl.ops import python
@@ -123,7 +124,7 @@ class _Uses:
                 for index, axis in zip(value.indices, value.table.axes[value.lead :], strict=False):
                     self._looked_up(index, _Flow(), axis.size)
                 return _Flow(None, flows[0].parts)
-            case n.Apply() | n.Pick() | n.Entry():
+            case n.Apply() | n.Pick() | Entry():
                 return _Flow(None, parts)
             case n.Pointwise() if value.op in LINEAR:
                 return _Flow(None, parts)

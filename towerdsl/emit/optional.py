@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read, statements
+from towerdsl.ir.placed import AtPairs, Blocks, Rows
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.passes.locality import conjuncts, joined
@@ -30,7 +31,7 @@ def left_out(visible: n.Value | None, names: frozenset[str]) -> LeftOut | None:
     parts = conjuncts(visible) if visible is not None else []
     for place, part in enumerate(parts):
         value = part
-        while isinstance(value, n.Rename | n.Blocks | n.Rows | n.Pick | n.AtPairs):
+        while isinstance(value, n.Rename | Blocks | Rows | n.Pick | AtPairs):
             value = value.arg
         others = [*parts[:place], *parts[place + 1 :]]
         if isinstance(value, n.Local) and value.name in names - read(others):

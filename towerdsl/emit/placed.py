@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from towerdsl.emit.code import Code, mark, permuted, spread
 from towerdsl.emit.frame import Frame
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import AtPairs, Blocks, Cut, Entry, Inside, Place, Rows
 from towerdsl.ir.types import Axis
 
 
@@ -29,7 +30,7 @@ class PlacedWriter(ABC):
 
     # --- blocks -----------------------------------------------------------------------------------------------
 
-    def _blocks(self, value: n.Blocks, name: str = "") -> Code:
+    def _blocks(self, value: Blocks, name: str = "") -> Code:
         frame = self.frame
         arg, cuts = value.arg, value.cuts
         own = [c.query if value.side == "i" else c.key for c in cuts]
@@ -54,18 +55,18 @@ class PlacedWriter(ABC):
             return Code(frame.assign(frame.fresh(name or f"{value.side}_blocks"), text))
         return Code(text)
 
-    def _inside(self, value: n.Inside) -> Code:
+    def _inside(self, value: Inside) -> Code:
         frame = self.frame
         arguments = [self.lengths(value.cuts, value.side), *self.cuts(value.cuts, value.side)]
         text = frame.call("places_inside", [*arguments, f"device={frame.device}"])
         return Code(frame.assign(frame.fresh("inside"), text))
 
-    def lengths(self, cuts: Sequence[n.Cut], side: str) -> str:
+    def lengths(self, cuts: Sequence[Cut], side: str) -> str:
         """The lengths of the axes that are cut, as a tuple."""
         axes = [a for c in cuts if (a := c.query if side == "i" else c.key) is not None]
         return f"({self.frame.sizes(axes)}{',' if len(axes) == 1 else ''})"
 
-    def cuts(self, cuts: Sequence[n.Cut], side: str) -> list[str]:
+    def cuts(self, cuts: Sequence[Cut], side: str) -> list[str]:
         """How axes are cut, as the arguments of `blocked`, `joined` and `places_inside` say it, sizes first."""
         shown = [c for c in cuts if (c.query if side == "i" else c.key) is not None]
         sizes = ["None" if c.whole else self.frame.size(c.size, "size") for c in shown]
@@ -80,18 +81,18 @@ class PlacedWriter(ABC):
             found.append(f"wrap=({', '.join(str(c.wraps) for c in shown)}{one})")
         return found
 
-    def _rows(self, value: n.Rows) -> Code:
+    def _rows(self, value: Rows) -> Code:
         dim, name = value.arg.type.dim(value.axis), self.frame.variable(value.name)
         code = self.code(value.arg)
         if dim and dim == len(value.arg.axes) - 2:
             return Code(f"{code.atom}[..., {name}, :]")
         return Code(f"{code.atom}[{', '.join([':'] * dim + [name])}]")
 
-    def _entry(self, value: n.Entry) -> Code:
+    def _entry(self, value: Entry) -> Code:
         code = self.code(value.arg)
         return Code(f"{code.atom}[{', '.join(map(self.text, value.index))}]") if value.index else code
 
-    def _place(self, value: n.Place) -> Code:
+    def _place(self, value: Place) -> Code:
         frame = self.frame
         side, cut = value.axes[0].side, value.cut
         axis = cut.query if side == "i" else cut.key
@@ -118,7 +119,7 @@ class PlacedWriter(ABC):
 
     # --- listed pairs -----------------------------------------------------------------------------------------
 
-    def _atpairs(self, value: n.AtPairs) -> Code:
+    def _atpairs(self, value: AtPairs) -> Code:
         frame = self.frame
         arg, pairs = value.arg, frame.variable(value.pairs)
         indices = [f"{pairs}.query" if a.side == "i" else f"{pairs}.key" for a in arg.axes if a.side]
@@ -137,7 +138,7 @@ class PlacedWriter(ABC):
         picks = [":"] * dim + indices
         return Code(f"{code.atom}[{', '.join(picks)}]")
 
-    def pair_dot(self, value: n.Dot, left: n.AtPairs, right: n.AtPairs) -> Code:
+    def pair_dot(self, value: n.Dot, left: AtPairs, right: AtPairs) -> Code:
         """The dot product of a vector of the query and one of the key for each pair, neither of them written out."""
         (pair,) = {*left.axes} - {*left.arg.axes}
         lead = [a for a in value.axes if a != pair]

@@ -32,6 +32,7 @@ from towerdsl.emit.helpers import helpers
 from towerdsl.emit.placed import PlacedWriter
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import statements, values
+from towerdsl.ir.placed import AtPairs, Blocks
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
 from towerdsl.ops import ELEMENTWISE, python
@@ -147,7 +148,7 @@ class ValueWriter(PlacedWriter):
         if value.kept:
             return self._kept(value)
         if value.key not in frame.shared:
-            if isinstance(value.arg, n.Blocks) and frame.averaging:  # they get a variable by themselves
+            if isinstance(value.arg, Blocks) and frame.averaging:  # they get a variable by themselves
                 text = self._blocks(value.arg, value.name).text
                 frame.shared[value.key] = text if text.isidentifier() else frame.assign(frame.fresh(value.name), text)
             else:
@@ -288,7 +289,7 @@ class ValueWriter(PlacedWriter):
 
     def _dot(self, value: n.Dot) -> Code:
         left, right = value.left, value.right
-        if isinstance(left, n.AtPairs) and isinstance(right, n.AtPairs):
+        if isinstance(left, AtPairs) and isinstance(right, AtPairs):
             return self.pair_dot(value, left, right)
         if len(right.axes) == 2 and len(left.axes) >= 2 and value.axes == (*left.axes[:-1], right.axes[0]):
             return Code(f"F.linear({self.text(left)}, {self.text(right)})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import AtPairs, Blocks, Cut, Entry, Inside, Place, Rows
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, shown
 
@@ -216,15 +217,15 @@ def _member(v: n.Member) -> str:
     return f"{v.relation}[{', '.join(map(str, v.axes))}]"
 
 
-def _atpairs(v: n.AtPairs) -> str:
+def _atpairs(v: AtPairs) -> str:
     return f"{_atom(v.arg)}[{v.pairs}]"
 
 
-def _rows(v: n.Rows) -> str:
+def _rows(v: Rows) -> str:
     return f"{_atom(v.arg)}[{v.axis}={v.name}]"
 
 
-def show_cut(cut: n.Cut) -> str:
+def show_cut(cut: Cut) -> str:
     """How an axis is cut, in words."""
     axis = cut.query or cut.key
     if axis is None or cut.whole:
@@ -234,20 +235,20 @@ def show_cut(cut: n.Cut) -> str:
     return f"{axis.name} in blocks of {cut.size}{reach}{shift}{' around the end' if cut.wraps and cut.shift else ''}"
 
 
-def _blocks(v: n.Blocks) -> str:
+def _blocks(v: Blocks) -> str:
     return f"blocks({show_value(v.arg)})"
 
 
-def _inside(v: n.Inside) -> str:
+def _inside(v: Inside) -> str:
     return f"inside({v.side})"
 
 
-def _place(v: n.Place) -> str:
+def _place(v: Place) -> str:
     axis = v.cut.query if v.axes[0].side == "i" else v.cut.key
     return f"place({axis})"
 
 
-def _entry(v: n.Entry) -> str:
+def _entry(v: Entry) -> str:
     return f"{_atom(v.arg)}[{_list(v.index)}]"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
+from towerdsl.ir.placed import Cut
 from towerdsl.ir.size import Size
 from towerdsl.kernels import sizes
 from towerdsl.kernels.base import BLOCKS, Facts, Kernel, lengths_differ, no_common_axis
@@ -71,9 +72,9 @@ def _too_wide(band: Band, average: Average) -> str | None:
     return None
 
 
-def cut_of(band: Band, count: int = 1) -> n.Cut:
+def cut_of(band: Band, count: int = 1) -> Cut:
     """Blocks along the axis of a band, where `count` axes have one."""
-    return n.Cut(band.query, band.key, Size.of(sizes.QUERIES[min(count, 3)]), *_reach(band))
+    return Cut(band.query, band.key, Size.of(sizes.QUERIES[min(count, 3)]), *_reach(band))
 
 
 def _reach(band: Band) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
+from towerdsl.ir.placed import Cut, Rows
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels import sizes
@@ -47,7 +48,7 @@ class Chunked(Kernel):
     def lower(self, average: Average, facts: Facts) -> n.Value:
         if _same_for_all_queries(average, facts):
             assert not isinstance(facts.score, str)
-            return build.attended(average, facts.score, n.Cut(average.positions[0], None, Size.of(sizes.TURN)))
+            return build.attended(average, facts.score, Cut(average.positions[0], None, Size.of(sizes.TURN)))
         axis, held = average.positions[0], dict[str, n.Value]()
         body = dense(_turn(average, axis, held))
         kind = low.result_type(average, lead=True)
@@ -78,7 +79,7 @@ def _turn(average: Average, axis: Axis, held: dict[str, n.Value]) -> Average:
         return n.Local(value.type, None, name)
 
     def part(value: n.Value, kind: TensorType) -> n.Value:
-        return n.Rows(kind, value.span, hold(value), axis, low.ROWS)
+        return Rows(kind, value.span, hold(value), axis, low.ROWS)
 
     short = replace(axis, size=Size.free(low.COUNT))
     return restricted(average, axis, short, part, lambda x: x if x.type.scalar else hold(x))

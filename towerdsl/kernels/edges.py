@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
+from towerdsl.ir.placed import AtPairs
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.kernels.base import Facts, Kernel, Speed
@@ -146,7 +147,7 @@ class _AtPairs(Rewriting):
             return value
         if len(found) == 2 and isinstance(value, COMPUTED):
             return None
-        return n.AtPairs(self.type(value.type, ()), value.span, value, self.pairs)
+        return AtPairs(self.type(value.type, ()), value.span, value, self.pairs)
 
     def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
         ends = [a for a in old.axes if a in (self.i, self.j)]

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
+from towerdsl.ir.placed import Cut
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import TensorType
 from towerdsl.kernels import sizes
@@ -94,10 +95,10 @@ def _part(average: Average, locality: Locality, end: End | None) -> low.Attended
     few = restricted(average, axis, short, first)
     queries = few.positions[0]
     most = stop.integer if queries == short else None
-    return _attended(few, n.Cut(queries, None, Size.of(min(sizes.TURN, most or sizes.TURN))))
+    return _attended(few, Cut(queries, None, Size.of(min(sizes.TURN, most or sizes.TURN))))
 
 
-def _attended(average: Average, cut: n.Cut) -> low.Attended:
+def _attended(average: Average, cut: Cut) -> low.Attended:
     score = split(average.score)
     if isinstance(score, str):
         raise Untileable(score)

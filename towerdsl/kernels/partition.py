@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.nodes import Average
+from towerdsl.ir.placed import Cut
 from towerdsl.ir.size import Size, product
 from towerdsl.kernels.base import FUSED, Facts, Kernel, lengths_differ, no_common_axis
 from towerdsl.kernels.dense import dense
@@ -44,18 +45,18 @@ class Partition(Kernel):
         return low.InBlocks(low.result_type(average, lead=True), average.span, cuts, True, body)
 
 
-def _cuts(average: Average, facts: Facts) -> tuple[n.Cut, ...]:
+def _cuts(average: Average, facts: Facts) -> tuple[Cut, ...]:
     """One cut for each axis along which the condition makes classes."""
-    found: dict[object, n.Cut] = {}
+    found: dict[object, Cut] = {}
     for b in facts.locality.bands:
         if b.low == b.high == ZERO and b.query.size == b.key.size:
-            found.setdefault(b.query, n.Cut(b.query, b.key, Size.of(1)))
+            found.setdefault(b.query, Cut(b.query, b.key, Size.of(1)))
     for c in facts.locality.classes:
         width, shift = c.width.integer, c.shift.integer
         if width is None or shift is None or c.query.size != c.key.size:
             continue  # `_unclassed` says so
         full = c.query.size.opaque("%", c.width).integer == 0
-        found.setdefault(c.query, n.Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
+        found.setdefault(c.query, Cut(c.query, c.key, c.width, shift=shift % width, wraps=full))
     return every_cut(average, list(found.values()))
 
 
@@ -82,7 +83,7 @@ def _placed(value: n.Value) -> bool:
     return not any(isinstance(x, (n.Local, n.Weight, n.Gather, n.Member, n.Apply)) for x in value.walk())
 
 
-def _inside(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Average:
+def _inside(average: Average, facts: Facts, cuts: tuple[Cut, ...]) -> Average:
     """The average of one class, with one more batch axis. Raises Untileable."""
     made = {(c.query, c.key): c for c in cuts}
     exact = [c for c in facts.locality.classes if (x := made.get((c.query, c.key))) and _exact(x, c)]
@@ -95,7 +96,7 @@ def _inside(average: Average, facts: Facts, cuts: tuple[n.Cut, ...]) -> Average:
     return tiled(replace(average, visible=left), cuts, at_sources=True)
 
 
-def _exact(cut: n.Cut, classes: Classes) -> bool:
+def _exact(cut: Cut, classes: Classes) -> bool:
     """Whether the blocks of a cut are these classes, none of them put together from two."""
     width, shift = classes.width.integer, classes.shift.integer
     if width is None or shift is None or cut.size != classes.width or cut.shift != shift % width:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import read
+from towerdsl.ir.placed import Cut
 from towerdsl.ir.types import TensorType
 from towerdsl.lowered import nodes as low
 from towerdsl.lowered.tiling import Tiling
@@ -57,7 +58,7 @@ def _grouped(average: n.Average, score: DotScore) -> bool:
     return len(average.lead) == 2 and all(isinstance(v, n.Local) and v.name == "k" for v in leaves)
 
 
-def attended(average: n.Average, score: DotScore, cut: n.Cut) -> low.Attended:
+def attended(average: n.Average, score: DotScore, cut: Cut) -> low.Attended:
     """A softmax average of dot products in blocks along one axis. Raises Untileable."""
     tiling = Tiling(average, (cut,), False)
     axes = (*average.lead, tiling.block, tiling.places["i"], tiling.places["j"] if cut.key else average.over[0])

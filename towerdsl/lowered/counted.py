@@ -8,11 +8,12 @@ from typing import Any
 
 from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import Blocks, Inside, Place
 from towerdsl.ir.types import TensorType
 
 #: What is made of lengths and positions, and of other such values.
-COUNTED = (n.Const, n.SizeOf, n.Position, n.Range, n.Fill, n.Place, n.Inside)
-COMPUTED = (n.Cast, n.Pointwise, n.Reduce, n.Shared, n.Blocks, n.Rename, n.Pick)
+COUNTED = (n.Const, n.SizeOf, n.Position, n.Range, n.Fill, Place, Inside)
+COMPUTED = (n.Cast, n.Pointwise, n.Reduce, n.Shared, Blocks, n.Rename, n.Pick)
 #: What costs no more than to read it again.
 CHEAP = {"+", "-", "*", "/", "//", "%", "neg", "abs"}
 
@@ -47,7 +48,7 @@ class Counted:
         if None in operands:
             return None
         key = (type(value).__name__, *(self._part(value, getattr(value, f.name)) for f in fields(value) if f.compare))
-        cheap = not isinstance(value, n.Blocks | n.Reduce)
+        cheap = not isinstance(value, Blocks | n.Reduce)
         cheap = cheap and not (isinstance(value, n.Pointwise) and value.op not in CHEAP)
         cheap = cheap and all(x is not None and x.cheap for x in operands)
         return Known(self.numbers.setdefault(key, len(self.numbers)), cheap)
@@ -61,7 +62,7 @@ class Counted:
             return x.dtype, x.scalar, tuple(a.on("i") if a.side else a for a in x.axes)
         if isinstance(x, tuple):
             return tuple(self._part(value, y) for y in x)
-        if isinstance(value, n.Blocks) and isinstance(x, str):  # of keys without a reach they are those of queries
+        if isinstance(value, Blocks) and isinstance(x, str):  # of keys without a reach they are those of queries
             return x if any(c.before or c.after for c in value.cuts) else ""
         found: Hashable = x
         return found

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from towerdsl.ir.nodes import Average, Cut, Value
+from towerdsl.ir.nodes import Average, Value
+from towerdsl.ir.placed import Cut
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.passes.score import DotScore, Product, Term

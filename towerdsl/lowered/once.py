@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import Place
 from towerdsl.ir.types import Axis
 from towerdsl.lowered.common import name_of
 from towerdsl.lowered.counted import Counted
@@ -67,7 +68,7 @@ def _counted(value: n.Value) -> tuple[Axis | None, ...]:
     match value:
         case n.Position():
             return value.axes
-        case n.Place():
+        case Place():
             return (value.cut.query or value.cut.key,)
     return ()
 

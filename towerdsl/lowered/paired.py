@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import Entry
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lowered.rewriting import Rewriting
@@ -63,7 +64,7 @@ class _Pairing(Rewriting):
         return TensorType(old.dtype, ())
 
     def _entry(self, value: n.Value) -> n.Value:
-        return n.Entry(self.type(value.type, ()), value.span, self.held(value), tuple(map(self._place, value.axes)))
+        return Entry(self.type(value.type, ()), value.span, self.held(value), tuple(map(self._place, value.axes)))
 
     def _looked_up(self, value: n.Gather) -> n.Value:
         table, lead = value.table, value.lead
@@ -74,7 +75,7 @@ class _Pairing(Rewriting):
             *map(self._place, table.axes[:lead]),
             *(_inside(self.value(x), x, axis) for x, axis in looked_up),
         )
-        return n.Entry(self.type(value.type, ()), value.span, self.held(table), index)
+        return Entry(self.type(value.type, ()), value.span, self.held(table), index)
 
     def _place(self, axis: Axis) -> n.Value:
         """Where the pair is along an axis of a tensor that is held."""

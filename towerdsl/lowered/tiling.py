@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import Blocks, Cut, Inside, Place
 from towerdsl.ir.size import Size, SizeLimitError, product
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.lowered.rewriting import COMPUTED, Rewriting, read_whole
@@ -26,7 +27,7 @@ class Untileable(Exception):
     """Why an attention cannot be computed in blocks."""
 
 
-def tiled(average: n.Average, cuts: Sequence[n.Cut], at_sources: bool = False) -> n.Average:
+def tiled(average: n.Average, cuts: Sequence[Cut], at_sources: bool = False) -> n.Average:
     """The average inside blocks. With `at_sources`, `q`, `k`, `v` come in blocks already. Raises Untileable."""
     tiling = Tiling(average, tuple(cuts), at_sources)
     inside = tiling.inside()
@@ -52,7 +53,7 @@ def tiled(average: n.Average, cuts: Sequence[n.Cut], at_sources: bool = False) -
 class Tiling(Rewriting):
     """Rewrites the values of one attention: those of one side are cut, pairs are computed inside the blocks."""
 
-    def __init__(self, average: n.Average, cuts: tuple[n.Cut, ...], at_sources: bool) -> None:
+    def __init__(self, average: n.Average, cuts: tuple[Cut, ...], at_sources: bool) -> None:
         self.average, self.cuts, self.at_sources = average, cuts, at_sources
         self.block = Axis("block", product([c.count for c in cuts]))
         self.places = {side: Axis("place", product([c.length(side) for c in cuts]), side) for side in "ij"}
@@ -96,7 +97,7 @@ class Tiling(Rewriting):
     def _computed(self, value: n.Value) -> n.Value:
         """As it is; where places would not do, from positions: places may lie further apart than any positions."""
         found = super()._computed(value)
-        if self.placing and not is_finite(found) and any(isinstance(x, n.Place) for x in found.walk()):
+        if self.placing and not is_finite(found) and any(isinstance(x, Place) for x in found.walk()):
             self.placing = False
             found = self._computed(value)
             self.placing = True
@@ -143,12 +144,12 @@ class Tiling(Rewriting):
             found.insert(next(k for k, a in enumerate(found) if a == before or a in self.places.values()), self.block)
         return old.with_axes(found)
 
-    def _cut(self, value: n.Value, axes: Sequence[Axis], side: str, place: Axis | None = None) -> n.Blocks:
+    def _cut(self, value: n.Value, axes: Sequence[Axis], side: str, place: Axis | None = None) -> Blocks:
         first = min(value.axes.index(a) for a in axes)
         before = [a for a in value.axes[:first] if a not in axes]
         after = [a for a in value.axes[first:] if a not in axes]
         kind = value.type.with_axes((*before, self.block, place or self.places[side], *after))
-        return n.Blocks(kind, value.span, value, self.cuts, side)
+        return Blocks(kind, value.span, value, self.cuts, side)
 
     def _placed(self, value: n.Value) -> n.Value | None:
         """The value with each position counted from the first query of its block, where that changes nothing: positions
@@ -166,9 +167,9 @@ class Tiling(Rewriting):
         if len(forms) < len(ends):
             return None
         form = forms[0] - forms[1] if compared else forms[0]
-        total: dict[n.Cut, Size] = {}
+        total: dict[Cut, Size] = {}
         for atom, factor in form.terms:
-            if isinstance(atom, n.Place):
+            if isinstance(atom, Place):
                 total[atom.cut] = total.get(atom.cut, Size.of(0)) + factor
             elif axes_of(atom):
                 return None
@@ -181,7 +182,7 @@ class Tiling(Rewriting):
         if not any(padded(cut) for cut in self.of_side["j"].values()):
             return None
         kind = TensorType("bool", (self.block, self.places["j"]))
-        return n.Inside(kind, self.average.span, self.cuts, "j")
+        return Inside(kind, self.average.span, self.cuts, "j")
 
     def both(self, a: n.Value, b: n.Value) -> n.Value:
         """`a and b`."""
@@ -190,7 +191,7 @@ class Tiling(Rewriting):
         return n.Pointwise(TensorType("bool", axes), self.average.span, "and", (a, b))
 
 
-def padded(cut: n.Cut) -> bool:
+def padded(cut: Cut) -> bool:
     """Whether blocks have places that are no positions."""
     axis = cut.query or cut.key
     assert axis is not None
@@ -224,23 +225,23 @@ class _Placing(Rewriting):
             if cut is None:
                 return value
             kind = value.type.with_axes((self.tiling.places[axis.side],))
-            return n.Place(kind, value.span, self.tiling.cuts, cut)
+            return Place(kind, value.span, self.tiling.cuts, cut)
         return None if isinstance(value, n.Pointwise | n.Shared | n.Cast) else value
 
     def type(self, old: TensorType, operands: Sequence[n.Value]) -> TensorType:
         return self.tiling.type(old, ())
 
 
-def whole(query: Axis | None, key: Axis | None) -> n.Cut:
+def whole(query: Axis | None, key: Axis | None) -> Cut:
     """An axis that is not cut."""
     axis = query or key
     assert axis is not None
-    return n.Cut(query, key, axis.size, whole=True)
+    return Cut(query, key, axis.size, whole=True)
 
 
-def every_cut(average: n.Average, cuts: Sequence[n.Cut]) -> tuple[n.Cut, ...]:
+def every_cut(average: n.Average, cuts: Sequence[Cut]) -> tuple[Cut, ...]:
     """Cuts of all axes of an attention's positions, in their order: those that are given, the others whole."""
-    found: list[n.Cut] = []
+    found: list[Cut] = []
     for i in average.positions:
         j = next((j for j in average.over if j.name is not None and j.name == i.name and j.size == i.size), None)
         given = next((c for c in cuts if c.query == i), None)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import Rows
 from towerdsl.ir.printer import show_value
 from towerdsl.ir.size import Size, product
 from towerdsl.ir.types import Axis
@@ -37,7 +38,7 @@ class _Tree:
         self.node(self.body)
 
     def fail(self, rule: str, value: n.Value) -> NoReturn:
-        shown = show_value(value) if type(value).__module__ == n.__name__ else type(value).__name__
+        shown = type(value).__name__ if type(value).__module__ == low.__name__ else show_value(value)
         raise AssertionError(f"{rule}\n    {shown}: {value.type}")
 
     def ordered(self, value: n.Value, every: Iterable[Axis], any_order: bool = False) -> None:
@@ -166,7 +167,7 @@ class _Tree:
     def values(self, values: Iterable[n.Value]) -> None:
         """What a tree names stands below where it is named."""
         for value in (v for root in values for v in root.walk()):
-            named = value.name if isinstance(value, n.Local | n.Rows) else getattr(value, "pairs", "")
+            named = value.name if isinstance(value, n.Local | Rows) else getattr(value, "pairs", "")
             sizes = {name for a in value.axes for name in a.size.free_names}
             for name in {named, *sizes}:
                 if name.startswith("%") and name.partition(".")[0] not in self.names:

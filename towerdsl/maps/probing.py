@@ -29,6 +29,7 @@ from towerdsl.diagnostics import expect
 from towerdsl.explain.facts import written_score
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
+from towerdsl.ir.placed import Cut
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis
 from towerdsl.lowered.nodes import InBlocks
@@ -396,7 +397,7 @@ def _in_blocks(compiled: Compiled, block: n.BlockInstance) -> dict[str, Restore]
     return found
 
 
-def _restored(cuts: Sequence[n.Cut], side: str, axes: Sequence[Axis], result: Tensor, given: Tensor) -> Tensor:
+def _restored(cuts: Sequence[Cut], side: str, axes: Sequence[Axis], result: Tensor, given: Tensor) -> Tensor:
     """[before..., block, place, after...] --> the axes of the argument."""
     shown = [(c, a.on("")) for c in cuts if (a := c.query if side == "i" else c.key) is not None]
     cut = [a for _, a in shown]

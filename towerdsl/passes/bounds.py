@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import Blocks, Place, Rows
 
 Bound = float | None
 Bounds = tuple[Bound, Bound]
@@ -40,11 +41,11 @@ def bounds(value: n.Value) -> Bounds:
         case n.Position() | n.Range():
             size = value.axes[0].size.integer
             return 0.0, None if size is None else float(size - 1)
-        case n.Place():
+        case Place():
             last = value.cut.length(value.axes[0].side).integer
             before = value.cut.before if value.axes[0].side == "j" else 0
             return -float(before), None if last is None else float(last - before - 1)
-        case n.Blocks() | n.Rows() | n.Rename() | n.Shared() | n.Cast() | n.Pick():
+        case Blocks() | Rows() | n.Rename() | n.Shared() | n.Cast() | n.Pick():
             return bounds(value.arg)
         case n.Gather():
             return bounds(value.table)

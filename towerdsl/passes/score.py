@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from towerdsl.ir import nodes as n
+from towerdsl.ir.placed import AtPairs
 from towerdsl.ir.types import Axis, TensorType
 from towerdsl.passes.dtypes import converted, promote
 
@@ -151,7 +152,7 @@ def _through(value: n.Value, op: str, number: n.Value) -> n.Value | None:
 
 
 def _scaled(value: n.Value, op: str, number: n.Value) -> n.Value:
-    if isinstance(value, n.AtPairs):
+    if isinstance(value, AtPairs):
         return replace(value, arg=_scaled(value.arg, op, number))
     dtype = "wide" if value.type.dtype in ("int", "bool") else value.type.dtype
     return n.Pointwise(replace(value.type, dtype=dtype), value.span, op, (value, number))
