@@ -29,7 +29,7 @@ class Embeddings(nn.Module):
 
 
 class ByHead(nn.Module):
-    """by_head(x[b, n, d], places[r, d]), specs/blocks/disentangled_layers.yaml:30.
+    """by_head(x[b, n, d], places[r, d]), specs/blocks/disentangled_layers.yaml:31.
 
         words = rearrange(x, "b n (heads dk) -> b n heads dk", heads=heads)
         dot(words, rearrange(places, "r (heads dk) -> r heads dk", heads=heads))
@@ -43,7 +43,7 @@ class ByHead(nn.Module):
 
 
 class Attention(nn.Module):
-    """attention(x[b, n, d], keep, places[r, d]), specs/blocks/disentangled_layers.yaml:34.
+    """attention(x[b, n, d], keep, places[r, d]), specs/blocks/disentangled_layers.yaml:35.
 
         y[i] = sum over j of w[i, j] * v[j]
         w[i, j] = softmax over j of (dot(q[i], k[j]) + asked[i, head, clip(where(abs(i - j) <= buckets // 2, i
@@ -74,8 +74,8 @@ class Attention(nn.Module):
         asks = self.asking(x)
         answers = self.answering(x)
         keys = self.answering(places)
-        queries = self.asking(places)
         asked = self.by_head(asks, keys)
+        queries = self.asking(places)
         answered = self.by_head_2(answers, queries)
         q = asks.unflatten(-1, (2, 8)).transpose(1, 2)
         k = answers.unflatten(-1, (2, 8)).transpose(1, 2)
@@ -122,7 +122,7 @@ class Attention(nn.Module):
 
 
 class DisentangledLayer(nn.Module):
-    """disentangled_layer(x, keep, places), specs/blocks/disentangled_layers.yaml:53.
+    """disentangled_layer(x, keep, places), specs/blocks/disentangled_layers.yaml:59.
 
         x = layernorm(x + dropout(attention(x, keep, places), dropout), eps=eps, name=attention_norm)
         h = linear(gelu(linear(x, ff, name=up)), d, name=down)

@@ -47,8 +47,9 @@ class Family:
 
     `given(values)` are inputs of the spec, `call(model, given)` what the peer makes of them. Results count where the
     input `kept` is true, or all. `idle` are keys that change nothing, `std` is the deviation of random weights,
-    `change(model, values)` gives the peer what only checkpoints have, and `more(values)` changes several keys at once:
-    each time with a word that a refusal has. `spare` are tensors that nothing needs.
+    `change(model, values)` gives the peer what only checkpoints have, `saved` are peers whose files have other names
+    than their modules, and `more(values)` changes several keys at once: each time with a word that a refusal has.
+    `spare` are tensors that nothing needs.
     """
 
     spec: str
@@ -61,6 +62,7 @@ class Family:
     std: float = 0.3
     kept: str = "keep"
     change: Callable[[nn.Module, Values], None] = lambda model, values: None
+    saved: bool = False
     more: Callable[[Values], Iterable[tuple[str, Values]]] = lambda values: ()
     spare: frozenset[str] = frozenset()
 
@@ -203,7 +205,10 @@ def walk(family: Family, folder: Path) -> dict[str, int]:
             continue
         counts["equal"] += 1
         try:
-            assert_equal(family, values, load_new(made, model.state_dict())[0].eval(), model)
+            if family.saved:
+                model.save_pretrained(folder)
+            weights = folder / "model.safetensors" if family.saved else model.state_dict()
+            assert_equal(family, values, load_new(made, weights)[0].eval(), model)
         except Exception as error:
             wrong.append(f"{key}: {values}: {type(error).__name__} {error}")
     assert not wrong, "\n".join(wrong)
