@@ -357,3 +357,12 @@ def test_resize_keeps_names(sizes: list, type_: str) -> None:
 def test_resize_mistakes(x: str, count: int, mode: str, code: str, argument: str) -> None:
     mistake = error("resize", x, sizes=(size(3),) * count, mode=mode)
     assert (mistake.code, mistake.argument) == (code, argument)
+
+
+def test_resize_with_corners() -> None:
+    call = made_call("resize", "b c h w", sizes=(size(5), size(7)), mode="bilinear", corners=True)
+    run = run_once(call, {"b": 2, "c": 2, "h": 3, "w": 4})
+    assert run.code.endswith('mode="bilinear", align_corners=True)')
+    assert torch.equal(run.output[..., ::4, ::6], run.inputs[0][..., ::2, ::3])
+    mistake = error("resize", "b c h w", sizes=(size(3), size(3)), mode="nearest", corners=True)
+    assert (mistake.code, mistake.argument) == ("value-range", "corners")

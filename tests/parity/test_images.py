@@ -10,7 +10,7 @@ from .configured import Family, Named, Values, checks_of
 
 STAGES = {"model_type": "segformer", "hidden_sizes": [6, 8, 12, 10], "depths": [1, 2, 1, 1], "sr_ratios": [4, 2, 1, 1]}
 STAGES |= {"num_attention_heads": [1, 2, 3, 2], "decoder_hidden_size": 14, "mlp_ratios": [4, 2, 3, 4]}
-CLASSES = {"id2label": {str(k): f"kind {k}" for k in range(2)}}
+CLASSES = {"id2label": {str(k): f"kind {k}" for k in range(5)}}
 AREAS, CLASSIFIED = "SegformerForSemanticSegmentation", "SegformerForImageClassification"
 
 

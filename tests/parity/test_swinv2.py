@@ -10,7 +10,7 @@ from .configured import Family, Named, Values, checks_of
 
 SIZES = {"model_type": "swinv2", "image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 2, 1, 2]}
 SIZES |= {"num_heads": [2, 1, 4, 2], "window_size": 4}
-CLASSES = {"architectures": ["Swinv2ForImageClassification"], "id2label": {"0": "one", "1": "other"}}
+CLASSES = {"architectures": ["Swinv2ForImageClassification"], "id2label": {str(k): f"kind {k}" for k in range(5)}}
 
 
 def images(values: Values) -> Named:

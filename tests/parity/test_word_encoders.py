@@ -39,6 +39,8 @@ FAMILIES = {
             {"architectures": ["RobertaModel"], "classifier_dropout": None, "position_embedding_type": "absolute"},
             {"architectures": ["RobertaForMaskedLM"], "num_attention_heads": 1, "hidden_act": "relu"},
             {"architectures": ["RobertaModel"], "attention_probs_dropout_prob": 0.0, "is_decoder": False},
+            {"model_type": "xlm-roberta", "architectures": ["XLMRobertaForMaskedLM"], "type_vocab_size": 1},
+            {"model_type": "camembert", "architectures": ["CamembertModel"], "type_vocab_size": 1},
         ),
         texts,
         call,

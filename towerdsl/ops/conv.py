@@ -176,9 +176,9 @@ def avg_pool(call: OpCall) -> OpResult:
 _MODES = {"nearest": (1, 2, 3), "linear": (1,), "bilinear": (2,), "bicubic": (2,), "trilinear": (3,)}
 
 
-@op("resize", statics="sizes:sizes mode:text", imports=FUNCTIONAL)
+@op("resize", statics="sizes:sizes mode:text corners:bool=false", imports=FUNCTIONAL)
 def resize(call: OpCall) -> OpResult:
-    """Give the last axes other lengths, and interpolate the entries (corners are not aligned)."""
+    """Give the last axes other lengths, and interpolate the entries; `corners` lays the outermost on each other."""
     x = tensor_argument(call)
     sizes: tuple[SizeArg, ...] = call.statics["sizes"]
     mode, many = call.statics["mode"], len(sizes)
@@ -209,8 +209,11 @@ def resize(call: OpCall) -> OpResult:
     put, took = (("", ""), ("[None]", "[0]"), ("[None, None]", "[0, 0]"))[2 - lead]
     if x.dtype == "bool":
         put, took = f"{put}.float()", f"{took}.bool()"
+    if call.statics["corners"] and mode == "nearest":
+        call.fail("value-range", '"nearest" aligns no corners', help="leave out `corners`", argument="corners")
     names = [f"size{k}" for k in range(many)]
     how = "" if mode == "nearest" else f', mode="{mode}"'
+    how += ", align_corners=True" if call.statics["corners"] else ""
     written = [s.name for s in sizes]
     new = [
         kept(a, Axis(s.name if s.name and written.count(s.name) == 1 else a.name, s.size))
