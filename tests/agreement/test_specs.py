@@ -42,6 +42,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "danet": {"features": 64},
     "deberta": {"buckets": 6},
     "detr": {"d": 8, "width": 2, "depths": [2, 1, 1, 1], "queries": 3},
+    "falcon": {"heads": 4, "key_heads": 2},
     "gemma": {"key_heads": 1, "head_size": 8},
     "hard_attention": {"m": 4, "n": 5},
     "llama": {"key_heads": 1},

@@ -14,7 +14,7 @@ from towerdsl.runtime.kept import kept
 
 
 class Attention(nn.Module):
-    """attention(x[b, n, d], keep, windowed), specs/blocks/rotary_layers.yaml:35.
+    """attention(x[b, n, d], keep, windowed), specs/blocks/rotary_layers.yaml:36.
 
         y[i] = sum over j of w[i, j] * v[j]
         w[i, j] = softmax over j of bounded(dot(placed(query_normed(q[i]), i, dk, n, windowed),
@@ -79,7 +79,7 @@ class Attention(nn.Module):
 
 
 class Attention2(nn.Module):
-    """attention(x[b, n, d], keep, windowed), specs/blocks/rotary_layers.yaml:35.
+    """attention(x[b, n, d], keep, windowed), specs/blocks/rotary_layers.yaml:36.
 
         y[i] = sum over j of w[i, j] * v[j]
         w[i, j] = softmax over j of bounded(dot(placed(query_normed(q[i]), i, dk, n, windowed),
@@ -144,7 +144,7 @@ class Attention2(nn.Module):
 
 
 class Gated(nn.Module):
-    """gated(x[b, n, d]), specs/blocks/rotary_layers.yaml:47.
+    """gated(x[b, n, d]), specs/blocks/rotary_layers.yaml:48.
 
         y = gelu_tanh(linear(x, ff, bias=mlp_bias, name=gate)) * linear(x, ff, bias=mlp_bias, name=up)
         linear(y, d, bias=mlp_bias, name=down)
@@ -164,7 +164,7 @@ class Gated(nn.Module):
 
 
 class RotaryLayer(nn.Module):
-    """rotary_layer(x, keep, windowed, l), specs/blocks/rotary_layers.yaml:51.
+    """rotary_layer(x, keep, windowed, l), specs/blocks/rotary_layers.yaml:52.
 
         y = attention(rmsnorm(x, eps=eps, offset=offset, name=attention_norm), keep, windowed)
         x = x + rmsnorm(y, eps=eps, offset=offset, name=attention_post_norm)
@@ -197,7 +197,7 @@ class RotaryLayer(nn.Module):
 
 
 class RotaryLayer2(nn.Module):
-    """rotary_layer(x, keep, windowed, l), specs/blocks/rotary_layers.yaml:51.
+    """rotary_layer(x, keep, windowed, l), specs/blocks/rotary_layers.yaml:52.
 
         y = attention(rmsnorm(x, eps=eps, offset=offset, name=attention_norm), keep, windowed)
         x = x + rmsnorm(y, eps=eps, offset=offset, name=attention_post_norm)

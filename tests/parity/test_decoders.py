@@ -11,6 +11,8 @@ from .configured import Family, Named, Values, checks_of, text
 
 SIZES = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2, "vocab_size": 23, "max_position_embeddings": 40, "pad_token_id": 0}
+#: Which families do not have some of these.
+WITHOUT = {"num_key_value_heads": ("gpt_neox", "falcon"), "intermediate_size": ("falcon",)}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0], "long_factor": [2.0, 3.0, 4.0]}
 PART = {"rope_type": "longrope", "short_factor": [1.0, 2.0], "long_factor": [2.0, 4.0]}
@@ -73,7 +75,8 @@ def call(model: nn.Module, given: Named) -> Tensor:
 
 def decoder(spec: str, output: str, name: str, *published: Values, idle: str = "", **sizes: object) -> Family:
     """A family whose models write the next word."""
-    sizes = {"model_type": name, "architectures": [output], **SIZES, **sizes}
+    known = {key: value for key, value in SIZES.items() if name not in WITHOUT.get(key, ())}
+    sizes = {"model_type": name, "architectures": [output], **known, **sizes}
     return Family(spec, sizes, published, words, call, frozenset(f"{ROUTED} {idle}".split()), ADDED, more=positions)
 
 
@@ -170,7 +173,7 @@ FAMILIES = {
         {"num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 4, "rope_theta": 500.0},
         {"num_local_experts": 5, "num_experts_per_tok": 3, "num_key_value_heads": 4, "tie_word_embeddings": True},
         {"num_local_experts": 4, "hidden_act": "gelu", "rms_norm_eps": 1e-6},
-        {"num_local_experts": 4, "rope_scaling": YARN},
+        {"num_local_experts": 4, "rope_scaling": YARN, "head_dim": 6},
     ),
     "qwen3_moe": decoder(
         "mixtral",
@@ -186,6 +189,32 @@ FAMILIES = {
         num_experts_per_tok=2,
         moe_intermediate_size=16,
         head_dim=6,
+    ),
+    "gpt_neox": decoder(
+        "gpt_neox",
+        "GPTNeoXForCausalLM",
+        "gpt_neox",
+        {"rotary_pct": 0.5, "rotary_emb_base": 300, "attention_dropout": 0.0, "hidden_dropout": 0.0},  # pythia
+        {"use_parallel_residual": False, "hidden_act": "gelu_fast", "rotary_pct": 1.0, "layer_norm_eps": 1e-6},
+        {"attention_bias": False, "tie_word_embeddings": True, "rotary_pct": 0.25},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rotary_pct": 1.0, "classifier_dropout": 0.1},
+        {"rope_scaling": YARN | {"partial_rotary_factor": 1.0}, "rotary_emb_base": 77.0},
+        idle="classifier_dropout is_decoder",
+        num_attention_heads=3,
+    ),
+    "falcon": decoder(
+        "falcon",
+        "FalconForCausalLM",
+        "falcon",
+        {"multi_query": True, "parallel_attn": True, "bias": False},  # 7b
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "rope_theta": 500.0},  # 40b
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1, "ff_factor": 2},  # 11b
+        {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},  # rw
+        {"alibi": True, "num_attention_heads": 6, "bias": True, "activation": "relu", "tie_word_embeddings": False},
+        {"alibi": True, "hidden_size": 48, "num_attention_heads": 24, "multi_query": False},
+        {"rope_scaling": YARN},
+        idle="num_ln_in_parallel_attn",
+        ffn_hidden_size=48,
     ),
 }
 
