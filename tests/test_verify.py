@@ -17,7 +17,7 @@ from towerdsl.ir import nodes as n
 from towerdsl.ir.printer import show
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
-from towerdsl.ir.verify import blocks, verify
+from towerdsl.ir.verify import verify
 
 HERE = Path(__file__).parent
 FILES = [
@@ -319,7 +319,7 @@ def test_broken_rule(rule):
 
 
 def test_blocks_are_listed_once():
-    assert [b.name for b in blocks(model().root)] == ["sample", "look", "pair"]
+    assert [b.name for b in model().root.walk()] == ["sample", "look", "pair"]
 
 
 # --- the printer -----------------------------------------------------------------------------------------------
@@ -343,4 +343,4 @@ def test_every_spec_can_be_printed(path):
         found = one_pass(found)
     printed = show(found)
     assert not re.search(r"object at 0x|<\w+>|Size\(|Axis\(", printed)
-    assert all(f"block {b.name}" in printed for b in blocks(found.root))
+    assert all(f"block {b.name}" in printed for b in found.root.walk())

@@ -353,6 +353,14 @@ class ModuleSlot:
     block: BlockInstance | None = None
     items: tuple[ModuleSlot, ...] = ()
 
+    @property
+    def blocks(self) -> Iterator[BlockInstance]:
+        """Its block, or those of its items."""
+        if self.block is not None:
+            yield self.block
+        for item in self.items:
+            yield from item.blocks
+
 
 @dataclass(frozen=True)
 class WeightDecl:
@@ -385,6 +393,17 @@ class BlockInstance:
     @property
     def average(self) -> Average | None:
         return next((s.average for s in self.body if isinstance(s, Evaluate)), None)
+
+    def walk(self) -> Iterator[BlockInstance]:
+        """This block and all inside it, each instance once, callers first."""
+        seen: set[int] = set()
+        stack = [self]
+        while stack:
+            block = stack.pop()
+            if id(block) not in seen:
+                seen.add(id(block))
+                yield block
+                stack += reversed([inner for _, slot in block.modules for inner in slot.blocks])
 
 
 @dataclass(frozen=True)

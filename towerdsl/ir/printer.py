@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from towerdsl.budget import spend
 from towerdsl.ir import nodes as n
 from towerdsl.ir.placed import AtPairs, Blocks, Cut, Entry, Inside, Place, Rows
@@ -13,13 +15,12 @@ INFIX = {"==", "!=", "<", "<=", ">", ">=", "and", "or", "+", "-", "*", "/", "//"
 
 def show(model: n.Model) -> str:
     """A model: its blocks, callers first, with what they average, their modules and results."""
-    printer = _Printer()
+    printer = _Printer(model.root)
     lines = [f"model {model.name}"]
     for i in model.inputs:
         default = "" if i.default is None else f" = {show_number(i.default)}"
         lines.append(f"  input {i.name}: {i.type}{default}")
-    printer.visit(model.root)
-    for block in printer.order:
+    for block in model.root.walk():
         lines += ["", *printer.block(block)]
     return "\n".join(lines) + "\n"
 
@@ -38,25 +39,14 @@ def show_number(number: float | int | bool) -> str:
 
 
 class _Printer:
-    def __init__(self) -> None:
+    """Every block instance has a name: its own, with a number if there are several."""
+
+    def __init__(self, root: n.BlockInstance) -> None:
         self.names: dict[int, str] = {}
-        self.order: list[n.BlockInstance] = []
-
-    def visit(self, block: n.BlockInstance) -> None:
-        """Give every block instance a name: its own, with a number if there are several."""
-        if id(block) in self.names:
-            return
-        same = sum(b.name == block.name for b in self.order)
-        self.names[id(block)] = block.name if not same else f"{block.name}#{same + 1}"
-        self.order.append(block)
-        for _, slot in block.modules:
-            self.visit_slot(slot)
-
-    def visit_slot(self, slot: n.ModuleSlot) -> None:
-        for item in slot.items:
-            self.visit_slot(item)
-        if slot.block is not None:
-            self.visit(slot.block)
+        met = Counter[str]()
+        for block in root.walk():
+            met[block.name] += 1
+            self.names[id(block)] = block.name if met[block.name] == 1 else f"{block.name}#{met[block.name]}"
 
     def block(self, block: n.BlockInstance) -> list[str]:
         constants = [f"{name} = {value}" for name, value in block.constants]

@@ -28,29 +28,8 @@ def verify(model: n.Model) -> None:
     root = model.root
     if tuple((i.name, i.type) for i in model.inputs) != root.parameters:
         raise AssertionError(f"{model.name}: the inputs are not the parameters of the root block")
-    for block in blocks(root):
+    for block in root.walk():
         _Block(block).check()
-
-
-def blocks(root: n.BlockInstance) -> list[n.BlockInstance]:
-    """Every block instance of a model once, callers first."""
-    found: dict[int, n.BlockInstance] = {}
-
-    def visit_slot(slot: n.ModuleSlot) -> None:
-        for item in slot.items:
-            visit_slot(item)
-        if slot.block is not None:
-            visit(slot.block)
-
-    def visit(block: n.BlockInstance) -> None:
-        if id(block) in found:
-            return
-        found[id(block)] = block
-        for _, slot in block.modules:
-            visit_slot(slot)
-
-    visit(root)
-    return list(found.values())
 
 
 class _Block:

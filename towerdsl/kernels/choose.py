@@ -33,23 +33,4 @@ def choose(average: n.Average, forced: str | None = None, device: str = "cpu") -
 
 def attentions(root: n.BlockInstance) -> list[n.BlockInstance]:
     """Every attention block of a model, each instance once, in the order of calls."""
-    found: dict[int, n.BlockInstance] = {}
-    seen: set[int] = set()
-
-    def visit_slot(slot: n.ModuleSlot) -> None:
-        for item in slot.items:
-            visit_slot(item)
-        if slot.block is not None:
-            visit(slot.block)
-
-    def visit(block: n.BlockInstance) -> None:
-        if id(block) in seen:
-            return
-        seen.add(id(block))
-        if block.average is not None:
-            found[id(block)] = block
-        for _, slot in block.modules:
-            visit_slot(slot)
-
-    visit(root)
-    return list(found.values())
+    return [block for block in root.walk() if block.average is not None]
