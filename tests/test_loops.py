@@ -9,8 +9,7 @@ import torch
 
 import towerdsl
 from towerdsl.compiler import compile_spec, understand
-from towerdsl.explain import text
-from towerdsl.explain.facts import explain
+from towerdsl.explain import explain, text
 from towerdsl.ir import nodes as n
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType

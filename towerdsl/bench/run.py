@@ -18,7 +18,8 @@ from towerdsl.claims import draw, probe
 from towerdsl.claims.capture import Call, places, watch
 from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.emit.module import load_module
-from towerdsl.explain.facts import FLOAT_BYTES, Attention, attention_facts, numbers
+from towerdsl.explain.facts import FLOAT_BYTES, Attention
+from towerdsl.explain.gather import attention_facts, numbers
 from towerdsl.explain.spell import axis_text
 from towerdsl.explain.work import Calls, Occurrence
 from towerdsl.ir.names import class_name

@@ -18,7 +18,8 @@ from towerdsl.claims.verified import Checked, Failure, Verified
 from towerdsl.compiler import Compiled, compile_spec, divided
 from towerdsl.diagnostics import Diagnostic, TowerError, expect
 from towerdsl.emit.module import load_module
-from towerdsl.explain.facts import Attention, attention_facts
+from towerdsl.explain.facts import Attention
+from towerdsl.explain.gather import attention_facts
 from towerdsl.explain.spell import axis_text
 from towerdsl.explain.work import Calls, Occurrence
 from towerdsl.ir.names import class_name

@@ -16,7 +16,8 @@ from towerdsl.drawing.alike import adopt_numbers, pattern, signature
 from towerdsl.drawing.graph import Group, Link, Node
 from towerdsl.drawing.locality import Picture, picture
 from towerdsl.drawing.tidy import tidied
-from towerdsl.explain.facts import Attention, attention_facts
+from towerdsl.explain.facts import Attention
+from towerdsl.explain.gather import attention_facts
 from towerdsl.explain.spell import Speller, axis_text, short
 from towerdsl.explain.work import Calls, Loops, called, repetitions
 from towerdsl.ir import nodes as n

@@ -57,7 +57,8 @@ from __future__ import annotations
 
 from towerdsl.explain.complexity import Complexity, Growth, complexity, published_form
 from towerdsl.explain.data import to_data
-from towerdsl.explain.facts import Along, Attention, Explained, Found, Layer, explain, explain_compiled
+from towerdsl.explain.facts import Along, Attention, Explained, Found, Layer
+from towerdsl.explain.gather import explain, explain_compiled
 from towerdsl.explain.show import render, table, text
 
 __all__ = [

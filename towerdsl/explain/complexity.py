@@ -16,7 +16,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from towerdsl.diagnostics import TowerError
-from towerdsl.explain.facts import Along, Explained, explain
+from towerdsl.explain.facts import Along, Explained
+from towerdsl.explain.gather import explain
 from towerdsl.ir.reach import Path
 from towerdsl.ir.size import Size
 from towerdsl.passes.reach import on_long_axes

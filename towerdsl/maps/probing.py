@@ -26,7 +26,7 @@ from towerdsl.claims.capture import as_written
 from towerdsl.claims.condition import bind
 from towerdsl.compiler import Compiled, compile_spec, compiled_in, deep
 from towerdsl.diagnostics import expect
-from towerdsl.explain.facts import written_score
+from towerdsl.explain.gather import written_score
 from towerdsl.ir import nodes as n
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.placed import Cut
