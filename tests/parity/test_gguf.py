@@ -18,7 +18,8 @@ from weights.gguf_files import write
 
 import towerdsl
 
-from .test_llama import LLAMA3, assert_equal, theirs
+from . import configured
+from .test_decoders import FAMILIES, LLAMA3
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2, "vocab_size": 23, "max_position_embeddings": 40, "pad_token_id": 0}
@@ -47,6 +48,18 @@ MODELS = {
         | {"rope.scaling.original_context_length": 9, "rope.dimension_count": 16},
     ),
 }
+
+
+ARCHITECTURES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi3": "Phi3"}
+
+
+def theirs(values: dict) -> nn.Module:
+    architecture = f"{ARCHITECTURES[values['model_type']]}ForCausalLM"
+    return configured.theirs(FAMILIES["llama"], values | {"architectures": [architecture]})
+
+
+def assert_equal(ours: nn.Module, model: nn.Module) -> None:
+    configured.assert_equal(FAMILIES["llama"], {"vocab_size": 23}, ours, model)
 
 
 def turned(name: str, tensor: Tensor, heads: int) -> Tensor:
