@@ -24,8 +24,8 @@ ORACLE_SPECS = sorted((Path(__file__).parent / "oracle" / "specs").glob("*.yaml"
 
 #: A file imports only what stands above it here, and its own package.
 PIPELINE = """
-diagnostics budget files lang ir ops passes runtime lowered kernels emit weights configs compiler explain claims maps
-drawing bench compare api cli
+diagnostics budget files lang ir ops passes runtime lowered kernels emit weights configs compiler contents explain
+claims maps drawing bench compare api cli
 """.split()
 #: The same inside a package; packages without an entry have no cycles, which is checked for all.
 INSIDE = {
@@ -40,7 +40,8 @@ INSIDE = {
 DOORS = ("towerdsl.passes.infer",)
 
 WITHOUT_TORCH = """
-diagnostics budget files lang ir ops passes lowered kernels emit weights configs compiler explain drawing compare
+diagnostics budget files lang ir ops passes lowered kernels emit weights configs compiler contents explain drawing
+compare
 """.split()
 
 

@@ -1,14 +1,15 @@
-"""The Python interface: `compile`, `load`, `source`, `draw`, `verify`, `diff`."""
+"""The Python interface: `compile`, `load`, `save`, `source`, `draw`, `verify`, `diff`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
-from towerdsl import configs
+from towerdsl import configs, files
 from towerdsl.budget import bounded
 from towerdsl.compiler import COMPILED, compile_spec, compiled_in
 from towerdsl.diagnostics import Diagnostic, TowerError, expect
@@ -94,6 +95,29 @@ def load(
     model, report = load_new(made, checkpoint, format, strict, dtype)
     model.checkpoint_report = report  # type: ignore[assignment]
     return model.eval()
+
+
+def save(model: nn.Module, folder: str | PathLike[str], *, shard: int = 5 * 10**9) -> Path:
+    """Write a model as public libraries read it: `config.json` and weights as safetensors, in files of at most `shard`
+    bytes.
+
+    The configuration and the names are those that the spec's `config:` and `checkpoints:` give its sizes, of the family
+    that the model was loaded as where it has them. All files are put in place together, or none. Returns the folder.
+    Raises TowerError.
+    """
+    from towerdsl.weights.load import save_shards
+
+    expect("folder", folder, (str, PathLike), "a path")
+    expect("shard", shard, int, "a number of bytes")
+    inner, compiled = compiled_in(model)
+    with bounded():
+        values = configs.configuration(compiled.resolved)
+    with files.filling(folder, ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*")) as work:
+        save_shards(inner, work, values.get(configs.FAMILY), shard)
+        dtypes = {str(x.dtype).removeprefix("torch.") for x in inner.parameters()}
+        values |= {"dtype": dtypes.pop()} if len(dtypes) == 1 else {}
+        (work / configs.NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return Path(folder)
 
 
 def verify(

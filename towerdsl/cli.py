@@ -1,8 +1,8 @@
-"""The command line: `towerdsl compile | check | explain | draw | verify | bench | maps | diff | specs`.
+"""The command line: `towerdsl compile | check | explain | draw | verify | bench | maps | diff | inspect | specs`.
 
 Exit codes: 0 fine, 1 a mistake in the spec, a claim that does not hold, or a file that cannot be read or written, 2 a
 mistake on the command line. Results go to stdout, mistakes to stderr. Nothing here imports torch, but for
-`verify`, `bench`, `maps`, and `draw` where it evaluates a condition.
+`verify`, `bench`, `maps`, `inspect`, and `draw` where it evaluates a condition.
 """
 
 from __future__ import annotations
@@ -162,7 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     takes_spec(comparing, "override a size of those that have it", name="B")
     comparing.add_argument("--json", action="store_true", help="write the differences as JSON")
 
-    listing = command("specs", _specs, "list the spec library")
+    inspecting = command("inspect", _inspect, "show what is in a checkpoint, and which spec it fits")
+    inspecting.add_argument("source", metavar="SOURCE", help="a checkpoint file, or a folder with one")
+    inspecting.add_argument("--json", action="store_true", help="write the same as JSON")
+
+    listing = command("specs", _specs, "list the spec library, or show the sizes, formats and configurations of one")
+    listing.add_argument("spec", metavar="NAME", nargs="?", help="a name of the list")
     listing.add_argument("--json", action="store_true", help="write the list as JSON")
     listing.add_argument(
         "--fields", action="store_true", help="write a table (Markdown) of what every attention of the library averages"
@@ -440,9 +445,22 @@ def _diff(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _inspect(arguments: argparse.Namespace) -> int:
+    from towerdsl.contents import contents
+
+    found = contents(Path(arguments.source))
+    print(json.dumps(found.to_data(), indent=2, ensure_ascii=False) if arguments.json else found)
+    return 0
+
+
 def _specs(arguments: argparse.Namespace) -> int:
     from towerdsl.lang import library
 
+    if arguments.spec is not None:
+        from towerdsl.contents import spec_text
+
+        print(spec_text(arguments.spec))
+        return 0
     if arguments.fields:
         from towerdsl.compare import markdown, rows
 

@@ -250,7 +250,8 @@ def understand(spec: str | Path, sizes: Mapping[str, Setting]) -> tuple[Resolved
     if resolved is not None:
         if not resolved.spec.is_library:  # rules may be about sizes of the specs that use them
             configs.check(resolved, errors)
-        resolved, settings = spread(resolved, {**given, **sizes}, errors)
+        resolved = replace(resolved, settings={**given, **sizes})
+        resolved, settings = spread(resolved, resolved.settings, errors)
         model = infer(resolved, settings, errors)
     with _said(resolved):
         errors.raise_if_any()

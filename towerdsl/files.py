@@ -75,6 +75,49 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _refused(name, (error.strerror or str(error)).lower()) from None
 
 
+@contextmanager
+def filling(folder: str | os.PathLike[str], instead: Iterable[str] = ()) -> Iterator[Path]:
+    """A folder to write files into, which go to `folder` at the end, all of them; after an error or Ctrl-C none does.
+
+    Files there whose names match the patterns of `instead` are gone then, others stay. Raises TowerError.
+    """
+    name = os.fspath(folder)
+    target = Path(os.path.realpath(name))
+    try:
+        fresh = not target.exists()
+        target.mkdir(exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".", suffix=".unfinished", dir=target))
+        new, old = work / "new", work / "old"
+        moved: list[tuple[Path, Path]] = []
+        try:
+            new.mkdir()
+            old.mkdir()
+            yield new
+            files = sorted(new.iterdir())
+            gone = {path for pattern in instead for path in target.glob(pattern)} | {
+                target / file.name for file in files
+            }
+            for path in sorted(x for x in gone if x.exists()):
+                moved.append((path, old / path.name))
+                path.replace(old / path.name)
+            for file in files:
+                moved.append((file, target / file.name))
+                file.replace(target / file.name)
+        except BaseException:
+            for before, after in reversed(moved):
+                if after.exists() and not before.exists():
+                    after.replace(before)
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if fresh:
+                with suppress(OSError):  # it is not empty where all is well
+                    target.rmdir()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise _refused(name, reason.lower()) from None
+
+
 def _status(name: str) -> os.stat_result | None:
     """What is at a path, None where a file may be made. Raises OSError, TowerError where no file can be called so."""
     try:

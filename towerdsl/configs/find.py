@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from towerdsl.configs.idle import IDLE
 from towerdsl.configs.metadata import metadata
 from towerdsl.configs.rules import OUTPUTS, Config, Read, Rules, families
 from towerdsl.diagnostics import Diagnostic, Diagnostics, Source, TowerError, visible
@@ -141,9 +142,27 @@ def found(file: Path) -> tuple[Resolved, dict[str, Any]]:
             continue
         if family in families(rules.rules, config.family) or (family is None and rules.has(outputs)):
             read = rules.read(config)
-            return replace(rules.resolved, said=read.said), _taken(read)
+            idle = {key: value for key, value in config.values.items() if key in IDLE}
+            return replace(rules.resolved, said=read.said, family=family, idle=idle), _taken(read)
         candidates.append(rules)
     raise _closest(config, candidates)
+
+
+def configuration(resolved: Resolved) -> dict[str, Any]:
+    """The public configuration of a spec with the sizes that it has. Raises TowerError where there is none."""
+    rules = rules_of(resolved.spec.path or resolved.spec.source.text)
+    if rules is None:
+        help = "write `config:` rules for it, or save its weights alone: towerdsl.save_checkpoint(model, path)"
+        raise _fail("none", f"`{_name(resolved)}` has no rules for a public configuration", help)
+    found = rules.write(rules.all_sizes(resolved.settings), resolved.family)
+    if found is None:
+        message = f"no public configuration has the sizes of this `{_name(resolved)}`"
+        raise _fail("none", message, "save its weights alone: towerdsl.save_checkpoint(model, path)")
+    return {**resolved.idle, **found}
+
+
+def _name(resolved: Resolved) -> str:
+    return resolved.spec.tower.text if resolved.spec.tower else resolved.spec.source.name
 
 
 def _taken(read: Read) -> dict[str, Any]:

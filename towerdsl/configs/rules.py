@@ -346,9 +346,9 @@ class Rules:
 
     # --- sizes --> a configuration ----------------------------------------------------------------------------
 
-    def write(self, sizes: Mapping[str, Value]) -> dict[str, Value] | None:
-        """The configuration that gives these sizes; None where no family has them."""
-        for family in families(self.rules) or [""]:
+    def write(self, sizes: Mapping[str, Value], first: str | None = None) -> dict[str, Value] | None:
+        """The configuration that gives these sizes; None where no family has them. One is tried first."""
+        for family in sorted(families(self.rules), key=lambda x: x != first) or [""]:
             values = self._written(sizes, family)
             back = self.read(Config(values))
             if not back.mistakes:
@@ -373,7 +373,9 @@ class Rules:
                 flat[name.text] = None if none else now
             elif isinstance(rule, t.ConfigOnly):
                 with suppress(StaticError):
-                    flat[name.text] = value(rule.value)
+                    only = value(rule.value)
+                    if rule.absent is not None or not _number(only):  # 0 may have to be 0.0: it is left out
+                        flat[name.text] = only
         nested: dict[str, Value] = {}
         for dotted, x in flat.items():
             *outer, last = dotted.split(".")

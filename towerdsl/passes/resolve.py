@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 
@@ -54,8 +55,11 @@ class Resolved:
     config: t.ConfigRules = field(default_factory=t.ConfigRules)  # of the spec, and of all files that it uses
     gguf: t.ConfigRules = field(default_factory=t.ConfigRules)
     checkpoints: tuple[t.CheckpointSection, ...] = ()  # of the spec, and of the libraries that it uses
-    #: sizes that come from a public configuration, and what that says
+    #: sizes that come from a public configuration, and what that says; the family that it is of
     said: Mapping[str, str] = field(default_factory=dict)
+    family: str | None = None
+    idle: Mapping[str, Any] = field(default_factory=dict)  # what else it says, which changes nothing
+    settings: Mapping[str, Any] = field(default_factory=dict)  # all sizes that were set
 
     @property
     def callable(self) -> set[str]:

@@ -6,11 +6,12 @@ import json
 import math
 import os
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import load_file
@@ -165,6 +166,16 @@ def _read_torch(file: Path, zipped: bool) -> dict[str, Tensor]:
     return _unwrap(file, content)
 
 
+def _watched(items: list[Any], what: str) -> Iterable[Any]:
+    """The items, with a bar on a terminal."""
+    if not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, printable(what), console=Console(stderr=True), transient=True)
+
+
 def _read_gguf(file: Path) -> dict[str, Tensor]:
     header = gguf.read_header(file)
     foreign = sorted({t.packed for t in header.tensors.values() if t.size is None})
@@ -172,7 +183,8 @@ def _read_gguf(file: Path) -> dict[str, Tensor]:
         read = ", ".join(name for name, *_ in gguf.PACKED.values())
         _fail("format", f"`{file}` has tensors packed as {foreign[0]}, which is not read", help=f"read are {read}")
     data = torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
-    return {name: _unpacked(file, data, tensor) for name, tensor in header.tensors.items()}
+    tensors = _watched(list(header.tensors.items()), f"Reading {file.name}")
+    return {name: _unpacked(file, data, tensor) for name, tensor in tensors}
 
 
 def _unpacked(file: Path, data: Tensor, tensor: gguf.Stored) -> Tensor:
@@ -223,7 +235,7 @@ def _read_shards(file: Path) -> dict[str, Tensor]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
         _fail("corrupt", f"`{file}` is not an index of shards", help='it should hold {"weight_map": {name: file}}')
     result: dict[str, Tensor] = {}
-    for shard in sorted(set(where.values())):
+    for shard in _watched(sorted(set(where.values())), f"Reading {file.parent.name}"):
         if shard in ("", ".", "..") or re.search(r"[/\\:\x00]", shard) or Path(shard).name != shard:
             _fail("shard", f"`{file}` names the shard `{printable(shard)}`, which is not a file beside it")
         if not (file.parent / shard).is_file():

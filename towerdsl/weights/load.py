@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
@@ -156,6 +157,46 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str], format: str 
     Raises TowerError for an unknown format, parameters that it has no names for, or a path that cannot be written.
     """
     expect("path", path, (str, os.PathLike), "a path")
+    public = _public(model, format)
+    target = Path(path) / "model.safetensors" if os.path.isdir(path) else Path(path)
+    with replacing(target) as file:
+        _write(public, file)
+    return target
+
+
+def save_shards(model: nn.Module, folder: Path, family: str | None, most: int) -> None:
+    """Write a model's parameters into a folder as public checkpoints are, in files of at most so many bytes.
+
+    The names are those of the spec's first map, of its variant for the family where there is one. Raises TowerError.
+    """
+    known = checkpoint_maps(_unwrapped(model)[0])
+    base = next((name for name in known if "." not in name and name != FILES_OWN), None)
+    if base is None:
+        raise _error("format", "the model has no checkpoint format", "write `checkpoints:` in its spec")
+    variant = f"{base}.{family}"
+    public = _public(model, variant if variant in known else base)
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in public.items():
+        if shards[-1] and size + tensor.nbytes > most:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        _write(public, folder / "model.safetensors")
+        return
+    where: dict[str, str] = {}
+    for k, shard in enumerate(shards, 1):
+        file = f"model-{k:05}-of-{len(shards):05}.safetensors"
+        _write(shard, folder / file)
+        where |= dict.fromkeys(shard, file)
+    index = {"metadata": {"total_size": sum(x.nbytes for x in public.values())}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _public(model: nn.Module, format: str | None) -> dict[str, Tensor]:
+    """A model's tensors under a format's public names or (None) its own. Raises TowerError."""
     model, _ = _unwrapped(model)
     maps = _maps(model, format)
     holders = _holders(model)
@@ -163,21 +204,22 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str], format: str 
     empty = next((name for name, tensor in state.items() if tensor.is_meta), None)
     if empty is not None:
         raise _error("meta", f"`{empty}` is on the meta device and has no values to save")
-    public = to_public(maps[format], state, same=_ties(holders)) if format is not None else state
-    target = Path(path) / "model.safetensors" if os.path.isdir(path) else Path(path)
+    return to_public(maps[format], state, same=_ties(holders)) if format is not None else state
+
+
+def _write(public: Mapping[str, Tensor], file: Path) -> None:
+    """Tensors as a file of safetensors. Raises OSError."""
     # each tensor gets its own memory: safetensors refuses shared storage (tied names, views of fused tensors)
     whole = {
         name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format) for name, tensor in public.items()
     }
-    with replacing(target) as file:
-        try:
-            save_file(whole, file, metadata={"format": "pt"})
-        except SafetensorError as error:  # a full disk is one, too, with its number in the text
-            number = re.search(r"os error (\d+)", str(error))
-            raise (
-                OSError(str(error)) if number is None else OSError(int(number[1]), os.strerror(int(number[1])))
-            ) from None
-    return target
+    try:
+        save_file(whole, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk is one, too, with its number in the text
+        number = re.search(r"os error (\d+)", str(error))
+        raise (
+            OSError(str(error)) if number is None else OSError(int(number[1]), os.strerror(int(number[1])))
+        ) from None
 
 
 def checkpoint_maps(model: nn.Module) -> dict[str, CheckpointMap]:

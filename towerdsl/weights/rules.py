@@ -72,9 +72,11 @@ class CheckpointMap:
         return ".".join(found)
 
     def joined(self, later: CheckpointMap) -> CheckpointMap:
-        """These rules and later ones, under their name: of two for one public name the later one counts."""
-        replaced = {str(rule.public) for rule in later.rules}
-        rules = (*(rule for rule in self.rules if str(rule.public) not in replaced), *later.rules)
+        """These rules and later ones, under their name, which take the place of those about the same names."""
+        public = {str(rule.public) for rule in later.rules}
+        ours = {str(name) for rule in later.rules for name in names_in(rule.ours)}
+        kept = (r for r in self.rules if str(r.public) not in public and not {*map(str, names_in(r.ours))} <= ours)
+        rules = (*kept, *later.rules)
         more = (self.ignore + later.ignore, self.prefix + later.prefix, self.rename + later.rename)
         return CheckpointMap(later.name, rules, *more)
 
