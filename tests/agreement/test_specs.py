@@ -44,6 +44,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "detr": {"d": 8, "width": 2, "depths": [2, 1, 1, 1], "queries": 3},
     "falcon": {"heads": 4, "key_heads": 2},
     "gemma": {"key_heads": 1, "head_size": 8},
+    "gpt_oss": {"key_heads": 1, "head_size": 8, "experts": 4, "chosen": 2, "expert_ff": 12, "window": 3},
     "hard_attention": {"m": 4, "n": 5},
     "llama": {"key_heads": 1},
     "mixtral": {"key_heads": 1, "experts": 4, "chosen": 2, "expert_ff": 12},

@@ -216,6 +216,23 @@ FAMILIES = {
         idle="num_ln_in_parallel_attn",
         ffn_hidden_size=48,
     ),
+    "gpt_oss": decoder(
+        "gpt_oss",
+        "GptOssForCausalLM",
+        "gpt_oss",
+        {
+            "rope_scaling": YARN | {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": False},
+            "experts_per_token": 2,
+        },  # 20b
+        {"rope_scaling": YARN | {"truncate": False}, "layer_types": ["full_attention", "sliding_attention"]},
+        {"rope_scaling": YARN, "attention_bias": False, "swiglu_limit": 0.5, "num_hidden_layers": 3},
+        {"rope_scaling": {"rope_type": "linear", "factor": 3.0}, "sliding_window": 1, "rope_theta": 50.0},
+        {"rope_scaling": YARN, "tie_word_embeddings": True, "num_experts_per_tok": 1, "swiglu_alpha": 1.0},
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        head_dim=6,
+        sliding_window=3,
+    ),
 }
 
 test_from_a_folder, test_no_key_is_passed_over, test_published, test_every_key = checks_of(FAMILIES)
