@@ -52,6 +52,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "dinov2": {"image": 2, "patch": 1},
     "feed_forward_only": {"image": 8, "patch": 4},
     "mlp_mixer": {"image": 8, "patch": 4},
+    "sam": {"image": 10, "patch": 2, "win": 3, "depth": 8, "features": 4},
     "segformer": {"widths": [4, 6, 8, 4], "depths": [1] * 4, "heads": [1, 2, 2, 1], "reductions": [1] * 4},
     "siglip": {"image_d": 12, "image_ff": 20, "image_heads": 3, "image_depth": 1},
     "swin": {"d": 4, "heads": [2, 1, 2, 4], "depths": [2, 2, 1, 1], "image": 16, "patch": 1, "win": 3},
