@@ -41,6 +41,7 @@ OF_SPEC: dict[str, dict[str, Any]] = {
     "clip": {"image_d": 12, "image_ff": 20, "image_heads": 3, "image_depth": 1, "features": 6},
     "danet": {"features": 64},
     "deberta": {"buckets": 6},
+    "deepseek": {"experts": 4, "chosen": 2, "expert_ff": 12, "latent": 6, "plain": 6, "turning": 4, "value_size": 5},
     "detr": {"d": 8, "width": 2, "depths": [2, 1, 1, 1], "queries": 3},
     "falcon": {"heads": 4, "key_heads": 2},
     "gemma": {"key_heads": 1, "head_size": 8},

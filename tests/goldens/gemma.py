@@ -144,9 +144,9 @@ class Attention2(nn.Module):
 
 
 class Gated(nn.Module):
-    """gated(x[b, n, d]), specs/blocks/rotary_layers.yaml:48.
+    """gated(x[b, n, d], size=ff), specs/blocks/rotary_layers.yaml:48.
 
-        y = gelu_tanh(linear(x, ff, bias=mlp_bias, name=gate)) * linear(x, ff, bias=mlp_bias, name=up)
+        y = gelu_tanh(linear(x, size, bias=mlp_bias, name=gate)) * linear(x, size, bias=mlp_bias, name=up)
         linear(y, d, bias=mlp_bias, name=down)
 
     x float[b, n, d=16] -> float[b, n, d=16]

@@ -12,7 +12,9 @@ from .configured import Family, Named, Values, checks_of, text
 SIZES = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2, "vocab_size": 23, "max_position_embeddings": 40, "pad_token_id": 0}
 #: Which families do not have some of these.
-WITHOUT = {"num_key_value_heads": ("gpt_neox", "falcon"), "intermediate_size": ("falcon",)}
+WITHOUT = {"num_key_value_heads": ("gpt_neox", "falcon", "deepseek_v2"), "intermediate_size": ("falcon",)}
+LATENT = {"kv_lora_rank": 12, "q_lora_rank": 10, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 8}
+LATENT |= {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 16, "first_k_dense_replace": 1}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0], "long_factor": [2.0, 3.0, 4.0]}
 PART = {"rope_type": "longrope", "short_factor": [1.0, 2.0], "long_factor": [2.0, 4.0]}
@@ -232,6 +234,36 @@ FAMILIES = {
         num_experts_per_tok=2,
         head_dim=6,
         sliding_window=3,
+    ),
+    "deepseek_v2": decoder(
+        "deepseek",
+        "DeepseekV2ForCausalLM",
+        "deepseek_v2",
+        {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 16.0},  # V2
+        {
+            "q_lora_rank": None,
+            "topk_method": "greedy",
+            "n_group": 1,
+            "topk_group": 1,
+            "scoring_func": "softmax",
+        },  # Lite
+        {"rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.707, "beta_fast": 32, "beta_slow": 1}},
+        {"attention_bias": True, "mlp_bias": True, "n_shared_experts": 1, "first_k_dense_replace": 0},
+        {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}, "aux_loss_alpha": 0.001, "seq_aux": True},
+        **LATENT,
+    ),
+    "deepseek_v3": decoder(
+        "deepseek",
+        "DeepseekV3ForCausalLM",
+        "deepseek_v3",
+        {"n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5, "topk_method": "noaux_tc"},  # V3
+        {"n_group": 1, "topk_group": 1, "norm_topk_prob": False, "rope_interleave": False},
+        {"n_group": 2, "topk_group": 1, "rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}},
+        {"n_group": 4, "topk_group": 3, "q_lora_rank": None, "attention_bias": True},
+        {"n_group": 4, "topk_group": 2, "num_nextn_predict_layers": 1, "first_k_dense_replace": 2},
+        idle="num_mtp_layers num_nextn_predict_layers",
+        num_key_value_heads=4,
+        **LATENT,
     ),
 }
 
