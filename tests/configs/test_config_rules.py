@@ -258,7 +258,7 @@ def test_a_spec_of_ones_own(tmp_path):
     (tmp_path / "small.yaml").write_text(SPEC)
     config = folder(tmp_path, {"model_type": "two", "hidden_size": 6}) / "config.json"
     assert sizes_for(tmp_path / "small.yaml", config)["tied"] is True
-    assert sizes_for("gpt2", config) == {}  # it has no rules
+    assert sizes_for("gat", config) == {}  # it has no rules
 
 
 def test_no_folder_and_no_hub(monkeypatch):
@@ -270,3 +270,16 @@ def test_no_folder_and_no_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(TowerError, match="pip install huggingface_hub"):
         towerdsl.compile("someone/model")
+
+
+def test_an_adapter(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(TowerError, match="is an adapter to a model, not a model"):
+        towerdsl.load(tmp_path)
+
+
+def test_quantized(tmp_path):
+    values = {"model_type": "llama", "vocab_size": 5, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    values |= {"num_attention_heads": 2, "quantization_config": {"quant_method": "gptq", "bits": 4}}
+    with pytest.raises(TowerError, match=r'`quantization_config` is \{"quant_method": "gptq"'):
+        towerdsl.load(folder(tmp_path, values))

@@ -104,3 +104,16 @@ def test_a_tied_table_stays_one(tmp_path):
     assert len({id(x) for x in model.parameters()}) == len(list(model.parameters()))
     with torch.no_grad():
         assert model(torch.rand(2, 6)).shape == (2, 6)
+
+
+def test_nothing_is_drawn_for_what_the_checkpoint_has():
+    """What would fill a parameter is not asked: here it could not."""
+
+    class Drawn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(3))
+            assert nn.init.normal_(self.weight, generator="none") is self.weight
+
+    model, _ = load_new(Drawn, {"weight": torch.ones(3)})
+    assert torch.equal(model.weight, torch.ones(3))

@@ -18,7 +18,7 @@ from towerdsl.lang import library
 from towerdsl.passes.resolve import Resolved, resolve
 from towerdsl.weights.gguf import SUFFIX
 
-NAME = "config.json"
+NAME, ADAPTER = "config.json", "adapter_config.json"
 #: A name on the Hugging Face hub, and the files of a checkpoint there.
 HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/(?!.*\.ya?ml$)[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 SAFE = ("*.safetensors", "*.safetensors.index.json")
@@ -60,6 +60,9 @@ def fetched(source: str | os.PathLike[str]) -> Path:
     """The GGUF file, or the folder with a public configuration and weights, that a source is. Raises TowerError."""
     file = public_file(source)
     if file is None:
+        if (Path(source) / ADAPTER).is_file():
+            help = "merge it into its model first: merge_and_unload() of peft"
+            raise _fail("adapter", f"`{source}` is an adapter to a model, not a model: it has an `{ADAPTER}`", help)
         message = f"`{visible(os.fspath(source), '')}` is no folder with a `{NAME}`, and no GGUF file"
         raise _fail("source", message, "give one of these; or a spec, and its checkpoint as second argument")
     if file.suffix == SUFFIX:

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from towerdsl.diagnostics import Diagnostic, TowerError, did_you_mean, expect
 from towerdsl.emit.module import COMPILED_AS
@@ -25,6 +26,9 @@ from towerdsl.weights.files import FILES_OWN, format_of, read
 from towerdsl.weights.report import CheckpointError, Report, printable
 from towerdsl.weights.rules import CheckpointMap
 from towerdsl.weights.wrapped import held, inside, plain
+
+#: Methods of tensors that draw numbers.
+_FILLS = {"normal_", "uniform_"}
 
 Checkpoint: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor]
 
@@ -64,7 +68,7 @@ def load_new(
     model has the dtype that most of the checkpoint's numbers have, or `dtype`. Raises as `load_checkpoint` does.
     """
     public, where, written = _tensors(source)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         model = make()
     wanted = _dtype(dtype) or _usual(public.values())
     if wanted is not None:
@@ -78,6 +82,16 @@ def load_new(
             for own, made in ((module._parameters, there._parameters), (module._buffers, there._buffers)):
                 own.update({k: made[k] for k, x in own.items() if x is not None and x.is_meta})
     return model, report
+
+
+class _Unfilled(TorchFunctionMode):
+    """Parameters are made and not filled: on the meta device they have no numbers, and torch is slow about those."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or getattr(func, "__name__", "") in _FILLS:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _tensors(source: Checkpoint) -> tuple[Mapping[str, Tensor], str, str | None]:
