@@ -108,6 +108,7 @@ def test_a_time_is_what_the_head_of_the_file_says():
     counts = cost.counts(Reference(), block.average, plan.facts, known)
     # q - k and its relu have 8 features for each pair, their sum has one; the weighted sum has 8 multiply-adds
     assert counts == cost.Counts(multiply_adds=75 * 8, pairs=75, elements=75 * 17)
+    assert cost.counts(Reference(), block.average, plan.facts, {"n": 0}) == cost.Counts(0, 0, 0)
     time = cost.time(Reference(), block.average, plan.facts, known)
     assert time == PASSES.call + 600 * PASSES.multiply_add + 75 * PASSES.pair + 75 * 17 * cost.ELEMENT
 

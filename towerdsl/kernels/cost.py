@@ -54,7 +54,8 @@ def counts(kernel: Kernel, average: Average, facts: Facts, lengths: Mapping[str,
     """What a kernel computes of an attention, at nominal lengths or at some that are given."""
     at = At(average, lengths or {})
     pairs = pairs_of(facts.lowered(kernel, average))
-    share = at(pairs) / at(all_pairs(average))
+    every = at(all_pairs(average))
+    share = at(pairs) / every if every else 0.0
     return Counts(
         multiply_adds=at(pairs_work(average, pairs).pairs),
         pairs=at(pairs) * at(of_each_head(average)),

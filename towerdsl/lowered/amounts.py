@@ -49,7 +49,7 @@ def pairs(lowered: low.Lowered) -> Size:
 def _pairs(node: Value, average: Average) -> Size:
     match node:
         case low.Scaled():
-            return all_pairs(node.weights.average)
+            return all_pairs(node.weights.average)  # each query has one key
         case low.Listed():
             return sum((Size.free(name) for name, _ in node.relations), node.itself or ZERO)
         case low.Factored():
