@@ -265,6 +265,20 @@ FAMILIES = {
         num_key_value_heads=4,
         **LATENT,
     ),
+    "rwkv": Family(
+        "rwkv",
+        {"model_type": "rwkv", "architectures": ["RwkvForCausalLM"], "hidden_size": 24, "vocab_size": 23},
+        (
+            {"num_hidden_layers": 2, "context_length": 40},  # RWKV-4
+            {"num_hidden_layers": 4, "rescale_every": 2, "attention_hidden_size": 24, "intermediate_size": 20},
+            {"num_hidden_layers": 3, "rescale_every": 0, "layer_norm_epsilon": 1e-4},
+            {"num_hidden_layers": 2, "tie_word_embeddings": True, "rescale_every": 1},
+            {"num_hidden_layers": 2, "rescale_every": -1, "attention_hidden_size": None, "intermediate_size": None},
+        ),
+        lambda values: {"ids": words(values)["ids"]},  # it knows no padding
+        call,
+        added=ADDED,
+    ),
 }
 
 test_from_a_folder, test_no_key_is_passed_over, test_published, test_every_key = checks_of(FAMILIES)
