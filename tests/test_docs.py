@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 import towerdsl
 from towerdsl import cli
@@ -167,6 +168,8 @@ def test_command_runs(command, tmp_path, monkeypatch, capsys):
     for argument in arguments:
         if argument.endswith(".yaml") and not Path(argument).exists():
             Path(argument).write_text(spec, encoding="utf-8")
+        if argument.endswith(".safetensors"):
+            save_file({"weight": torch.ones(2)}, argument)
     try:
         code = cli.main(arguments)
     except SystemExit as error:

@@ -94,6 +94,9 @@ def filling(folder: str | os.PathLike[str], instead: Iterable[str] = ()) -> Iter
             old.mkdir()
             yield new
             files = sorted(new.iterdir())
+            (work / "any").touch()  # has the permissions that new files have here
+            for file in files:
+                file.chmod(stat.S_IMODE((work / "any").stat().st_mode))
             gone = {path for pattern in instead for path in target.glob(pattern)} | {
                 target / file.name for file in files
             }

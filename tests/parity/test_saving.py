@@ -46,7 +46,10 @@ def test_in_shards(tmp_path: Path) -> None:
 
 def test_in_one_file(tmp_path: Path) -> None:
     assert saved("bert", tmp_path, 10**9)["architectures"] == ["BertModel"]
-    assert sorted(x.name for x in (tmp_path / "ours").iterdir()) == ["config.json", "model.safetensors"]
+    files = sorted((tmp_path / "ours").iterdir())
+    assert [x.name for x in files] == ["config.json", "model.safetensors"]
+    (tmp_path / "other").touch()
+    assert {x.stat().st_mode for x in files} == {(tmp_path / "other").stat().st_mode}
 
 
 @pytest.mark.slow
