@@ -387,7 +387,7 @@ def test_the_command_writes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["draw", "brt"], "did you mean `bert`?"),
+        (["draw", "berd"], "did you mean `bert`?"),
         (["draw", "bert", "--set", "n=0"], "a whole number of at least 1"),
         (["draw", "bert", "--set", "dpth=2"], "did you mean `depth`?"),
         (["draw", "bert", "--fold", "atention"], "did you mean `attention`?"),

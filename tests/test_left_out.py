@@ -83,7 +83,7 @@ def causal_source(mask):
 def test_what_is_left_is_causal():
     source = causal_source("keep[j] and causal")
     assert "attn_mask=mask, is_causal=keep is None" in source
-    assert re.search(r"if keep is not None:\n +i = j = torch.arange.*\n +mask = \(j <= i\[:, None\]\) & keep", source)
+    assert re.search(r"if keep is not None:\n +mask = self\.visible\(n, q\.device\) & keep", source)
 
 
 def test_one_condition_is_left_out_at_a_time():

@@ -122,13 +122,14 @@ def test_names_of_the_standard_library_stay(source):
 
 
 def test_a_library_has_a_part_of_a_map(tmp_path: Path):
-    """Of two rules about one public name that of the spec counts; a map that the spec has not is left."""
-    maps = "checkpoints:\n  theirs: {'a.{p}': 'step.linear.{p}', b: step.linear.bias}\n  left: {c: nothing}\n"
+    """Of two rules about one public name that of the spec counts; a map that the spec has not is there too."""
+    maps = "checkpoints:\n  theirs: {'a.{p}': 'step.linear.{p}', b: step.linear.bias}\n  more: {c: step.linear.bias}\n"
     (tmp_path / "base.yaml").write_text(BASE + maps)
     spec = SPEC.format(use="base", define="unused: 1", outputs="step(linear(x, d))")
     (tmp_path / "spec.yaml").write_text(f"{spec}checkpoints:\n  theirs: {{b: linear.weight, c: linear.bias}}\n")
-    (found,) = compile_spec(tmp_path / "spec.yaml").checkpoints
+    found, more = compile_spec(tmp_path / "spec.yaml").checkpoints
     assert found.to_data()["rules"] == {"a.{p}": "step.linear.{p}", "b": "linear.weight", "c": "linear.bias"}
+    assert more.to_data()["rules"] == {"c": "step.linear.bias"}
 
 
 def test_words_leave_one_branch(source):

@@ -10,7 +10,8 @@ import torch
 from onnx import numpy_helper
 from safetensors.torch import save_file
 
-CONFIG = {"model_type": "dinov2", "hidden_size": 384, "num_attention_heads": 6, "image_size": 518, "patch_size": 14}
+CONFIG = {"model_type": "dinov2", "hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
+CONFIG |= {"mlp_ratio": 4, "image_size": 518, "patch_size": 14}
 
 
 def package() -> Path | None:

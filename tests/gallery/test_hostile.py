@@ -430,7 +430,7 @@ def test_a_path_with_nul(run_apart: Callable) -> None:
 
 
 def test_a_missing_library_name_is_compared(run_apart: Callable) -> None:
-    outcome = run_apart("check", "brt")
+    outcome = run_apart("check", "berd")
     outcome.assert_refused()
     assert "`bert`" in outcome.text
 

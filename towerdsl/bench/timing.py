@@ -66,7 +66,7 @@ def share_of_products(call: Call) -> float:
     with _silent_stderr(), profile(activities=[ProfilerActivity.CPU]) as profiler:
         call()
     times = {e.key: e.self_cpu_time_total for e in profiler.key_averages()}
-    return sum(t for name, t in times.items() if PRODUCTS.fullmatch(name)) / sum(times.values())
+    return sum(t for name, t in times.items() if PRODUCTS.fullmatch(name)) / max(sum(times.values()), 1e-9)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from towerdsl.explain.gather import attention_facts
 from towerdsl.explain.spell import axis_text
 from towerdsl.explain.work import Calls, Occurrence
 from towerdsl.ir.names import class_name
+from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.kernels.choose import attentions
 from towerdsl.kernels.reference import Reference
@@ -31,6 +33,8 @@ from towerdsl.passes.static import Setting
 
 #: The weights of an attention are made whole, in float64, and so are their gradients: so many at most.
 MOST_WEIGHTS = 10_000_000
+#: A model is made whole, in float32: so many parameters at most.
+MOST_PARAMETERS = 400_000_000
 #: What is tried of a size that makes more: lengths that are divided again and again are seldom prime.
 PARTS = [Fraction(*x) for x in ((3, 4), (5, 7), (5, 8), (4, 7), (1, 2), (3, 7), (3, 8), (2, 7), (1, 4), (1, 7), (1, 8))]
 
@@ -97,23 +101,42 @@ def _answer(model: nn.Module, inputs: Mapping[str, Any]) -> object:
 def _affordable(
     spec: str | Path, compiled: Compiled, sizes: Mapping[str, Setting], kernel: str | None, given: Mapping[str, int]
 ) -> tuple[Compiled, dict[str, Setting]]:
-    """The spec with one of its sizes made smaller, where the weights of its largest attention are too many to hold."""
+    """The spec with some of its sizes made smaller, where it has too many parameters to hold, or one of them, where the
+    weights of its largest attention are too many."""
+    changed: dict[str, Setting] = {}
+    own = {k: v for k, v in compiled.model.sizes if isinstance(v, int) and not isinstance(v, bool) and k not in sizes}
+    largest = sorted(own.items(), key=lambda x: -x[1])
+    parameters = _parameters(compiled)
+    for name, size in largest:
+        if parameters <= MOST_PARAMETERS:
+            break
+        if (found := _with(spec, {**sizes, **changed, name: size // 8}, kernel)) and _parameters(found) < parameters:
+            compiled, changed, parameters = found, {**changed, name: size // 8}, _parameters(found)
     most = draw.most_weights(compiled.model, given)
     if most <= MOST_WEIGHTS:
-        return compiled, {}
-    own = {k: v for k, v in compiled.model.sizes if isinstance(v, int) and not isinstance(v, bool) and k not in sizes}
-    for name, size in sorted(own.items(), key=lambda x: -x[1]):
+        return compiled, changed
+    for name, size in largest:
         for part in PARTS:
-            try:
-                found = compile_spec(spec, {**sizes, name: int(size * part)}, kernel)
-            except TowerError:
+            if (found := _with(spec, {**sizes, **changed, name: int(size * part)}, kernel)) is None:
                 continue
             now = draw.most_weights(found.model, given)
             if now >= most:
                 break
             if now <= MOST_WEIGHTS:
-                return found, {name: int(size * part)}
-    return compiled, {}
+                return found, {**changed, name: int(size * part)}
+    return compiled, changed
+
+
+def _with(spec: str | Path, sizes: Mapping[str, Setting], kernel: str | None) -> Compiled | None:
+    """The spec with these sizes, if they fit."""
+    try:
+        return compile_spec(spec, sizes, kernel)
+    except TowerError:
+        return None
+
+
+def _parameters(compiled: Compiled) -> int:
+    return sum(math.prod(shape) for _, shape, _ in parameter_shapes(compiled.model.root))
 
 
 def _captured(
