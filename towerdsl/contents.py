@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from towerdsl import configs
-from towerdsl.budget import bounded
+from towerdsl.budget import bounded, uncounted
 from towerdsl.configs.find import rules_of
 from towerdsl.configs.rules import ARCHITECTURE, FAMILY, families
 from towerdsl.diagnostics import Diagnostics, TowerError
@@ -89,19 +89,21 @@ def _by_names(tensors: Mapping[str, object]) -> str:
     layers = {re.sub(r"(?<![^.])\d+(?![^.])", "0", name): name for name in tensors}
     best = (0, "", "")
     for name, path in library.library().items():
-        errors = Diagnostics()
-        resolved = resolve(library.read(path, errors), errors)
-        if resolved is None or resolved.spec.is_library:
-            continue
-        for section in resolved.checkpoints:
-            map = parse_map(section, Diagnostics(), dict.fromkeys(resolved.sizes, 1))
+        with uncounted():  # the library is no work that the checkpoint asks for
+            errors = Diagnostics()
+            resolved = resolve(library.read(path, errors), errors)
+            if resolved is None or resolved.spec.is_library:
+                continue
+            sizes = dict.fromkeys(resolved.sizes, 1)
+            maps = [(x.name.text, parse_map(x, Diagnostics(), sizes)) for x in resolved.checkpoints]
+        for format, map in maps:
             patterns = [pattern for rule in map.rules for pattern in names_in(rule.public)]
             hits = 0
             for given in layers:
                 spelled = {map.renamed(given.removeprefix(prefix)) for prefix in ("", *map.prefix)}
                 hits += any(pattern.match(x) is not None for pattern in patterns for x in spelled)
             if hits > best[0]:
-                best = (hits, name, section.name.text)
+                best = (hits, name, format)
     hits, name, format = best
     if 2 * hits <= len(layers):
         return "no spec of the library has most of these names"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from towerdsl.budget import uncounted
 from towerdsl.configs.idle import IDLE
 from towerdsl.configs.metadata import metadata
 from towerdsl.configs.rules import OUTPUTS, Config, Read, Rules, families
@@ -140,7 +141,8 @@ def found(file: Path) -> tuple[Resolved, dict[str, Any]]:
     models = [(path, text) for path, text in texts if re.search("^tower:", text, re.MULTILINE)]
     candidates: list[Rules] = []
     for path, _ in sorted(models, key=lambda x: str(family) not in x[1]):  # those that speak of it first
-        rules = rules_of(path, file)
+        with uncounted():  # the library is no work that the configuration asks for
+            rules = rules_of(path, file)
         if rules is None:
             continue
         if family in families(rules.rules, config.family) or (family is None and rules.has(outputs)):
