@@ -182,7 +182,7 @@ def _closest(config: Config, candidates: list[Rules]) -> TowerError:
     family = config.values.get(key)
     said = config.says(key) if key in config.values else f"it has no `{key}`"
     tried = [
-        (len(read.mistakes), -read.used, rules.name, name, read)
+        (len(read.mistakes), len(read.sizes), -read.used, rules.name, name, read)  # of two as close, the smaller
         for rules in candidates
         for name in families(rules.rules, key)
         for read in [rules.read(replace(config, values={**config.values, key: name, OUTPUTS: None}))]
@@ -191,7 +191,7 @@ def _closest(config: Config, candidates: list[Rules]) -> TowerError:
     if not tried or family is None:
         known = ", ".join(f"`{name}`" for rules in candidates for name in families(rules.rules, key))
         return _fail("family", message, f"the library knows {known}" if known else None)
-    _, _, spec, name, read = min(tried, key=lambda x: x[:4])
+    *_, spec, name, read = min(tried, key=lambda x: x[:5])
     notes = [d.message for d in read.mistakes[:SHOWN]]
     notes += [f"and {len(read.mistakes) - SHOWN} more"] if len(read.mistakes) > SHOWN else []
     help = f"if it is that, write `{name}` for `{key}`; otherwise write a spec with `config:` rules for it"
