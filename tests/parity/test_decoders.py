@@ -250,6 +250,7 @@ FAMILIES = {
         {"rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.707, "beta_fast": 32, "beta_slow": 1}},
         {"attention_bias": True, "mlp_bias": True, "n_shared_experts": 1, "first_k_dense_replace": 0},
         {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}, "aux_loss_alpha": 0.001, "seq_aux": True},
+        {"topk_method": "group_limited_greedy", "n_group": 8, "topk_group": 2},  # fewer are left than are taken
         **LATENT,
     ),
     "deepseek_v3": decoder(
