@@ -226,6 +226,7 @@ def test_the_place_of_a_mistake(tmp_path, capsys):
 
 def test_the_closest(tmp_path):
     values = {"model_type": "granite", "vocab_size": 5, "hidden_size": 8, "intermediate_size": 8, "logits_scaling": 3}
+    values["rope_interleaved"] = False  # a key of Llama
     values |= {"hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "num_key_value_heads": 2}
     with pytest.raises(TowerError) as error:
         towerdsl.load(folder(tmp_path, values | {"num_hidden_layers": 1, "num_attention_heads": 2}))
