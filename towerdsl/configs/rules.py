@@ -123,6 +123,13 @@ class Config:
         return replace(self, values=values, spelled=spelled), twice
 
 
+def _fronts(rename: Iterable[tuple[t.Text, t.Text]], key: str) -> Iterator[tuple[t.Text, str]]:
+    """The other names of the mapping that a key is in, and what stands behind them."""
+    for old, new in rename:
+        if key.startswith(f"{new.text}."):
+            yield old, key[len(new.text) :]
+
+
 def _shown(value: Value) -> str:
     text = visible(json.dumps(value, ensure_ascii=False, default=str), "")
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
@@ -195,7 +202,8 @@ class Rules:
             elif key in config.values:
                 wrong("value", f"{config.says(key)}, `{self.name}` takes {self._kind(size)}", key)
             else:
-                wrong("missing", f"the configuration has no `{key}`, which `{self.name}` needs")
+                spellings = [f"`{key}`", *(f"`{old.text}{rest}`" for old, rest in _fronts(rules.rename, key))]
+                wrong("missing", f"the configuration has no {' or '.join(spellings)}, which `{self.name}` needs")
         used = sum(key in known for key in config.values)
         if mistakes:
             return Read(given, said, tuple(mistakes), used)
