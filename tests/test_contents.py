@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from weights.gguf_files import SIZES, write
@@ -25,6 +26,7 @@ def test_a_gguf_file(tmp_path, capsys):
     assert json.loads(shown(capsys, "inspect", str(file), "--json"))["tensors"]["blk.0.attn_q.weight"]["type"] == "Q8_0"
 
 
+@pytest.mark.slow
 def test_names_alone(tmp_path, capsys):
     names = [f"h.{k}.{part}.weight" for k in range(2) for part in ("attn.c_attn", "ln_1", "mlp.c_fc")]
     save_file({name: torch.ones(2) for name in [*names, "wte.weight", "head"]}, tmp_path / "x.safetensors")

@@ -60,6 +60,7 @@ def here(capsys, monkeypatch, *options: object) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on(tmp_path, capsys, monkeypatch):
     """With the same errors as if it had not been stopped; what is finished is not trained again."""
     options = "--tasks 15 2 --hops 1 --questions 100 --epochs 6 --folder".split()
