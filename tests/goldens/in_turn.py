@@ -46,7 +46,7 @@ class Look(nn.Module):
             mask = j <= i[rows][:, None]
             y = F.scaled_dot_product_attention(q_2, k_2, v, attn_mask=mask)
             return y
-        y = in_turn(average, n, 128, 2).transpose(1, 2).flatten(-2)
+        y = in_turn(average, n, 256, 2).transpose(1, 2).flatten(-2)
         return self.output(y)
 
     @kept

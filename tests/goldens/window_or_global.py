@@ -59,7 +59,7 @@ class Look(nn.Module):
             q,
             k[:, :, :1],
             v[:, :, :1],
-            128,
+            256,
             visible=(visible_3, visible_4, visible_5),
             dropout=0.1 if self.training else 0.0,
         )
@@ -80,12 +80,12 @@ class Look(nn.Module):
     @kept
     def visible_2(self, n: int, device: torch.device) -> Tensor:
         i = j = torch.arange(n, device=device)
-        return blocked(~(torch.abs(i[:, None] - j[:1]) < 257), 0, (128,))
+        return blocked(~(torch.abs(i[:, None] - j[:1]) < 257), 0, (256,))
 
     @kept
     def visible_3(self, n: int, device: torch.device) -> Tensor:
         i = torch.arange(n, device=device)
-        return blocked(~(i < 1), 0, (128,))
+        return blocked(~(i < 1), 0, (256,))
 
     @kept
     def visible_4(self, n: int, device: torch.device) -> Tensor:
