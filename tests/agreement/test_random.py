@@ -19,7 +19,7 @@ from .families import attention, structured
 #: How many attentions `-m slow` compares, in how many tests; the first few of them are compared always.
 MANY = int(os.environ.get("TOWERDSL_ATTENTIONS", 20_000))
 PARTS = 40
-FEW = 30
+FEW = 60
 #: How often in a thousand a comparison is made, beside that of every kernel and that with loops.
 OFTEN = {
     "lengths": 500,
