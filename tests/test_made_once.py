@@ -133,6 +133,14 @@ def test_who_changes_a_result_changes_nothing_else(name):
     assert expected.any()
 
 
+@pytest.mark.parametrize("name", ["lambda", "forward", "kept", "head", "_", "query"])
+def test_a_method_is_called_after_what_it_makes(name):
+    text = TEXT.replace("blocks:", f"define:\n  turned({name}): {name} * sum(q) + {name} * dot(q, k)\nblocks:")
+    text = text.replace("score: dot(rope(q, i, dk), rope(k, j, dk)) / sqrt(dk)", "score: turned(cos(i / 2))")
+    model = towerdsl.compile(text)()
+    assert torch.equal(model(*given()), anew(model, *given()))
+
+
 class Made(torch.nn.Module):
     def __init__(self, h):
         super().__init__()

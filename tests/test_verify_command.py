@@ -51,6 +51,13 @@ def test_the_library_holds(capsys):
     library_holds(capsys)
 
 
+def test_a_model_with_too_many_parameters_is_verified_at_smaller_sizes(monkeypatch):
+    monkeypatch.setattr("towerdsl.claims.model.MOST_PARAMETERS", 2_000_000)
+    verified = verify_spec("gpt", {"depth": 1, "context": 64})
+    assert verified.ok
+    assert verified.sizes["vocab"] == 40478 // 8 and verified.sizes["d"] < 768
+
+
 def test_a_part_of_the_library_holds(capsys, monkeypatch):
     some = {name: path for name, path in library.library().items() if name in ("bert", "memn2n", "gat")}
     part = SimpleNamespace(library=lambda: some, library_folder=library.library_folder, read=library.read)

@@ -12,7 +12,7 @@ from towerdsl.emit.helpers import helpers
 from towerdsl.emit.layout import tidy
 from towerdsl.ir import nodes as n
 from towerdsl.ir.liveness import variables
-from towerdsl.ir.names import ATTENTION, BUILTINS, IMPORTED, MODULE, Variables, unused
+from towerdsl.ir.names import ATTENTION, BUILTINS, IMPORTED, MODULE, Variables, free, unused
 from towerdsl.ir.parameters import parameter_shapes
 from towerdsl.ir.size import Size
 from towerdsl.ir.types import Axis, TensorType
@@ -243,7 +243,7 @@ class Frame:
         called = next((known for known, lines in self.methods.items() if lines == text), None)
         if called is None:
             attributes = {x for x, _ in (*self.block.modules, *((w.name, w) for w in self.block.weights))}
-            called = unused(name, {*MODULE, *BUILTINS, *IMPORTED, *helpers(), *attributes, *self.methods})
+            called = unused(free(name), {*MODULE, *BUILTINS, *IMPORTED, *helpers(), *attributes, *self.methods})
             self.methods[called] = text
             self.given |= made.names.taken
         codes = {"%device": self.device, "%dtype": self.dtype}

@@ -242,8 +242,11 @@ def checkpoint_maps(model: nn.Module) -> dict[str, CheckpointMap]:
     if not isinstance(data, Mapping):
         raise _error("map", "`checkpoints` of this model is not a mapping from formats to maps")
     maps = {str(name): CheckpointMap.from_data(str(name), entry) for name, entry in data.items()}
-    return {name: maps[base].joined(map) if (base := name.partition(".")[0]) in maps and base != name else map
-            for name, map in maps.items()}  # fmt: skip
+    for name, map in maps.items():
+        base, dot, _ = name.partition(".")
+        if dot and base in maps:  # a variant has the rules of its format, too
+            maps[name] = maps[base].joined(map)
+    return maps
 
 
 def _maps(model: nn.Module, format: str | None) -> dict[str, CheckpointMap]:
